@@ -1,0 +1,56 @@
+//! Names and capacities of the BPF maps. A map's name is that of its `static` in edge-ebpf.
+
+/// `Array<Config>`, one element. Written by userspace.
+pub const CONFIG: &str = "CONFIG";
+/// `HashMap<vip::Key, vip::Entry>`. Written by userspace.
+pub const VIPS: &str = "VIPS";
+/// `Array<maglev::Table>`, one element. Written by userspace.
+pub const MAGLEV: &str = "MAGLEV";
+/// `SockMap`, the listening sockets: index [`socket_index`]. Written by userspace; the kernel takes a socket
+/// out when it is closed.
+pub const WORKER_SOCKETS: &str = "WORKER_SOCKETS";
+/// `HashMap<Address, penalty::Entry>`. Entries are written by userspace; the data path counts in them.
+pub const PENALTIES: &str = "PENALTIES";
+/// `LruHashMap<Address, flood::Buckets>` by source prefix. Written by the data path.
+pub const FLOOD: &str = "FLOOD";
+/// `PerCpuArray<u64>` by [`PassReason`](crate::PassReason). Written by the data path.
+pub const PASSES: &str = "PASSES";
+/// `PerCpuArray<u64>` by [`DropReason`](crate::DropReason). Written by the data path.
+pub const DROPS: &str = "DROPS";
+/// `PerCpuArray<VipCounters>`. Written by the data path, zeroed by userspace when an index is given away.
+pub const VIP_COUNTERS: &str = "VIP_COUNTERS";
+/// `PerCpuArray<WorkerCounters>`. Written by the data path.
+pub const WORKER_COUNTERS: &str = "WORKER_COUNTERS";
+/// `PerCpuArray<SteerCounters>`. Written by the data path.
+pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
+/// `Array<Trace>`, one element: the last verdict. Written by a data path that was loaded to explain.
+pub const TRACE: &str = "TRACE";
+
+/// Global of the XDP program: other than 0, every verdict is written to [`TRACE`].
+pub const EXPLAIN: &str = "EXPLAIN";
+/// XDP program of tier 1.
+pub const XDP_PROGRAM: &str = "edge_xdp";
+/// `sk_lookup` program of tier 1.
+pub const STEER_PROGRAM: &str = "edge_steer";
+
+/// Most VIPs.
+pub const MAX_VIPS: u32 = 1024;
+/// Most entries of [`VIPS`]: each VIP, and one marker for each address.
+pub const MAX_VIP_ENTRIES: u32 = 2 * MAX_VIPS;
+/// Most workers. Their indexes are 16 bits wide in the Maglev table.
+pub const MAX_WORKERS: u32 = 1024;
+/// Most ports that workers listen on.
+pub const MAX_LISTENERS: u32 = 64;
+/// Elements of [`WORKER_SOCKETS`]: 8 bytes each.
+pub const MAX_SOCKETS: u32 = MAX_LISTENERS * MAX_WORKERS;
+/// Most penalties at a time: about 100 bytes each.
+pub const MAX_PENALTIES: u32 = 65_536;
+/// Most sources whose buckets are kept: about 100 bytes each. The least recently seen makes room.
+pub const MAX_FLOOD_SOURCES: u32 = 131_072;
+
+/// Where a worker's socket for a listener's port stands in [`WORKER_SOCKETS`].
+#[inline(always)]
+#[must_use]
+pub const fn socket_index(listener: u16, worker: u32) -> u32 {
+    listener as u32 * MAX_WORKERS + worker
+}

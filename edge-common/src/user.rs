@@ -1,0 +1,30 @@
+//! Userspace's leave to copy the shared types over the bpf(2) boundary.
+
+use crate::{Address, Config, counter, flood, maglev, penalty, pktgen, verdict, vip};
+
+/// Marks types as plain data.
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or `repr(transparent)` over integers and arrays of integers: every bit pattern is
+            // a value, and explicit padding fields leave no byte unset (the sizes are asserted beside each type).
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+
+pod!(
+    Address,
+    Config,
+    counter::SteerCounters,
+    counter::VipCounters,
+    counter::WorkerCounters,
+    flood::Buckets,
+    maglev::Table,
+    penalty::Entry,
+    pktgen::Settings,
+    pktgen::Progress,
+    verdict::Trace,
+    vip::Entry,
+    vip::Key,
+);

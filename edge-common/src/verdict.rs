@@ -1,0 +1,249 @@
+//! The fate of a packet, and every reason for it.
+//!
+//! A reason's discriminant is its index in the counter map, so a new reason is one line here: the counter, its
+//! name in `edge status` and its metric follow from it.
+
+/// Defines an enum of reasons with its names, so that neither can be without the other.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[repr(u32)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every reason, in the order of the counter map.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Name in metrics, in `edge status` and in `edge explain packets`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// Index of the reason's counter.
+            #[inline(always)]
+            #[must_use]
+            pub const fn index(self) -> u32 {
+                self as u32
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet goes up the stack as if tier 1 were not there.
+    PassReason {
+        /// Neither IPv4 nor IPv6 (ARP, LLDP, 802.3 length frames, ...), or below more than two VLAN tags.
+        NotIp = "not_ip",
+        /// To an address that is no virtual address.
+        NoVip = "no_vip",
+        /// To a virtual address, but neither TCP nor UDP (ICMP, ESP, ...).
+        OtherProtocol = "other_protocol",
+        /// To a virtual address that is the node's own too, on a port that no VIP has: its ssh, for example.
+        PortNotServed = "port_not_served",
+        /// The program has no configuration yet.
+        NotConfigured = "not_configured",
+    }
+}
+
+reasons! {
+    /// Why a packet was dropped.
+    ///
+    /// What is wrong before the destination address is known drops for everybody: no host or router would take
+    /// such a packet either (RFC 1812 5.2.2, `ip_rcv` and `ip6_rcv` in the kernel). What is wrong behind it
+    /// drops only for a virtual address, because other traffic is not tier 1's to judge.
+    DropReason {
+        /// Shorter than an Ethernet header.
+        TruncatedEthernet = "truncated_ethernet",
+        /// Ends inside an 802.1Q or 802.1ad tag.
+        TruncatedVlan = "truncated_vlan",
+        /// Ends inside the IPv4 header or its options.
+        TruncatedIpv4 = "truncated_ipv4",
+        /// EtherType IPv4, but another version in the header.
+        BadIpv4Version = "bad_ipv4_version",
+        /// IPv4 header length below 20 bytes, or above the total length.
+        BadIpv4HeaderLength = "bad_ipv4_header_length",
+        /// IPv4 total length beyond the end of the frame.
+        BadIpv4TotalLength = "bad_ipv4_total_length",
+        /// Ends inside the IPv6 header.
+        TruncatedIpv6 = "truncated_ipv6",
+        /// EtherType IPv6, but another version in the header.
+        BadIpv6Version = "bad_ipv6_version",
+        /// IPv6 payload length beyond the end of the frame.
+        BadIpv6PayloadLength = "bad_ipv6_payload_length",
+        /// Ends inside an IPv6 extension header.
+        TruncatedIpv6Extension = "truncated_ipv6_extension",
+        /// More IPv6 extension headers than a packet to a service has use for.
+        Ipv6ExtensionLimit = "ipv6_extension_limit",
+        /// A fragment to a virtual address, of anything but ICMP. Later fragments carry no ports, so they cannot
+        /// follow their flow; the first is of no use without them.
+        Fragment = "fragment",
+        /// Ends inside the TCP header or its options.
+        TruncatedTcp = "truncated_tcp",
+        /// TCP data offset below 20 bytes.
+        BadTcpDataOffset = "bad_tcp_data_offset",
+        /// Ends inside the UDP header.
+        TruncatedUdp = "truncated_udp",
+        /// UDP length below 8 bytes, or beyond the end of the IP packet.
+        BadUdpLength = "bad_udp_length",
+        /// To a port that no VIP has, on an address that only VIPs have.
+        NoService = "no_service",
+        /// The source serves a penalty that tier 2 gave it.
+        Penalty = "penalty",
+        /// The source sends more packets per second than it may.
+        FloodPackets = "flood_packets",
+        /// The source opens more connections per second than it may.
+        FloodNewConnections = "flood_new_connections",
+        /// The VIP has no worker that takes connections.
+        NoWorker = "no_worker",
+    }
+}
+
+/// What becomes of a packet. One exhaustive match in edge-ebpf turns it into action, counters and trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Up the stack, untouched.
+    Pass(PassReason),
+    /// To a worker of this node.
+    Deliver {
+        /// Index of the VIP.
+        vip: u32,
+        /// Index of the worker whose socket takes the flow.
+        worker: u32,
+        /// TCP with SYN and without ACK.
+        opens_connection: bool,
+    },
+    /// Away.
+    Drop {
+        /// Why.
+        reason: DropReason,
+        /// The VIP that it was for, where that is known.
+        vip: Option<u32>,
+    },
+}
+
+impl Verdict {
+    /// A drop before the VIP is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drop(reason: DropReason) -> Self {
+        Self::Drop { reason, vip: None }
+    }
+}
+
+/// Verdict in the layout of the map `TRACE`, which explains one packet to userspace.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trace {
+    /// One of [`Trace::PASS`], [`Trace::DELIVER`], [`Trace::DROP`]; 0: no packet was seen.
+    pub kind: u32,
+    /// Index of the pass or drop reason; of a delivered packet 1 if it opens a connection.
+    pub reason: u32,
+    /// Index of the VIP, or [`Trace::NONE`].
+    pub vip: u32,
+    /// Index of the worker, or [`Trace::NONE`].
+    pub worker: u32,
+}
+
+crate::assert_size!(Trace = 16);
+
+impl Trace {
+    /// `kind` of [`Verdict::Pass`].
+    pub const PASS: u32 = 1;
+    /// `kind` of [`Verdict::Deliver`].
+    pub const DELIVER: u32 = 2;
+    /// `kind` of [`Verdict::Drop`].
+    pub const DROP: u32 = 3;
+    /// Stands for "no VIP" and "no worker".
+    pub const NONE: u32 = u32::MAX;
+
+    /// The verdict that this trace stands for; `None` if it stands for none.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        let reason = self.reason as usize;
+        let index = |value: u32| (value != Self::NONE).then_some(value);
+        match self.kind {
+            Self::PASS => PassReason::ALL.get(reason).copied().map(Verdict::Pass),
+            Self::DELIVER => Some(Verdict::Deliver {
+                vip: index(self.vip)?,
+                worker: index(self.worker)?,
+                opens_connection: self.reason == 1,
+            }),
+            Self::DROP => DropReason::ALL.get(reason).map(|&reason| Verdict::Drop {
+                reason,
+                vip: index(self.vip),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl From<Verdict> for Trace {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        let (kind, reason, vip, worker) = match verdict {
+            Verdict::Pass(reason) => (Self::PASS, reason.index(), None, Self::NONE),
+            Verdict::Deliver {
+                vip,
+                worker,
+                opens_connection,
+            } => (Self::DELIVER, opens_connection as u32, Some(vip), worker),
+            Verdict::Drop { reason, vip } => (Self::DROP, reason.index(), vip, Self::NONE),
+        };
+        let vip = match vip {
+            Some(vip) => vip,
+            None => Self::NONE,
+        };
+        Self {
+            kind,
+            reason,
+            vip,
+            worker,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_index_of_its_counter_and_no_name_is_used_twice() {
+        let drops = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.index(), reason.name()));
+        let passes = PassReason::ALL
+            .iter()
+            .map(|reason| (reason.index(), reason.name()));
+        for (at, (index, _)) in drops.clone().enumerate().chain(passes.clone().enumerate()) {
+            assert_eq!(at, index as usize);
+        }
+        let names: Vec<_> = drops.chain(passes).map(|(_, name)| name).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn a_trace_gives_back_the_verdict_that_made_it() {
+        let verdicts = [
+            Verdict::Pass(PassReason::PortNotServed),
+            Verdict::Deliver {
+                vip: 3,
+                worker: 1023,
+                opens_connection: true,
+            },
+            Verdict::Drop {
+                reason: DropReason::NoWorker,
+                vip: Some(0),
+            },
+            Verdict::drop(DropReason::TruncatedEthernet),
+        ];
+        for verdict in verdicts {
+            assert_eq!(Trace::from(verdict).verdict(), Some(verdict));
+        }
+        assert_eq!(Trace::default().verdict(), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! Counting. A counter belongs to one CPU, and programs do not interrupt each other on it, so plain additions do;
+//! only what CPUs share is added to atomically.
+
+use core::arch::asm;
+
+use aya_ebpf::maps::PerCpuArray;
+use edge_common::{DropReason, PassReason};
+
+use crate::maps;
+
+/// Counts a packet that passed.
+#[inline(always)]
+pub(crate) fn pass(reason: PassReason) {
+    update(&maps::PASSES, reason.index(), |count| *count += 1);
+}
+
+/// Counts a packet that was delivered, for its VIP and its worker.
+#[inline(always)]
+pub(crate) fn deliver(vip: u32, worker: u32, bytes: u64, opens_connection: bool) {
+    let opened = u64::from(opens_connection);
+    update(&maps::VIP_COUNTERS, vip, |vip| {
+        vip.packets += 1;
+        vip.bytes += bytes;
+        vip.new_connections += opened;
+    });
+    update(&maps::WORKER_COUNTERS, worker, |worker| {
+        worker.packets += 1;
+        worker.bytes += bytes;
+        worker.new_connections += opened;
+    });
+}
+
+/// Counts a packet that was dropped.
+#[inline(always)]
+pub(crate) fn drop(reason: DropReason, vip: Option<u32>) {
+    update(&maps::DROPS, reason.index(), |count| *count += 1);
+    if let Some(vip) = vip {
+        update(&maps::VIP_COUNTERS, vip, |vip| vip.dropped += 1);
+    }
+}
+
+/// Counts a flow that got a socket: of its own worker, or of another.
+#[inline(always)]
+pub(crate) fn steered(worker: u32, own: bool) {
+    update(&maps::STEER_COUNTERS, worker, |steer| {
+        if own {
+            steer.steered += 1;
+        } else {
+            steer.moved += 1;
+        }
+    });
+}
+
+/// Counts a flow that got none.
+#[inline(always)]
+pub(crate) fn no_socket(worker: u32) {
+    update(&maps::STEER_COUNTERS, worker, |steer| steer.no_socket += 1);
+}
+
+/// Adds one to a counter that all CPUs share.
+///
+/// # Safety
+/// `counter` must point into a map value.
+#[inline(always)]
+pub(crate) unsafe fn add_shared(counter: *mut u64) {
+    // SAFETY: the caller vouches for the pointer; the instruction writes eight bytes there.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64, options(nostack));
+    }
+}
+
+/// Changes this CPU's element of a map.
+#[inline(always)]
+pub(crate) fn update<T>(map: &PerCpuArray<T>, index: u32, change: impl FnOnce(&mut T)) {
+    if let Some(value) = map.get_ptr_mut(index) {
+        // SAFETY: the element is this CPU's alone, and nothing interrupts the program to run another that
+        // changes it.
+        change(unsafe { &mut *value });
+    }
+}

@@ -1,0 +1,48 @@
+//! Every map. What it holds and who writes it stands beside its name in `edge_common::maps`.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
+use edge_common::counter::{SteerCounters, VipCounters, WorkerCounters};
+use edge_common::flood::Buckets;
+use edge_common::maglev::Table;
+use edge_common::maps::{
+    MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_SOCKETS, MAX_VIP_ENTRIES, MAX_VIPS, MAX_WORKERS,
+};
+use edge_common::verdict::Trace;
+use edge_common::{Address, Config, DropReason, PassReason, penalty, vip};
+
+use crate::log_limit;
+
+// Written by userspace.
+
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static VIPS: HashMap<vip::Key, vip::Entry> = HashMap::with_max_entries(MAX_VIP_ENTRIES, 0);
+#[map]
+pub(crate) static MAGLEV: Array<Table> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static WORKER_SOCKETS: SockMap = SockMap::with_max_entries(MAX_SOCKETS, 0);
+#[map]
+pub(crate) static PENALTIES: HashMap<Address, penalty::Entry> = HashMap::with_max_entries(MAX_PENALTIES, 0);
+
+// Written by the data path.
+
+#[map]
+pub(crate) static FLOOD: LruHashMap<Address, Buckets> = LruHashMap::with_max_entries(MAX_FLOOD_SOURCES, 0);
+#[map]
+pub(crate) static PASSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PassReason::ALL.len() as u32, 0);
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::ALL.len() as u32, 0);
+#[map]
+pub(crate) static VIP_COUNTERS: PerCpuArray<VipCounters> = PerCpuArray::with_max_entries(MAX_VIPS, 0);
+#[map]
+pub(crate) static WORKER_COUNTERS: PerCpuArray<WorkerCounters> =
+    PerCpuArray::with_max_entries(MAX_WORKERS, 0);
+#[map]
+pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> = PerCpuArray::with_max_entries(MAX_WORKERS, 0);
+#[map]
+pub(crate) static TRACE: Array<Trace> = Array::with_max_entries(1, 0);
+/// Time of the last message of each kind, in nanoseconds of the coarse clock.
+#[map]
+pub(crate) static LOGGED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(log_limit::KINDS, 0);

@@ -1,0 +1,115 @@
+//! The only arithmetic on packet pointers, and the only reads of packet memory.
+
+use core::arch::asm;
+use core::marker::PhantomData;
+
+use aya_ebpf::programs::XdpContext;
+use edge_common::cursor::{Cursor, MAX_SKIP, Window};
+
+use crate::opaque::opaque;
+
+/// A frame in packet memory, read from front to back.
+///
+/// Windows that it hands out are good while the packet is not resized, which no stage does.
+pub(crate) struct Frame<'p> {
+    at: usize,
+    end: usize,
+    packet: PhantomData<&'p XdpContext>,
+}
+
+impl<'p> Frame<'p> {
+    /// At the start of the context's frame.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'p XdpContext) -> Self {
+        Self {
+            at: ctx.data(),
+            end: ctx.data_end(),
+            packet: PhantomData,
+        }
+    }
+
+    /// Length of the frame while nothing has been read.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u64 {
+        (self.end - self.at) as u64
+    }
+}
+
+impl<'p> Cursor for Frame<'p> {
+    type Window<const N: usize> = Bytes<'p, N>;
+
+    #[inline(always)]
+    fn take<const N: usize>(&mut self) -> Option<Bytes<'p, N>> {
+        let at = self.at;
+        if at + N > self.end {
+            return None;
+        }
+        self.at = at + N;
+        Some(Bytes {
+            at,
+            packet: PhantomData,
+        })
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, len: usize) {
+        // The mask must be in the program for the verifier, even where the compiler knows that it changes
+        // nothing; and later reads must start from this very pointer, because the verifier remembers what was
+        // checked per pointer, not per sum.
+        self.at = opaque(self.at + (opaque(len) & MAX_SKIP));
+    }
+
+    #[inline(always)]
+    fn remaining(&self) -> usize {
+        self.end.saturating_sub(self.at)
+    }
+}
+
+/// `N` bytes before the frame's end; only [`Frame::take`] makes them, after it compared.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes<'p, const N: usize> {
+    at: usize,
+    packet: PhantomData<&'p XdpContext>,
+}
+
+/// Reads a word of packet memory with one instruction.
+///
+/// Header fields stand at odd offsets in a frame. The kernel reads unaligned packet memory in one go on the
+/// architectures that edge runs on (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS), but LLVM would build the word from
+/// single bytes; and told to allow unaligned access it does so on the stack too, which the verifier refuses.
+macro_rules! load {
+    ($size:literal, $at:expr, $offset:expr) => {{
+        let value: u64;
+        // SAFETY: all N bytes from `at` on lie before the frame's end, and the offset was compared with N.
+        unsafe {
+            asm!(
+                concat!("{value} = *(", $size, " *)({at} + {offset})"),
+                value = lateout(reg) value,
+                at = in(reg) $at,
+                offset = const $offset,
+                options(pure, readonly, nostack),
+            );
+        }
+        value
+    }};
+}
+
+impl<const N: usize> Window for Bytes<'_, N> {
+    #[inline(always)]
+    fn byte<const AT: usize>(self) -> u8 {
+        const { assert!(AT < N) };
+        load!("u8", self.at, AT) as u8
+    }
+
+    #[inline(always)]
+    fn be16<const AT: usize>(self) -> u16 {
+        const { assert!(AT + 2 <= N) };
+        u16::from_be(load!("u16", self.at, AT) as u16)
+    }
+
+    #[inline(always)]
+    fn word<const AT: usize>(self) -> u32 {
+        const { assert!(AT + 4 <= N) };
+        load!("u32", self.at, AT) as u32
+    }
+}

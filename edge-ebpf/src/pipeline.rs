@@ -1,0 +1,47 @@
+//! The stages of a packet, in order.
+
+use edge_common::{DropReason, PassReason, Verdict, parse};
+
+use crate::maps;
+use crate::packet::Frame;
+use crate::stage::vip::Target;
+use crate::stage::{flood, penalty, select, vip};
+
+/// The fate of a frame.
+#[inline(always)]
+pub(crate) fn judge(frame: Frame<'_>) -> Verdict {
+    match diary(frame) {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+/// What happens to a frame, line by line; `Err` ends it early.
+///
+/// The look-up of the VIP comes before penalties and limits, so that packets for no VIP stay untouched and pay
+/// next to nothing. Penalties and limits then hold for everything that goes to a virtual address, served port or
+/// not: the address may be the node's own too, with other services on it.
+#[inline(always)]
+fn diary(mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
+    let config = maps::CONFIG
+        .get(0)
+        .ok_or(Verdict::Pass(PassReason::NotConfigured))?;
+    let network = parse::network(&mut frame)?;
+    vip::prefilter(config, &network)?;
+    let transport = parse::transport(&mut frame, &network).map_err(|fate| vip::confirm(&network, fate))?;
+    let target = vip::find(&network, &transport)?;
+    let dropped = |reason: DropReason| Verdict::Drop {
+        reason,
+        vip: target.vip(),
+    };
+    penalty::check(config, network.source).map_err(dropped)?;
+    flood::check(config, network.source, transport.opens_connection).map_err(dropped)?;
+    let Target::Service(service) = target else {
+        return Err(Verdict::Pass(PassReason::PortNotServed));
+    };
+    let worker = select::worker(config, &parse::flow(&network, &transport)).map_err(dropped)?;
+    Ok(Verdict::Deliver {
+        vip: u32::from(service.vip),
+        worker,
+        opens_connection: transport.opens_connection,
+    })
+}

@@ -1,0 +1,8 @@
+//! The stages of the pipeline, one file each. A stage returns what it found, or the packet's fate.
+//!
+//! The first stage, `parse`, is in edge-common, because the host runs it too.
+
+pub(crate) mod flood;
+pub(crate) mod penalty;
+pub(crate) mod select;
+pub(crate) mod vip;

@@ -1,0 +1,119 @@
+//! The bootstrap file `edge.yaml`: what an edge needs to know before it reads any resource.
+//!
+//! Every key stands in `config/reference/edge.yaml` with its meaning and default.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_model::{FloodLimits, PenaltyPolicy, Protocol};
+use serde_yaml::Value;
+
+use crate::yaml::{self, Style, UnknownFields};
+use crate::{Problem, Severity, SourceRef};
+
+pub use raw::XdpMode;
+
+mod check;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+/// The bootstrap file, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// Interfaces that the XDP program is attached to; none means the proxy alone.
+    pub interfaces: Vec<String>,
+    /// Where the XDP program runs.
+    pub xdp_mode: XdpMode,
+    /// Addresses that tier 1 answers for; no address twice.
+    pub virtual_addresses: Vec<VirtualAddress>,
+    /// Whether a local route is added for each of them.
+    pub local_routes: bool,
+    /// Gateway workers; `None` is one for each core.
+    pub workers: Option<u16>,
+    /// Key of the flow hash; `None` is a random one at each start.
+    pub hash_seed: Option<u64>,
+    /// Limits for each source address in XDP.
+    pub flood: Option<FloodLimits>,
+    /// When a source that is refused by a rate limit is dropped in XDP.
+    pub penalties: Option<PenaltyPolicy>,
+    /// Labels that the selectors of Gateways are matched against.
+    pub gateway_labels: BTreeMap<String, String>,
+    /// Namespace of this gateway.
+    pub gateway_namespace: String,
+    /// Addresses of this gateway as an endpoint of Services and ServiceEntries.
+    pub gateway_addresses: Vec<IpAddr>,
+    /// Istio's root namespace.
+    pub root_namespace: String,
+    /// Domain of the Kubernetes cluster.
+    pub domain: String,
+    /// Folder of the resources, relative to the folder of the file.
+    pub resources: PathBuf,
+    /// Address of the admin server.
+    pub admin: SocketAddr,
+    /// How long requests in flight may take to end after SIGTERM.
+    pub drain_deadline: Duration,
+}
+
+/// An address that tier 1 answers for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Ports that are answered for; none stands for those of all Gateways.
+    pub ports: Vec<VirtualPort>,
+}
+
+/// A port of a virtual address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VirtualPort {
+    /// Port that clients connect to.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port that the gateway workers listen on; `None` is the one that the Gateways' port is translated to.
+    pub listener_port: Option<u16>,
+}
+
+impl Bootstrap {
+    /// Reads and checks the text of the file. `file` is only what problems call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with line, key and hint.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let lines = yaml::scan(text, 0).map_err(|errors| {
+            let problems = errors.into_iter().map(|error| error.into_problem(file, None));
+            problems.collect::<Vec<_>>()
+        })?;
+        let source = SourceRef::new(file.into(), Arc::new(lines), String::new());
+        let value: Value = serde_yaml::from_str(text).map_err(|error| {
+            let hint = "the file is one map of keys; see config/reference/edge.yaml";
+            vec![source.problem(Severity::Error, None, "", error.to_string(), hint)]
+        })?;
+        let style = Style {
+            unknown: UnknownFields::Refused,
+            envoy: false,
+        };
+        let (raw, findings) = yaml::read::<raw::RawBootstrap>(&value, "", style);
+        let mut problems: Vec<_> = findings
+            .into_iter()
+            .map(|found| source.problem(found.severity, None, found.field, found.message, found.hint))
+            .collect();
+        let bootstrap = raw.map(|raw| check::check(raw, &source, &mut problems));
+        match bootstrap {
+            Some(bootstrap) if !problems.iter().any(Problem::is_error) => Ok(bootstrap),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl Default for Bootstrap {
+    /// What an empty file means.
+    fn default() -> Self {
+        let source = SourceRef::new("edge.yaml".into(), Arc::default(), String::new());
+        check::check(raw::RawBootstrap::default(), &source, &mut vec![])
+    }
+}

@@ -1,0 +1,221 @@
+//! From the bootstrap file as it is written to one that can be relied on.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use edge_model::{FloodLimits, PenaltyPolicy, Protocol, TokenRate};
+
+use super::raw::{RawBootstrap, RawFlood, RawPenalties, RawVirtualAddress, RawVirtualPort, Workers};
+use super::{Bootstrap, VirtualAddress, VirtualPort};
+use crate::{Problem, Severity, SourceRef};
+
+/// Longest name of an interface: IFNAMSIZ of the kernel less its closing zero.
+const MAX_INTERFACE_NAME: usize = 15;
+
+/// Most gateway workers: more than any machine has cores, and few enough for each to get its share of the 65537 slots
+/// of the Maglev table.
+const MAX_WORKERS: u64 = 1024;
+
+/// Checks all of it; what is wrong is pushed to `problems`, and has a stand-in in the result.
+pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Problem>) -> Bootstrap {
+    let mut check = Check { source, problems };
+    check.interfaces(&raw.interfaces);
+    if !raw.domain.split('.').all(|label| !label.is_empty()) {
+        check.error(
+            "domain",
+            "is not a domain name",
+            "write it without dots at its ends, as cluster.local",
+        );
+    }
+    for (key, value) in [
+        ("gatewayNamespace", &raw.gateway_namespace),
+        ("rootNamespace", &raw.root_namespace),
+        ("resources", &raw.resources),
+    ] {
+        if value.is_empty() {
+            check.error(key, "must not be empty", "leave the key out for its default");
+        }
+    }
+    let drain_deadline = raw.drain.deadline.0;
+    Bootstrap {
+        virtual_addresses: check.virtual_addresses(&raw.virtual_addresses),
+        workers: check.workers(&raw.workers),
+        flood: raw.flood.map(|flood| check.flood(&flood)),
+        penalties: raw.penalties.map(|penalties| check.penalties(&penalties)),
+        gateway_addresses: check.gateway_addresses(&raw.gateway_addresses),
+        admin: check.admin(&raw.admin),
+        interfaces: raw.interfaces,
+        xdp_mode: raw.xdp_mode,
+        local_routes: raw.local_routes,
+        hash_seed: raw.hash_seed.map(|seed| seed.0),
+        gateway_labels: raw.gateway_labels,
+        gateway_namespace: raw.gateway_namespace,
+        root_namespace: raw.root_namespace,
+        domain: raw.domain,
+        resources: raw.resources.into(),
+        drain_deadline,
+    }
+}
+
+struct Check<'a> {
+    source: &'a SourceRef,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, field: &str, message: &str, hint: &str) {
+        let problem = self.source.problem(Severity::Error, None, field, message, hint);
+        self.problems.push(problem);
+    }
+
+    fn interfaces(&mut self, names: &[String]) {
+        let mut seen = HashSet::new();
+        for (index, name) in names.iter().enumerate() {
+            let field = format!("interfaces[{index}]");
+            let forbidden = |c: char| c.is_whitespace() || c == '/' || c == ':';
+            if name.is_empty() || name.len() > MAX_INTERFACE_NAME || name.contains(forbidden) {
+                self.error(
+                    &field,
+                    "is not the name of an interface",
+                    "take a name from `ip link`, such as eth0",
+                );
+            }
+            if !seen.insert(name) {
+                self.error(&field, "stands twice", "name each interface once");
+            }
+        }
+    }
+
+    fn virtual_addresses(&mut self, raw: &[RawVirtualAddress]) -> Vec<VirtualAddress> {
+        let mut seen = HashSet::new();
+        let mut addresses = Vec::new();
+        for (index, address) in raw.iter().enumerate() {
+            let at = format!("virtualAddresses[{index}]");
+            let Some(ip) = self.address(&address.address, &format!("{at}.address")) else {
+                continue;
+            };
+            if !seen.insert(ip) {
+                self.error(
+                    &format!("{at}.address"),
+                    "stands twice",
+                    "list all ports of an address together",
+                );
+            }
+            let ports = self.ports(&address.ports, &format!("{at}.ports"));
+            addresses.push(VirtualAddress { address: ip, ports });
+        }
+        addresses
+    }
+
+    fn address(&mut self, text: &str, field: &str) -> Option<IpAddr> {
+        let ip: Option<IpAddr> = text.parse().ok();
+        let usable = |ip: &IpAddr| !(ip.is_unspecified() || ip.is_multicast() || *ip == Ipv4Addr::BROADCAST);
+        let ip = ip.filter(usable);
+        if ip.is_none() {
+            let hint = "write an IPv4 or IPv6 address such as 192.0.2.10, without prefix length";
+            self.error(field, "is not the address of a host", hint);
+        }
+        ip
+    }
+
+    fn ports(&mut self, raw: &[RawVirtualPort], path: &str) -> Vec<VirtualPort> {
+        let mut seen = HashSet::new();
+        let mut ports = Vec::new();
+        for (index, port) in raw.iter().enumerate() {
+            let at = format!("{path}[{index}]");
+            if !port.protocol.eq_ignore_ascii_case("TCP") {
+                let hint = "write TCP: the gateway workers speak nothing else";
+                self.error(&format!("{at}.protocol"), "unsupported protocol", hint);
+            }
+            if !seen.insert(port.port) {
+                self.error(&format!("{at}.port"), "stands twice", "list each port once");
+            }
+            let number = self.port(port.port, &format!("{at}.port"));
+            let listener = port.listener_port;
+            let listener_port = listener.and_then(|port| self.port(port, &format!("{at}.listenerPort")));
+            ports.extend(number.map(|port| VirtualPort {
+                port,
+                protocol: Protocol::Tcp,
+                listener_port,
+            }));
+        }
+        ports
+    }
+
+    fn port(&mut self, number: u32, field: &str) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            self.error(field, "is not a port", "write a number from 1 to 65535");
+        }
+        port
+    }
+
+    fn workers(&mut self, workers: &Workers) -> Option<u16> {
+        let Workers(Some(number)) = workers else {
+            return None;
+        };
+        if !(1..=MAX_WORKERS).contains(number) {
+            let message = format!("must be auto or a number from 1 to {MAX_WORKERS}");
+            self.error("workers", &message, "auto is one worker for each core");
+        }
+        u16::try_from(*number).ok()
+    }
+
+    fn flood(&mut self, raw: &RawFlood) -> FloodLimits {
+        let mut number = |key: &str, number: u32| {
+            if number == 0 {
+                let hint = "set all four numbers, each at least 1; see config/reference/edge.yaml";
+                self.error(
+                    &format!("flood.{key}"),
+                    "is missing or 0, which would drop every packet",
+                    hint,
+                );
+            }
+            number
+        };
+        FloodLimits {
+            packets: TokenRate {
+                per_second: number("packetsPerSecond", raw.packets_per_second),
+                burst: number("packetsBurst", raw.packets_burst),
+            },
+            new_connections: TokenRate {
+                per_second: number("newConnectionsPerSecond", raw.new_connections_per_second),
+                burst: number("newConnectionsBurst", raw.new_connections_burst),
+            },
+        }
+    }
+
+    fn penalties(&mut self, raw: &RawPenalties) -> PenaltyPolicy {
+        if raw.refusals == 0 {
+            let hint = "set after how many refusals a source is dropped, such as 50";
+            self.error("penalties.refusals", "must be at least 1", hint);
+        }
+        for (key, duration) in [("window", raw.window.0), ("duration", raw.duration.0)] {
+            if duration < Duration::from_millis(1) {
+                let hint = "set a duration such as 10s";
+                self.error(&format!("penalties.{key}"), "must be at least 1ms", hint);
+            }
+        }
+        PenaltyPolicy {
+            refusals: raw.refusals,
+            window: raw.window.0,
+            duration: raw.duration.0,
+        }
+    }
+
+    fn gateway_addresses(&mut self, raw: &[String]) -> Vec<IpAddr> {
+        let addresses = raw.iter().enumerate();
+        addresses
+            .filter_map(|(index, text)| self.address(text, &format!("gatewayAddresses[{index}]")))
+            .collect()
+    }
+
+    fn admin(&mut self, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            let hint = "write address and port, such as 127.0.0.1:15000 or [::1]:15000";
+            self.error("admin", "is not an address with a port", hint);
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+}

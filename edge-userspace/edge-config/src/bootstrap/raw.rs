@@ -1,0 +1,161 @@
+//! The bootstrap file as it is written, with its defaults.
+
+use std::collections::BTreeMap;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_yaml::Value;
+
+use crate::GoDuration;
+
+/// The whole file. `Serialize` is there for the test that compares its keys with the reference.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawBootstrap {
+    pub(super) interfaces: Vec<String>,
+    pub(super) xdp_mode: XdpMode,
+    pub(super) virtual_addresses: Vec<RawVirtualAddress>,
+    pub(super) local_routes: bool,
+    pub(super) workers: Workers,
+    pub(super) hash_seed: Option<HashSeed>,
+    pub(super) flood: Option<RawFlood>,
+    pub(super) penalties: Option<RawPenalties>,
+    pub(super) gateway_labels: BTreeMap<String, String>,
+    pub(super) gateway_namespace: String,
+    pub(super) gateway_addresses: Vec<String>,
+    pub(super) root_namespace: String,
+    pub(super) domain: String,
+    pub(super) resources: String,
+    pub(super) admin: String,
+    pub(super) drain: RawDrain,
+}
+
+impl Default for RawBootstrap {
+    fn default() -> Self {
+        Self {
+            interfaces: vec![],
+            xdp_mode: XdpMode::Auto,
+            virtual_addresses: vec![],
+            local_routes: true,
+            workers: Workers(None),
+            hash_seed: None,
+            flood: None,
+            penalties: None,
+            gateway_labels: BTreeMap::from([("istio".to_owned(), "ingressgateway".to_owned())]),
+            gateway_namespace: "istio-system".to_owned(),
+            gateway_addresses: vec![],
+            root_namespace: "istio-system".to_owned(),
+            domain: "cluster.local".to_owned(),
+            resources: ".".to_owned(),
+            admin: "127.0.0.1:15000".to_owned(),
+            drain: RawDrain::default(),
+        }
+    }
+}
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver where it can, else generic.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default)]
+pub(super) struct RawVirtualAddress {
+    pub(super) address: String,
+    pub(super) ports: Vec<RawVirtualPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawVirtualPort {
+    pub(super) port: u32,
+    pub(super) protocol: String,
+    pub(super) listener_port: Option<u32>,
+}
+
+impl Default for RawVirtualPort {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            protocol: "TCP".to_owned(),
+            listener_port: None,
+        }
+    }
+}
+
+/// `auto` or a number.
+#[derive(Debug)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub(super) struct Workers(pub(super) Option<u64>);
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        match (value.as_str(), value.as_u64()) {
+            (Some("auto"), _) => Ok(Self(None)),
+            (_, Some(number)) => Ok(Self(Some(number))),
+            _ => Err(D::Error::custom("auto or a number is needed")),
+        }
+    }
+}
+
+/// A number, or one as text in hexadecimal.
+#[derive(Debug)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub(super) struct HashSeed(pub(super) u64);
+
+impl<'de> Deserialize<'de> for HashSeed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
+        let hexadecimal = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let message = "a number from 0 to 0xffffffffffffffff is needed";
+        let number = value.as_u64().or(hexadecimal);
+        number.map(Self).ok_or_else(|| D::Error::custom(message))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawFlood {
+    pub(super) packets_per_second: u32,
+    pub(super) packets_burst: u32,
+    pub(super) new_connections_per_second: u32,
+    pub(super) new_connections_burst: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default)]
+pub(super) struct RawPenalties {
+    pub(super) refusals: u32,
+    pub(super) window: GoDuration,
+    pub(super) duration: GoDuration,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default)]
+pub(super) struct RawDrain {
+    pub(super) deadline: GoDuration,
+}
+
+impl Default for RawDrain {
+    fn default() -> Self {
+        Self {
+            deadline: GoDuration(std::time::Duration::from_secs(30)),
+        }
+    }
+}

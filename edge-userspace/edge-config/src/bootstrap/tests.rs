@@ -1,0 +1,157 @@
+use super::*;
+
+const REFERENCE: &str = include_str!("../../../../config/reference/edge.yaml");
+
+#[test]
+fn the_reference_file_says_what_an_empty_file_means() {
+    let reference = Bootstrap::parse("edge.yaml", REFERENCE).expect("the reference is right");
+    assert_eq!(reference, Bootstrap::default());
+    assert_eq!(Bootstrap::parse("edge.yaml", ""), Ok(reference));
+}
+
+#[test]
+fn the_reference_file_has_every_key() {
+    // With the examples in the place of the nulls, the file must have every key that its shape has.
+    let is_replaced = |line: &&str| !line.ends_with(": null") && *line != "virtualAddresses: []";
+    let whole: String = REFERENCE
+        .lines()
+        .filter(is_replaced)
+        .map(|line| format!("{}\n", line.strip_prefix("#:").unwrap_or(line)))
+        .collect();
+    Bootstrap::parse("edge.yaml", &whole).expect("the examples are right");
+    let written: Value = serde_yaml::from_str(&whole).expect("it has just been read");
+    let raw: raw::RawBootstrap = serde_yaml::from_value(written.clone()).expect("it has just been read");
+    let shape = serde_yaml::to_value(&raw).expect("a shape can be written");
+    assert_keys(&shape, &written, "");
+}
+
+/// Every key of `shape` is in `written` too, and nothing of it is left without an example.
+#[track_caller]
+fn assert_keys(shape: &Value, written: &Value, path: &str) {
+    assert!(!written.is_null(), "{path} has no example in the reference");
+    for (key, inner) in shape.as_mapping().into_iter().flatten() {
+        let path = format!("{path}.{}", key.as_str().unwrap_or_default());
+        let written = written.get(key).unwrap_or(&Value::Null);
+        assert_keys(inner, written, &path);
+    }
+    for (index, inner) in shape.as_sequence().into_iter().flatten().enumerate() {
+        assert_keys(inner, &written[index], &format!("{path}[{index}]"));
+    }
+}
+
+#[test]
+fn all_keys_reach_the_checked_file() {
+    let text = "interfaces: [eth0]
+xdpMode: native
+virtualAddresses: [{address: '2001:db8::1', ports: [{port: 80, listenerPort: 8080}, {port: 443}]}]
+localRoutes: false
+workers: 4
+hashSeed: 0xff
+flood: {packetsPerSecond: 1, packetsBurst: 2, newConnectionsPerSecond: 3, newConnectionsBurst: 4}
+penalties: {refusals: 5, window: 1m, duration: 2h}
+gatewayLabels: {app: edge}
+gatewayNamespace: edge
+gatewayAddresses: [192.0.2.1]
+rootNamespace: root
+domain: k8s.example
+resources: routes
+admin: '[::1]:9000'
+drain: {deadline: 5s}
+";
+    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    assert_eq!(
+        (found.interfaces, found.xdp_mode),
+        (vec!["eth0".to_owned()], XdpMode::Native)
+    );
+    let ports: Vec<_> = found.virtual_addresses[0]
+        .ports
+        .iter()
+        .map(|p| (p.port, p.listener_port))
+        .collect();
+    assert_eq!(ports, [(80, Some(8080)), (443, None)]);
+    assert_eq!(
+        (found.local_routes, found.workers, found.hash_seed),
+        (false, Some(4), Some(255))
+    );
+    let flood = found.flood.expect("flood limits are set");
+    assert_eq!((flood.packets.burst, flood.new_connections.per_second), (2, 3));
+    let penalties = found.penalties.expect("penalties are set");
+    let hours = Duration::from_secs(7200);
+    assert_eq!((penalties.refusals, penalties.duration), (5, hours));
+    assert_eq!(found.gateway_labels.get("app").map(String::as_str), Some("edge"));
+    assert_eq!(
+        (found.gateway_namespace.as_str(), found.root_namespace.as_str()),
+        ("edge", "root")
+    );
+    assert_eq!(
+        found.gateway_addresses,
+        ["192.0.2.1".parse::<IpAddr>().expect("an address")]
+    );
+    assert_eq!(
+        (found.domain.as_str(), found.resources),
+        ("k8s.example", PathBuf::from("routes"))
+    );
+    assert_eq!(
+        (found.admin.port(), found.drain_deadline),
+        (9000, Duration::from_secs(5))
+    );
+}
+
+/// The problems of a file, as lines.
+#[track_caller]
+fn check(text: &str, expected: &[&str]) {
+    let problems = Bootstrap::parse("edge.yaml", text).expect_err("something is wrong");
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|p| format!("{} {}: {}", p.line, p.field, p.message))
+        .collect();
+    assert_eq!(lines, expected, "{text}");
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_that_exists() {
+    check(
+        "interface: [eth0]\nadmin: 127.0.0.1:1\n",
+        &["1 interface: unknown field"],
+    );
+    let problems = Bootstrap::parse("edge.yaml", "interface: [eth0]\n").expect_err("the key is unknown");
+    assert_eq!(
+        problems[0].with_location(),
+        "edge.yaml:1: error edge.yaml interface: unknown field (did you mean interfaces?)"
+    );
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_all_at_once() {
+    check(
+        "interfaces: [eth0, eth0, 'much too long a name']
+workers: 0
+virtualAddresses:
+- address: 10.0.0.0/8
+- {address: 10.0.0.1, ports: [{port: 0}, {port: 53, protocol: UDP}]}
+flood: {packetsPerSecond: 1, packetsBurst: 1, newConnectionsPerSecond: 1}
+penalties: {refusals: 1, window: 1s}
+admin: localhost
+",
+        &[
+            "1 interfaces[1]: stands twice",
+            "1 interfaces[2]: is not the name of an interface",
+            "4 virtualAddresses[0].address: is not the address of a host",
+            "5 virtualAddresses[1].ports[0].port: is not a port",
+            "5 virtualAddresses[1].ports[1].protocol: unsupported protocol",
+            "2 workers: must be auto or a number from 1 to 1024",
+            "6 flood.newConnectionsBurst: is missing or 0, which would drop every packet",
+            "7 penalties.duration: must be at least 1ms",
+            "8 admin: is not an address with a port",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_no_map_is_refused() {
+    check("- eth0\n", &["1 : a map of fields is needed, not a list"]);
+    check(
+        "a: [\n",
+        &["2 a: while parsing a node, did not find expected node content"],
+    );
+}

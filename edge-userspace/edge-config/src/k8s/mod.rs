@@ -1,0 +1,8 @@
+//! Shapes of the Kubernetes kinds, as far as the edge reads them. The API server has checked them and they are large,
+//! so further fields are let through; the fields that are read must be right.
+
+pub mod endpoint_slice;
+pub mod meta;
+pub mod namespace;
+pub mod pod;
+pub mod service;

@@ -1,0 +1,213 @@
+use crate::{parse_documents, unsupported, validate};
+
+/// The fields that are reported, each with the first word of its message, `unsupported:` or `has`.
+#[track_caller]
+fn check(kind: &str, spec: &str, expected: &[&str]) {
+    let text =
+        format!("apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n{spec}");
+    let parsed = parse_documents("a.yaml", &text);
+    assert_eq!(parsed.problems, []);
+    let problems: Vec<_> = parsed.resources.iter().flat_map(unsupported).collect();
+    let wrong = parsed.resources.iter().flat_map(validate);
+    assert_eq!(wrong.filter(|problem| problem.is_error()).collect::<Vec<_>>(), []);
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| {
+            format!(
+                "{} {}",
+                problem.field,
+                problem.message.split(' ').next().unwrap_or_default()
+            )
+        })
+        .collect();
+    assert_eq!(lines, expected, "{problems:#?}");
+}
+
+#[test]
+fn a_gateway_for_http_and_https_is_honoured() {
+    check(
+        "Gateway",
+        "  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: ['*']
+    tls: {httpsRedirect: true}
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [shop/*.example.com]
+    tls: {mode: SIMPLE, serverCertificate: c.pem, privateKey: k.pem, minProtocolVersion: TLSV1_3}
+",
+        &[],
+    );
+}
+
+#[test]
+fn other_protocols_and_tls_modes_of_a_gateway_are_refused() {
+    check(
+        "Gateway",
+        "  servers:
+  - port: {number: 80, name: a, protocol: HTTP2}
+    bind: 10.0.0.1
+    hosts: ['*']
+  - port: {number: 443, name: b, protocol: https}
+    hosts: ['*']
+    tls: {mode: MUTUAL, credentialName: cert, minProtocolVersion: TLSV1_0}
+",
+        &[
+            "spec.servers[0].bind unsupported:",
+            "spec.servers[0].port.protocol unsupported:",
+            "spec.servers[1].tls.credentialName unsupported:",
+            "spec.servers[1].tls.minProtocolVersion unsupported:",
+            "spec.servers[1].tls.mode unsupported:",
+        ],
+    );
+}
+
+#[test]
+fn what_a_virtual_service_routes_redirects_and_answers_is_honoured() {
+    check(
+        "VirtualService",
+        "  hosts: [a.example.com]
+  gateways: [gw, mesh]
+  exportTo: ['*']
+  http:
+  - name: all
+    match:
+    - name: m
+      uri: {prefix: /a}
+      ignoreUriCase: true
+      scheme: {exact: http}
+      method: {exact: GET}
+      authority: {regex: .*}
+      headers: {x: {exact: y}}
+      withoutHeaders: {z: {}}
+      queryParams: {q: {exact: ''}}
+      port: 80
+      gateways: [gw]
+    route:
+    - destination: {host: b, subset: v1, port: {number: 80}}
+      weight: 9
+      headers: {response: {add: {x-version: '100%% v1'}}}
+    - destination: {host: b, subset: v2}
+      weight: 1
+    rewrite: {uri: /b, authority: b.example.com}
+    timeout: 3s
+    retries: {attempts: 0}
+    headers: {request: {set: {x: y}, remove: [z]}}
+  - match: [{uri: {prefix: /old}}]
+    redirect: {prefixRewrite: /new, redirectCode: 308, derivePort: FROM_REQUEST_PORT}
+  - directResponse: {status: 503, body: {string: later}}
+",
+        &[],
+    );
+}
+
+#[test]
+fn what_a_virtual_service_asks_for_beyond_that_is_refused_field_by_field() {
+    check(
+        "VirtualService",
+        "  hosts: [a.example.com]
+  gateways: [gw]
+  http:
+  - match:
+    - uri: {prefix: /a}
+      statPrefix: a
+      sourceLabels: {app: a}
+      headers: {'@request.auth.claims.sub': {exact: me}}
+    route: [{destination: {host: b}}]
+    retries: {attempts: 3}
+    fault: {abort: {httpStatus: 500}}
+    mirror: {host: c}
+    mirrorPercentage: {value: 1}
+    corsPolicy: {allowMethods: [GET]}
+    headers: {response: {set: {x: '%PROTOCOL%'}}}
+  - redirect: {uri: /x, redirectCode: 304}
+",
+        &[
+            "spec.http[0].retries unsupported:",
+            "spec.http[0].fault unsupported:",
+            "spec.http[0].mirror unsupported:",
+            "spec.http[0].mirrorPercentage unsupported:",
+            "spec.http[0].corsPolicy unsupported:",
+            "spec.http[0].match[0].statPrefix unsupported:",
+            "spec.http[0].match[0].sourceLabels has",
+            "spec.http[0].match[0].headers.@request.auth.claims.sub unsupported:",
+            "spec.http[0].headers.response.set.x unsupported:",
+            "spec.http[1].redirect.redirectCode unsupported:",
+        ],
+    );
+}
+
+#[test]
+fn a_virtual_service_for_the_mesh_alone_gets_a_warning() {
+    check(
+        "VirtualService",
+        "  hosts: [a]\n  http: [{route: [{destination: {host: a}}]}]\n",
+        &["spec.gateways has"],
+    );
+}
+
+#[test]
+fn subsets_simple_balancing_and_connect_timeouts_are_honoured_and_nothing_else_of_a_policy() {
+    check(
+        "DestinationRule",
+        "  host: b
+  trafficPolicy:
+    loadBalancer: {simple: LEAST_CONN}
+    connectionPool: {tcp: {connectTimeout: 1s}}
+    tls: {mode: DISABLE}
+    portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]
+  subsets:
+  - {name: v1, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
+",
+        &[],
+    );
+    check(
+        "DestinationRule",
+        "  host: b
+  workloadSelector: {matchLabels: {app: a}}
+  trafficPolicy:
+    loadBalancer: {simple: PASSTHROUGH, warmup: {duration: 1s}}
+    connectionPool: {tcp: {maxConnections: 1}, http: {maxRetries: 1}}
+    outlierDetection: {}
+    tls: {mode: SIMPLE}
+  subsets:
+  - name: v1
+    trafficPolicy:
+      portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {useSourceIp: true}}}]
+",
+        &[
+            "spec.workloadSelector unsupported:",
+            "spec.trafficPolicy.outlierDetection unsupported:",
+            "spec.trafficPolicy.tls unsupported:",
+            "spec.trafficPolicy.loadBalancer.warmup unsupported:",
+            "spec.trafficPolicy.loadBalancer.simple unsupported:",
+            "spec.trafficPolicy.connectionPool.http unsupported:",
+            "spec.trafficPolicy.connectionPool.tcp.maxConnections unsupported:",
+            "spec.subsets[0].trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash unsupported:",
+        ],
+    );
+}
+
+#[test]
+fn static_service_entries_are_honoured_and_names_are_not_resolved() {
+    check(
+        "ServiceEntry",
+        "  hosts: [b.example.com]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]
+  endpoints: [{address: 10.0.0.1, ports: {http: 81}, labels: {version: v1}, weight: 2, locality: a/b}]
+",
+        &["spec.endpoints[0].locality has"],
+    );
+    check(
+        "ServiceEntry",
+        "  hosts: [b.example.com]\n  resolution: DNS\n  ports: [{number: 80, name: http}]\n",
+        &["spec.resolution unsupported:"],
+    );
+    check(
+        "WorkloadEntry",
+        "  address: vm.example.com\n  serviceAccount: vm\n",
+        &["spec.address unsupported:", "spec.serviceAccount has"],
+    );
+}

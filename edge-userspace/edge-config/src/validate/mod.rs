@@ -1,0 +1,50 @@
+//! The rules of Istio's admission webhook, for one resource by itself (istio `pkg/config/validation`).
+//!
+//! They hold whatever the source of a resource: an API server's schema alone lets three quarters of it through.
+
+mod destination_rule;
+mod envoy_filter;
+mod gateway;
+mod http_action;
+mod http_match;
+mod http_resilience;
+mod http_route;
+mod kubernetes;
+mod load_balancer;
+mod names;
+mod policy;
+mod server_tls;
+mod service_entry;
+mod values;
+mod virtual_service;
+
+pub(crate) use http_match::CLAIM_PREFIX;
+pub(crate) use server_tls::mode_name;
+pub(crate) use values::has_format_command;
+
+use crate::checker::Checker;
+use crate::{Problem, Resource};
+
+/// Everything that Istio's webhook would say about a resource: errors for what it refuses, warnings as it gives them; and
+/// what it lets through though it fails in Envoy.
+///
+/// Whether the edge honours what the resource asks for is another question; see [`crate::unsupported()`].
+#[must_use]
+pub fn validate(resource: &Resource) -> Vec<Problem> {
+    let mut check = Checker::new(resource);
+    let meta = resource.meta();
+    match resource {
+        Resource::Gateway(object) => gateway::check(&mut check, meta, &object.spec),
+        Resource::VirtualService(object) => virtual_service::check(&mut check, &object.spec),
+        Resource::DestinationRule(object) => destination_rule::check(&mut check, meta, &object.spec),
+        Resource::ServiceEntry(object) => service_entry::check(&mut check, &object.spec),
+        Resource::WorkloadEntry(object) => service_entry::check_workload(&mut check, &object.spec),
+        Resource::EnvoyFilter(object) => envoy_filter::check(&mut check, object),
+        Resource::Service(object) => kubernetes::check_service(&mut check, &object.spec),
+        Resource::EndpointSlice(object) => kubernetes::check_endpoint_slice(&mut check, &object.spec),
+        Resource::Pod(object) => kubernetes::check_pod(&mut check, &object.spec),
+        Resource::Namespace(_) => {}
+    }
+    names::object_name(&mut check, &meta.name);
+    check.into_problems()
+}

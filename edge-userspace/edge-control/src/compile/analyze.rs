@@ -1,0 +1,187 @@
+//! What only shows when all objects are seen together, as `istioctl analyze` finds it. All of it is worth a warning:
+//! Istio accepts such objects, and they may be complete a moment later.
+
+use std::collections::HashSet;
+
+use edge_config::istio::virtual_service::VirtualService;
+use edge_config::istio::virtual_service::http::{HttpMatchRequest, HttpRoute};
+use edge_model::HostPattern;
+
+use super::Ports;
+use super::context::Context;
+use super::endpoints::{Workloads, has_all};
+use super::gateways::{BoundServer, PortServers};
+use super::input::{Input, Item};
+use super::matcher;
+use super::names::gateway_key;
+use super::report::Report;
+use super::tables::takes_host;
+
+/// Looks for references that lead nowhere and for rules without effect.
+pub(crate) fn analyze(
+    input: &Input<'_>,
+    ports: &Ports<'_>,
+    workloads: &Workloads<'_>,
+    context: &Context<'_, '_>,
+    report: &mut Report,
+) {
+    let known: HashSet<_> = input.gateways.iter().map(Item::key).collect();
+    let servers: Vec<_> = ports
+        .values()
+        .flat_map(|servers| match servers {
+            PortServers::Http(servers) | PortServers::Https(servers) => servers.as_slice(),
+            PortServers::Other => &[],
+        })
+        .collect();
+    for object in &input.virtual_services {
+        gateways_exist(object, &known, report);
+        hosts_are_taken(object, &servers, report);
+        rules_are_reachable(object, report);
+    }
+    destination_rules_have_a_service(context, report);
+    services_have_slices(input, workloads, context, report);
+}
+
+fn gateways_exist(object: &Item<'_, VirtualService>, known: &HashSet<String>, report: &mut Report) {
+    if object.spec.gateways.iter().all(|name| name == "mesh") {
+        let message = "the VirtualService names no Gateway and has no effect here";
+        report.warn(
+            object,
+            "spec.gateways",
+            message,
+            "name a Gateway, such as istio-system/public",
+        );
+    }
+    for (index, name) in object.spec.gateways.iter().enumerate() {
+        let key = gateway_key(name, object.namespace());
+        if name != "mesh" && !known.contains(&key) {
+            let message = format!("there is no Gateway {key}");
+            report.warn(
+                object,
+                format!("spec.gateways[{index}]"),
+                message,
+                "write [namespace/]name of a Gateway",
+            );
+        }
+    }
+}
+
+fn hosts_are_taken(object: &Item<'_, VirtualService>, servers: &[&BoundServer<'_>], report: &mut Report) {
+    let names = object.spec.gateways.iter();
+    let keys: HashSet<_> = names.map(|name| gateway_key(name, object.namespace())).collect();
+    let own: Vec<_> = servers
+        .iter()
+        .filter(|server| keys.contains(&server.gateway_key()))
+        .collect();
+    if own.is_empty() {
+        return;
+    }
+    for (index, text) in object.spec.hosts.iter().enumerate() {
+        let Ok(host) = HostPattern::parse(text) else {
+            continue;
+        };
+        if !own
+            .iter()
+            .any(|server| takes_host(server, &host, object.namespace()))
+        {
+            let message = format!(
+                "no server of its Gateways takes {host} from namespace {}",
+                object.namespace()
+            );
+            let hint = "compare it with spec.servers[].hosts of the Gateways";
+            report.warn(object, format!("spec.hosts[{index}]"), message, hint);
+        }
+    }
+}
+
+/// Everything behind a rule or block that takes every request at every Gateway is never looked at.
+fn rules_are_reachable(object: &Item<'_, VirtualService>, report: &mut Report) {
+    let mut taken_by: Option<String> = None;
+    for (index, rule) in object.spec.http.iter().enumerate() {
+        let field = format!("spec.http[{index}]");
+        if let Some(earlier) = &taken_by {
+            let message = format!("unreachable: {earlier} takes every request before");
+            report.warn(object, field, message, "put the rule before it, or remove it");
+            continue;
+        }
+        let Some(number) = catch_all_block(object, rule) else {
+            continue;
+        };
+        let name = if rule.r#match.is_empty() {
+            field.clone()
+        } else {
+            format!("{field}.match[{number}]")
+        };
+        for later in number + 1..rule.r#match.len() {
+            let message = format!("unreachable: {name} takes every request before");
+            report.warn(
+                object,
+                format!("{field}.match[{later}]"),
+                message,
+                "remove one of the two",
+            );
+        }
+        taken_by = Some(name);
+    }
+}
+
+/// The first block that takes every request wherever the VirtualService applies; 0 for a rule without blocks.
+fn catch_all_block(object: &Item<'_, VirtualService>, rule: &HttpRoute) -> Option<usize> {
+    if rule.r#match.is_empty() {
+        return Some(0);
+    }
+    let is_everywhere = |block: &HttpMatchRequest| {
+        block.port == 0
+            && block.gateways.is_empty()
+            && block.source_labels.is_empty()
+            && block.source_namespace.is_empty()
+    };
+    rule.r#match.iter().position(|block| {
+        // What cannot be translated has been reported by then.
+        let matcher = matcher::route_match(object, "", block, &mut Report::default());
+        is_everywhere(block) && matcher.is_some_and(|matcher| matcher.is_catch_all())
+    })
+}
+
+fn destination_rules_have_a_service(context: &Context<'_, '_>, report: &mut Report) {
+    let hosts: Vec<_> = context
+        .registry
+        .hosts()
+        .map(|service| service.host.as_str())
+        .collect();
+    let known: HashSet<_> = hosts.iter().copied().collect();
+    for rule in context.rules.all() {
+        let is_known = match &rule.host {
+            HostPattern::Exact(host) => known.contains(host.as_str()),
+            pattern @ HostPattern::Suffix(_) => hosts.iter().any(|host| pattern.matches(host)),
+            HostPattern::Any => true,
+        };
+        if !is_known {
+            let message = format!("there is no service {}", rule.host);
+            report.warn(
+                &rule.first,
+                "spec.host",
+                message,
+                "add the Service or ServiceEntry",
+            );
+        }
+    }
+}
+
+/// The edge knows endpoints from EndpointSlices alone, so a Service with Pods needs one.
+fn services_have_slices(
+    input: &Input<'_>,
+    workloads: &Workloads<'_>,
+    context: &Context<'_, '_>,
+    report: &mut Report,
+) {
+    for service in &input.services {
+        let selector = &service.spec.selector;
+        let is_own = has_all(&context.options.gateway_labels, selector);
+        if !selector.is_empty() && !is_own && !workloads.has_slice(service) {
+            let message = "no EndpointSlice belongs to the Service, it has no endpoints";
+            let hint = "add one with the label kubernetes.io/service-name";
+            report.warn(service, "spec.selector", message, hint);
+        }
+    }
+}

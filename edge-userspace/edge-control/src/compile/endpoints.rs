@@ -1,0 +1,278 @@
+//! The workloads behind a service port.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use edge_config::istio::service_entry::{Resolution, ServiceEntry};
+use edge_config::istio::workload_entry::WorkloadEntry;
+use edge_config::k8s::endpoint_slice::{self, EndpointSlice, SERVICE_NAME_LABEL};
+use edge_config::k8s::pod::Pod;
+use edge_config::k8s::service::Service as KubernetesService;
+use edge_model::{Endpoint, WorkloadMeta};
+
+use super::input::{Input, Item};
+use super::registry::{Origin, Port, Service};
+
+/// What Istio's metrics say where nothing is known.
+const UNKNOWN: &str = "unknown";
+
+/// An endpoint with the labels that subsets look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Labelled<'r> {
+    pub(crate) endpoint: Endpoint,
+    labels: Option<&'r BTreeMap<String, String>>,
+}
+
+impl Labelled<'_> {
+    /// Whether the workload has all the labels of a subset.
+    pub(crate) fn is_in(&self, subset: &BTreeMap<String, String>) -> bool {
+        subset.is_empty() || self.labels.is_some_and(|labels| has_all(labels, subset))
+    }
+}
+
+/// Whether `labels` has all of `wanted`.
+pub(crate) fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// EndpointSlices by Service, Pods by name and WorkloadEntries by namespace, so that no lookup walks a list.
+#[derive(Debug)]
+pub(crate) struct Workloads<'r> {
+    slices: HashMap<(&'r str, &'r str), Vec<&'r EndpointSlice>>,
+    pods: HashMap<(&'r str, &'r str), Item<'r, Pod>>,
+    pods_of: HashMap<&'r str, Vec<Item<'r, Pod>>>,
+    entries_of: HashMap<&'r str, Vec<Item<'r, WorkloadEntry>>>,
+}
+
+impl<'r> Workloads<'r> {
+    pub(crate) fn new(input: &Input<'r>) -> Self {
+        let mut workloads = Self {
+            slices: HashMap::new(),
+            pods: HashMap::new(),
+            pods_of: HashMap::new(),
+            entries_of: HashMap::new(),
+        };
+        for slice in &input.endpoint_slices {
+            if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
+                let key = (slice.namespace(), service.as_str());
+                workloads.slices.entry(key).or_default().push(slice.spec);
+            }
+        }
+        for pod in &input.pods {
+            workloads
+                .pods
+                .insert((pod.namespace(), &pod.meta.name), pod.clone());
+            workloads
+                .pods_of
+                .entry(pod.namespace())
+                .or_default()
+                .push(pod.clone());
+        }
+        for entry in &input.workload_entries {
+            workloads
+                .entries_of
+                .entry(entry.namespace())
+                .or_default()
+                .push(entry.clone());
+        }
+        workloads
+    }
+
+    /// Whether any EndpointSlice belongs to a Service.
+    pub(crate) fn has_slice(&self, service: &Item<'_, KubernetesService>) -> bool {
+        self.slices
+            .contains_key(&(service.namespace(), service.meta.name.as_str()))
+    }
+
+    /// The ready endpoints of a service port by address, no address twice.
+    pub(crate) fn endpoints(&self, service: &Service<'r>, port: &Port) -> Vec<Labelled<'r>> {
+        let mut endpoints = match &service.origin {
+            Origin::Kubernetes(item) => self.of_kubernetes(item, port),
+            Origin::Entry(item) => self.of_entry(item, port),
+        };
+        endpoints.sort_by_key(|labelled| labelled.endpoint.address);
+        endpoints.dedup_by_key(|labelled| labelled.endpoint.address);
+        endpoints
+    }
+
+    fn of_kubernetes(&self, service: &Item<'r, KubernetesService>, port: &Port) -> Vec<Labelled<'r>> {
+        let key = (service.namespace(), service.meta.name.as_str());
+        let slices = self.slices.get(&key).into_iter().flatten();
+        let mut endpoints = vec![];
+        for slice in slices {
+            let named = slice
+                .ports
+                .iter()
+                .filter(|slice_port| slice_port.name == port.name);
+            let tcp = named.filter(|slice_port| slice_port.protocol.as_deref().is_none_or(|p| p == "TCP"));
+            for number in tcp.filter_map(|slice_port| slice_port.port) {
+                let ready = slice.endpoints.iter().filter(|endpoint| is_ready(endpoint));
+                endpoints.extend(
+                    ready.filter_map(|endpoint| self.of_slice(endpoint, number, service.namespace())),
+                );
+            }
+        }
+        endpoints
+    }
+
+    /// One endpoint of a slice; only its first address counts (Kubernetes API, `Endpoint.addresses`).
+    fn of_slice(
+        &self,
+        endpoint: &'r endpoint_slice::Endpoint,
+        port: u16,
+        namespace: &'r str,
+    ) -> Option<Labelled<'r>> {
+        let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
+        let pod = target.and_then(|target| {
+            let own = Some(target.namespace.as_str()).filter(|written| !written.is_empty());
+            self.pods.get(&(own.unwrap_or(namespace), target.name.as_str()))
+        });
+        let name = target.map(|target| target.name.as_str());
+        let labels = pod.map(|pod| &pod.meta.labels);
+        Some(labelled(
+            SocketAddr::new(address, port),
+            1,
+            name,
+            namespace,
+            labels,
+        ))
+    }
+
+    fn of_entry(&self, entry: &Item<'r, ServiceEntry>, port: &Port) -> Vec<Labelled<'r>> {
+        if entry.spec.resolution != Resolution::Static {
+            return vec![];
+        }
+        let inline = entry
+            .spec
+            .endpoints
+            .iter()
+            .map(|endpoint| (None, endpoint, &endpoint.labels));
+        let mut endpoints: Vec<_> = inline
+            .filter_map(|(name, endpoint, labels)| {
+                of_workload(name, endpoint, labels, port, entry.namespace())
+            })
+            .collect();
+        if let Some(selector) = &entry.spec.workload_selector {
+            endpoints.extend(self.selected(&selector.labels, port, entry.namespace()));
+        }
+        endpoints
+    }
+
+    /// WorkloadEntries and Pods of the namespace that have the labels.
+    fn selected(
+        &self,
+        selector: &'r BTreeMap<String, String>,
+        port: &Port,
+        namespace: &'r str,
+    ) -> impl Iterator<Item = Labelled<'r>> {
+        let entries = self.entries_of.get(namespace).into_iter().flatten();
+        let entries = entries.filter_map(move |item| {
+            // The labels of the spec count, and those of the metadata besides (Istio WorkloadEntry.labels).
+            let labels = if item.spec.labels.is_empty() {
+                &item.meta.labels
+            } else {
+                &item.spec.labels
+            };
+            let is_selected = has_all(labels, selector);
+            is_selected.then(|| of_workload(Some(&item.meta.name), item.spec, labels, port, namespace))?
+        });
+        let pods = self.pods_of.get(namespace).into_iter().flatten();
+        let pods = pods.filter_map(move |pod| {
+            let is_running = matches!(pod.spec.status.phase.as_str(), "" | "Running");
+            let address: IpAddr = pod.spec.status.pod_ip.parse().ok()?;
+            let address = SocketAddr::new(address, port.target?);
+            let labels = &pod.meta.labels;
+            (is_running && has_all(labels, selector))
+                .then(|| labelled(address, 1, Some(&pod.meta.name), namespace, Some(labels)))
+        });
+        entries.chain(pods)
+    }
+}
+
+/// Kubernetes takes an unknown condition for ready; a terminating endpoint gets no new requests.
+fn is_ready(endpoint: &endpoint_slice::Endpoint) -> bool {
+    endpoint.conditions.ready != Some(false) && endpoint.conditions.terminating != Some(true)
+}
+
+/// A workload's endpoint; its own map of ports goes before the service's target port.
+fn of_workload<'r>(
+    name: Option<&str>,
+    workload: &WorkloadEntry,
+    labels: &'r BTreeMap<String, String>,
+    port: &Port,
+    namespace: &str,
+) -> Option<Labelled<'r>> {
+    let address: IpAddr = workload.address.parse().ok()?;
+    let number = match workload.ports.get(&port.name) {
+        Some(own) => u16::try_from(*own).ok()?,
+        None => port.target?,
+    };
+    let weight = workload.weight.max(1);
+    Some(labelled(
+        SocketAddr::new(address, number),
+        weight,
+        name,
+        namespace,
+        Some(labels),
+    ))
+}
+
+fn labelled<'r>(
+    address: SocketAddr,
+    weight: u32,
+    name: Option<&str>,
+    namespace: &str,
+    labels: Option<&'r BTreeMap<String, String>>,
+) -> Labelled<'r> {
+    let workload = Arc::new(workload_meta(name, namespace, labels));
+    Labelled {
+        endpoint: Endpoint {
+            address,
+            weight,
+            workload,
+        },
+        labels,
+    }
+}
+
+fn workload_meta(
+    name: Option<&str>,
+    namespace: &str,
+    labels: Option<&BTreeMap<String, String>>,
+) -> WorkloadMeta {
+    let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+    let app = label("app").unwrap_or(UNKNOWN);
+    let version = label("version").unwrap_or(UNKNOWN);
+    let name = name.map_or(UNKNOWN, |name| workload_name(name, label("pod-template-hash")));
+    WorkloadMeta {
+        workload: name.to_owned(),
+        namespace: namespace.to_owned(),
+        app: app.to_owned(),
+        version: version.to_owned(),
+        canonical_service: label("service.istio.io/canonical-name").unwrap_or(app).to_owned(),
+        canonical_revision: label("service.istio.io/canonical-revision")
+            .unwrap_or(version)
+            .to_owned(),
+    }
+}
+
+/// The Deployment's name of a Pod that is called `<deployment>-<template hash>-<suffix>`, else the Pod's.
+fn workload_name<'n>(pod: &'n str, template_hash: Option<&str>) -> &'n str {
+    template_hash
+        .and_then(|hash| pod.split_once(&format!("-{hash}-")))
+        .map_or(pod, |(deployment, _)| deployment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_of_a_deployment_goes_by_the_deployments_name() {
+        assert_eq!(workload_name("web-7d9f-x2x4k", Some("7d9f")), "web");
+        assert_eq!(workload_name("web-0", None), "web-0");
+        assert_eq!(workload_name("web-0", Some("7d9f")), "web-0");
+    }
+}

@@ -1,0 +1,180 @@
+//! Route tables: the virtual hosts of the servers that share one (istio `buildGatewayHTTPRouteConfig`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use edge_config::istio::virtual_service::VirtualService;
+use edge_model::{HostPattern, Route, RouteTable, VirtualHost};
+
+use super::context::Context;
+use super::gateways::{BoundServer, ServerHost};
+use super::input::{Input, Item};
+use super::names::{gateway_key, is_visible};
+use super::report::Report;
+use super::routes;
+
+/// The VirtualServices of each Gateway, in Istio's order.
+#[derive(Debug)]
+pub(crate) struct Binding<'r> {
+    by_gateway: HashMap<String, Vec<Bound<'r>>>,
+}
+
+/// A VirtualService with its hosts parsed.
+#[derive(Debug, Clone)]
+struct Bound<'r> {
+    object: Item<'r, VirtualService>,
+    hosts: Arc<[HostPattern]>,
+}
+
+impl<'r> Binding<'r> {
+    /// Binds by `spec.gateways`; without it a VirtualService is for sidecars (`mesh`) alone.
+    pub(crate) fn new(input: &Input<'r>, context: &Context<'_, 'r>, report: &mut Report) -> Self {
+        let mut by_gateway: HashMap<String, Vec<Bound<'r>>> = HashMap::new();
+        for object in &input.virtual_services {
+            if !is_visible(
+                &object.spec.export_to,
+                object.namespace(),
+                &context.options.gateway_namespace,
+            ) {
+                continue;
+            }
+            let bound = Bound {
+                object: object.clone(),
+                hosts: parse_hosts(object, report).into(),
+            };
+            let names = object.spec.gateways.iter().filter(|name| *name != "mesh");
+            let keys: HashSet<_> = names.map(|name| gateway_key(name, object.namespace())).collect();
+            for key in keys {
+                by_gateway.entry(key).or_default().push(bound.clone());
+            }
+        }
+        Self { by_gateway }
+    }
+
+    fn of(&self, gateway: &str) -> &[Bound<'r>] {
+        self.by_gateway.get(gateway).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn parse_hosts(object: &Item<'_, VirtualService>, report: &mut Report) -> Vec<HostPattern> {
+    let mut hosts = vec![];
+    for (index, text) in object.spec.hosts.iter().enumerate() {
+        match HostPattern::parse(text) {
+            Ok(host) => hosts.push(host),
+            Err(error) => {
+                let hint = "write a host name, or *.example.com for all below it";
+                report.error(object, format!("spec.hosts[{index}]"), error.to_string(), hint);
+            }
+        }
+    }
+    hosts
+}
+
+/// Builds the table of servers that share it. A table without any virtual host gets one that answers every host with
+/// 404.
+pub(crate) fn table(
+    name: String,
+    servers: &[BoundServer<'_>],
+    binding: &Binding<'_>,
+    context: &Context<'_, '_>,
+    report: &mut Report,
+) -> RouteTable {
+    let mut hosts = Hosts::default();
+    for server in servers {
+        let key = server.gateway_key();
+        for bound in binding.of(&key) {
+            let names = intersection(&server.hosts, &bound.hosts, bound.object.namespace());
+            if names.is_empty() {
+                continue;
+            }
+            let routes = routes::routes(&bound.object, &key, server.declared_port, context, report);
+            for host in names {
+                hosts.add(host, server, &routes);
+            }
+        }
+        if server.redirects_to_https() {
+            for host in &server.hosts {
+                hosts.add(host.name.clone(), server, &[]);
+            }
+        }
+    }
+    let port = servers.first().map_or(0, |server| server.declared_port);
+    RouteTable {
+        name,
+        virtual_hosts: hosts.finish(port),
+        rate_limit: None,
+    }
+}
+
+/// Hosts that a server and a VirtualService have in common: of each pair the narrower one.
+fn intersection(server: &[ServerHost], own: &[HostPattern], namespace: &str) -> Vec<HostPattern> {
+    let open = server
+        .iter()
+        .filter(|host| host.namespace.as_deref().is_none_or(|only| only == namespace));
+    let mut names = vec![];
+    for name in open.flat_map(|host| own.iter().filter_map(|own| host.name.intersection(own))) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Whether any host of a server is open to the VirtualService's namespace and hosts.
+pub(crate) fn takes_host(server: &BoundServer<'_>, host: &HostPattern, namespace: &str) -> bool {
+    !intersection(&server.hosts, std::slice::from_ref(host), namespace).is_empty()
+}
+
+/// Virtual hosts of a table as they fill up, in the order in which their domains first appear.
+#[derive(Default)]
+struct Hosts {
+    hosts: Vec<VirtualHost>,
+    numbers: HashMap<HostPattern, usize>,
+}
+
+impl Hosts {
+    /// Appends routes to the virtual host of a domain. A route that another server brought already is left out: it
+    /// could never be reached.
+    fn add(&mut self, domain: HostPattern, server: &BoundServer<'_>, routes: &[Arc<Route>]) {
+        let number = *self.numbers.entry(domain.clone()).or_insert_with(|| {
+            self.hosts.push(VirtualHost {
+                name: format!("{domain}:{}", server.declared_port),
+                domain,
+                require_tls: false,
+                routes: vec![],
+            });
+            self.hosts.len() - 1
+        });
+        let Some(host) = self.hosts.get_mut(number) else {
+            return;
+        };
+        host.require_tls |= server.redirects_to_https();
+        let is_new = host.routes.is_empty();
+        let fresh = routes
+            .iter()
+            .filter(|route| is_new || !host.routes.iter().any(|known| is_same(known, route)));
+        let mut fresh: Vec<_> = fresh.cloned().collect();
+        host.routes.append(&mut fresh);
+    }
+
+    /// Moves the routes that take every request behind the others, whose order stays (istio `SortVHostRoutes`).
+    fn finish(mut self, port: u16) -> Vec<Arc<VirtualHost>> {
+        if self.hosts.is_empty() {
+            self.hosts.push(VirtualHost {
+                name: format!("blackhole:{port}"),
+                domain: HostPattern::Any,
+                require_tls: false,
+                routes: vec![],
+            });
+        }
+        for host in &mut self.hosts {
+            host.routes.sort_by_key(|route| route.matcher.is_catch_all());
+        }
+        self.hosts.into_iter().map(Arc::new).collect()
+    }
+}
+
+/// Whether two routes come from the same match block.
+fn is_same(a: &Route, b: &Route) -> bool {
+    (a.rule, a.match_index) == (b.rule, b.match_index) && a.object == b.object
+}

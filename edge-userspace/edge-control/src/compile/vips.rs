@@ -1,0 +1,79 @@
+//! What tier 1 answers for: the virtual addresses with the ports of the Gateways.
+
+use std::collections::BTreeMap;
+
+use edge_config::VirtualAddress;
+use edge_model::{DataPathConfig, Protocol, Vip, Worker, WorkerId, WorkerKind};
+
+use super::gateways::PortServers;
+use crate::CompileOptions;
+
+/// Ports that clients connect to, with the port that is listened on for each.
+pub(crate) type PortMap = BTreeMap<u16, u16>;
+
+/// The declared ports of the servers that are listened for. Two servers that declare one port and are translated to
+/// different ones cannot both be reached by it; the lower translated port wins.
+pub(crate) fn declared_ports<'s, 'r: 's>(
+    bound: impl IntoIterator<Item = (&'s u16, &'s PortServers<'r>)>,
+) -> PortMap {
+    let mut ports = PortMap::new();
+    for (listened, servers) in bound {
+        if let PortServers::Http(servers) | PortServers::Https(servers) = servers {
+            for server in servers {
+                ports.entry(server.declared_port).or_insert(*listened);
+            }
+        }
+    }
+    ports
+}
+
+/// The desired state of tier 1.
+pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathConfig {
+    let vips = options
+        .virtual_addresses
+        .iter()
+        .flat_map(|own| vips_of(own, ports));
+    let mut vips: Vec<_> = vips.collect();
+    vips.sort();
+    vips.dedup_by_key(|vip| (vip.address, vip.port, vip.protocol));
+    DataPathConfig {
+        vips,
+        workers: (0..options.workers.max(1)).map(local_worker).collect(),
+        flood: options.flood,
+        hash_seed: options.hash_seed,
+    }
+}
+
+/// The services of one address: the ports that it is given, else all that the Gateways declare.
+fn vips_of(own: &VirtualAddress, ports: &PortMap) -> Vec<Vip> {
+    let address = own.address;
+    let declared = ports.iter().map(|(port, listener_port)| Vip {
+        address,
+        port: *port,
+        protocol: Protocol::Tcp,
+        listener_port: *listener_port,
+    });
+    let given = own.ports.iter().map(|given| Vip {
+        address,
+        port: given.port,
+        protocol: given.protocol,
+        // A port that no Gateway declares yet is listened on as it is.
+        listener_port: given
+            .listener_port
+            .or_else(|| ports.get(&given.port).copied())
+            .unwrap_or(given.port),
+    });
+    if own.ports.is_empty() {
+        declared.collect()
+    } else {
+        given.collect()
+    }
+}
+
+fn local_worker(number: u16) -> Worker {
+    Worker {
+        id: WorkerId(number),
+        weight: 1,
+        kind: WorkerKind::Local,
+    }
+}

@@ -1,0 +1,18 @@
+//! From the user's files to the running configuration: resources in, [`Snapshot`](edge_model::Snapshot) out.
+//!
+//! [`compile`] is pure; [`Control`] watches a folder and publishes a new Snapshot whenever its files change for the
+//! better; [`load`] does the same once.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod control;
+mod load;
+mod options;
+mod publish;
+mod source;
+
+pub use compile::{Compiled, ReadFile, compile};
+pub use control::{Control, StartError, Status};
+pub use load::{Loaded, load};
+pub use options::{CompileOptions, Process};
+pub use source::file::{BOOTSTRAP, TextFile, read_path};

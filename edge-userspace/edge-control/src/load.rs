@@ -1,0 +1,169 @@
+//! Files to configuration, once.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use edge_config::{Bootstrap, ObjectName, Problem, Resource, Severity};
+use edge_model::Snapshot;
+
+use crate::source::file::{self, NamedFiles, TextFile};
+use crate::{CompileOptions, Process, compile};
+
+/// The configuration that a folder holds.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The bootstrap file; its default when there is none, or when it is wrong.
+    pub bootstrap: Bootstrap,
+    /// What the resources come to, with version 0. It may be served only when no problem is an error.
+    pub snapshot: Snapshot,
+    /// Everything that is wrong with the files, and warnings.
+    pub problems: Vec<Problem>,
+    /// What the process settled by the bootstrap file.
+    pub(crate) process: Process,
+    /// Files that the resources name, such as certificates.
+    pub(crate) named_files: BTreeSet<PathBuf>,
+}
+
+impl Loaded {
+    /// Whether anything is wrong, so that the configuration is refused as a whole.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(Problem::is_error)
+    }
+}
+
+/// Reads and compiles the folder of an edge: `edge.yaml`, and the resources in and below the folder that its key
+/// `resources` names. Files that resources name are relative to the folder of `edge.yaml`.
+///
+/// # Errors
+/// When a folder cannot be read. What is wrong inside of files is among the problems.
+pub fn load(folder: &Path) -> io::Result<Loaded> {
+    load_as(folder, Process::new)
+}
+
+/// Loads for a process that has settled its workers, or settles them by the bootstrap file.
+pub(crate) fn load_as(folder: &Path, process: impl FnOnce(&Bootstrap) -> Process) -> io::Result<Loaded> {
+    let mut problems = vec![];
+    let bootstrap = bootstrap(folder, &mut problems);
+    let process = process(&bootstrap);
+    let options = CompileOptions::new(&bootstrap, process);
+    let resources = resources(&resource_folder(folder, &bootstrap), folder, &mut problems)?;
+    let files = NamedFiles::new(folder);
+    let compiled = compile(&resources, &options, &|path| files.read(path));
+    add_fresh(&mut problems, compiled.problems);
+    Ok(Loaded {
+        bootstrap,
+        snapshot: compiled.snapshot,
+        problems,
+        process,
+        named_files: files.into_asked(),
+    })
+}
+
+/// Folder of the resources.
+pub(crate) fn resource_folder(folder: &Path, bootstrap: &Bootstrap) -> PathBuf {
+    if bootstrap.resources == Path::new(".") {
+        folder.to_owned()
+    } else {
+        folder.join(&bootstrap.resources)
+    }
+}
+
+fn bootstrap(folder: &Path, problems: &mut Vec<Problem>) -> Bootstrap {
+    let Some(file) = file::read_bootstrap(folder) else {
+        let path = folder.join(file::BOOTSTRAP).display().to_string();
+        let hint = "an empty file means the same and silences this";
+        problems.push(file_problem(
+            Severity::Warning,
+            &path,
+            "there is no such file, every key has its default",
+            hint,
+        ));
+        return Bootstrap::default();
+    };
+    let parsed = match &file.text {
+        Ok(text) => Bootstrap::parse(&file.path, text),
+        Err(error) => Err(vec![unreadable(&file.path, error)]),
+    };
+    parsed.unwrap_or_else(|mut errors| {
+        problems.append(&mut errors);
+        Bootstrap::default()
+    })
+}
+
+fn resources(folder: &Path, top: &Path, problems: &mut Vec<Problem>) -> io::Result<Vec<Resource>> {
+    let mut resources = vec![];
+    for TextFile { path, text } in file::read_resources(folder, &top.join(file::BOOTSTRAP))? {
+        match text {
+            Ok(text) => {
+                let mut parsed = edge_config::parse_documents(&path, &text);
+                problems.append(&mut parsed.problems);
+                problems.extend(parsed.resources.iter().flat_map(edge_config::check));
+                // What was refused is compiled all the same: left out, it would be missed by everything that names it,
+                // and the one mistake that counts would drown.
+                resources.append(&mut parsed.resources);
+            }
+            Err(error) => problems.push(unreadable(&path, &error)),
+        }
+    }
+    Ok(resources)
+}
+
+/// Adds the problems of compiling, except for values that are known to be wrong by themselves: these cannot be compiled
+/// either, which need not be said twice.
+fn add_fresh(problems: &mut Vec<Problem>, more: Vec<Problem>) {
+    let known: HashSet<_> = problems.iter().map(subject).collect();
+    let is_fresh: Vec<_> = more
+        .iter()
+        .map(|problem| !known.contains(&subject(problem)))
+        .collect();
+    problems.extend(
+        more.into_iter()
+            .zip(is_fresh)
+            .filter_map(|(problem, is_fresh)| is_fresh.then_some(problem)),
+    );
+}
+
+fn subject(problem: &Problem) -> (Option<&ObjectName>, &str, &str, Severity) {
+    (
+        problem.object.as_ref(),
+        &problem.file,
+        &problem.field,
+        problem.severity,
+    )
+}
+
+fn unreadable(path: &str, error: &str) -> Problem {
+    let message = format!("the file cannot be read: {error}");
+    file_problem(
+        Severity::Error,
+        path,
+        &message,
+        "make it a readable text file in UTF-8",
+    )
+}
+
+/// That the configuration's folder cannot be read.
+pub(crate) fn unreadable_folder(folder: &Path, error: &io::Error) -> Problem {
+    let message = format!("the folder cannot be read: {error}");
+    let path = folder.display().to_string();
+    file_problem(
+        Severity::Error,
+        &path,
+        &message,
+        "make it a readable folder; it is looked for every second",
+    )
+}
+
+fn file_problem(severity: Severity, path: &str, message: &str, hint: &str) -> Problem {
+    Problem {
+        severity,
+        object: None,
+        file: path.to_owned(),
+        line: 0,
+        field: String::new(),
+        message: message.to_owned(),
+        hint: hint.to_owned(),
+    }
+}

@@ -1,0 +1,93 @@
+//! What compiling needs to know about the edge itself.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+
+use edge_config::{Bootstrap, VirtualAddress};
+use edge_model::{FloodLimits, PenaltyPolicy};
+
+/// The edge's own identity and tier 1 settings, as the bootstrap file gives them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompileOptions {
+    /// Labels of the gateway workload; a Gateway applies when its selector is among them.
+    pub gateway_labels: BTreeMap<String, String>,
+    /// Namespace of the gateway workload: `exportTo` and DestinationRule lookup look at it.
+    pub gateway_namespace: String,
+    /// Addresses of the gateway workload: a ServiceEntry with one of them as an endpoint stands before this edge, and
+    /// its ports are translated to their target ports.
+    pub gateway_addresses: Vec<IpAddr>,
+    /// Istio's root namespace, whose DestinationRules and EnvoyFilters apply everywhere.
+    pub root_namespace: String,
+    /// Domain of the Kubernetes cluster, `cluster.local` as a rule. When empty, short names end with the namespace.
+    pub cluster_domain: String,
+    /// Addresses that tier 1 answers for.
+    pub virtual_addresses: Vec<VirtualAddress>,
+    /// Number of gateway workers on this node, at least 1.
+    pub workers: u16,
+    /// Limits per source address.
+    pub flood: Option<FloodLimits>,
+    /// When refusals become penalties.
+    pub penalties: Option<PenaltyPolicy>,
+    /// Key of the flow hash.
+    pub hash_seed: u64,
+}
+
+/// What a process settles once, when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Number of gateway workers.
+    pub workers: u16,
+    /// Key of the flow hash.
+    pub hash_seed: u64,
+}
+
+impl Process {
+    /// As many workers as the bootstrap file says, else one for each core, and a flow hash that nobody can foresee
+    /// unless the file gives its key.
+    #[must_use]
+    pub fn new(bootstrap: &Bootstrap) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let workers = bootstrap
+            .workers
+            .unwrap_or_else(|| u16::try_from(cores()).unwrap_or(u16::MAX));
+        // The standard library seeds each RandomState from the system's random numbers.
+        let random = || RandomState::new().hash_one(());
+        Self {
+            workers: workers.max(1),
+            hash_seed: bootstrap.hash_seed.unwrap_or_else(random),
+        }
+    }
+}
+
+impl CompileOptions {
+    /// The options that a bootstrap file gives.
+    #[must_use]
+    pub fn new(bootstrap: &Bootstrap, process: Process) -> Self {
+        Self {
+            gateway_labels: bootstrap.gateway_labels.clone(),
+            gateway_namespace: bootstrap.gateway_namespace.clone(),
+            gateway_addresses: bootstrap.gateway_addresses.clone(),
+            root_namespace: bootstrap.root_namespace.clone(),
+            cluster_domain: bootstrap.domain.clone(),
+            virtual_addresses: bootstrap.virtual_addresses.clone(),
+            workers: process.workers,
+            flood: bootstrap.flood,
+            penalties: bootstrap.penalties,
+            hash_seed: process.hash_seed,
+        }
+    }
+}
+
+impl Default for CompileOptions {
+    /// What an empty bootstrap file means, with one worker.
+    fn default() -> Self {
+        Self::new(
+            &Bootstrap::default(),
+            Process {
+                workers: 1,
+                hash_seed: 0,
+            },
+        )
+    }
+}

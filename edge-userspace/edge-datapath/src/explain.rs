@@ -1,0 +1,182 @@
+//! Answers what becomes of a packet, and why, by running it through the real program.
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use edge_common::cursor::Slice;
+use edge_common::maps as names;
+use edge_common::verdict::Trace;
+use edge_common::{DropReason, Verdict, parse};
+use edge_model::{DataPathConfig, Penalty, WorkerId};
+
+use crate::image::VipId;
+use crate::kernel::{Kernel, Purpose};
+use crate::{Error, Plan};
+
+/// Shortest frame that the kernel runs a program on: an Ethernet header (`bpf_prog_test_run_xdp`).
+const SHORTEST: usize = 14;
+/// Room for a frame that grew, should a program prepend headers.
+const OUTPUT: usize = 4096;
+
+/// What the interface does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A fault of the program.
+    Aborted,
+    /// The packet is dropped.
+    Drop,
+    /// The packet goes up the stack.
+    Pass,
+    /// The packet leaves by the interface it came in by.
+    Tx,
+    /// The packet leaves by another interface.
+    Redirect,
+}
+
+impl Action {
+    /// Name in the kernel's header, for example `XDP_PASS`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aborted => "XDP_ABORTED",
+            Self::Drop => "XDP_DROP",
+            Self::Pass => "XDP_PASS",
+            Self::Tx => "XDP_TX",
+            Self::Redirect => "XDP_REDIRECT",
+        }
+    }
+
+    /// From the program's return value (`enum xdp_action`); the driver takes unknown ones as aborted.
+    const fn from_return(value: u32) -> Self {
+        match value {
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Tx,
+            4 => Self::Redirect,
+            _ => Self::Aborted,
+        }
+    }
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the interface does with it.
+    pub action: Action,
+    /// Name of the pass or drop reason; `deliver` for a packet to a worker.
+    pub reason: &'static str,
+    /// The VIP that it was for, where that is known.
+    pub vip: Option<VipId>,
+    /// The worker that it goes to.
+    pub worker: Option<WorkerId>,
+    /// The frame as it leaves the program.
+    pub packet_out: Vec<u8>,
+}
+
+/// Runs packets through the program without an interface.
+///
+/// The program is the one that [`DataPath`](crate::DataPath) attaches, loaded once more with maps of its own, so
+/// nothing that it does is seen by the traffic. Its state (buckets, counters) carries over from one packet to the
+/// next, as on the wire.
+pub struct Explainer {
+    kernel: Kernel,
+}
+
+impl Explainer {
+    /// Loads the program.
+    ///
+    /// # Errors
+    /// The user may not load BPF programs, or the kernel refuses this one.
+    pub fn load() -> Result<Self, Error> {
+        let mut kernel = Kernel::load(Purpose::Explain)?;
+        let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
+        program.load().map_err(Error::program(names::XDP_PROGRAM))?;
+        Ok(Self { kernel })
+    }
+
+    /// Makes the maps what a configuration asks for.
+    ///
+    /// # Errors
+    /// The configuration does not fit the maps, or the kernel refuses a change.
+    pub fn configure(&mut self, desired: &DataPathConfig) -> Result<Plan, Error> {
+        self.kernel.reconcile(desired, &[], None)
+    }
+
+    /// Gives a source a penalty, so that its packets can be explained.
+    ///
+    /// # Errors
+    /// There are too many, or the kernel refuses the entry.
+    pub fn penalise(&mut self, penalty: &Penalty) -> Result<(), Error> {
+        self.kernel.penalties.insert(&mut self.kernel.maps, penalty)?;
+        self.kernel.write_config()
+    }
+
+    /// Runs one frame, from its Ethernet header on.
+    ///
+    /// The kernel runs no program on less than an Ethernet header (no interface would deliver it either); for such
+    /// a frame the answer comes from the parser that the program was compiled from.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame, as it does above a page (about 3.5 kB).
+    pub fn run(&mut self, frame: &[u8]) -> Result<Explanation, Error> {
+        if frame.len() < SHORTEST {
+            return Ok(self.parse_alone(frame));
+        }
+        self.kernel.maps.clear_trace()?;
+        let mut output = [0; OUTPUT];
+        let program: &mut Xdp = self.kernel.program(names::XDP_PROGRAM)?;
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut output),
+                ..Default::default()
+            })
+            .map_err(|source| Error::TestRun {
+                len: frame.len(),
+                source: Box::new(source),
+            })?;
+        let packet_out = output
+            .get(..result.data_size_out as usize)
+            .unwrap_or_default()
+            .to_vec();
+        let trace = self.kernel.maps.trace()?;
+        Ok(self.explanation(
+            Action::from_return(result.return_value),
+            trace.verdict(),
+            packet_out,
+        ))
+    }
+
+    fn parse_alone(&self, frame: &[u8]) -> Explanation {
+        let verdict = match parse::network(&mut Slice::new(frame)) {
+            Err(verdict) => verdict,
+            // Not to be reached: without an Ethernet header there is nothing to parse.
+            Ok(_) => Verdict::drop(DropReason::TruncatedEthernet),
+        };
+        let action = match verdict {
+            Verdict::Pass(_) | Verdict::Deliver { .. } => Action::Pass,
+            Verdict::Drop { .. } => Action::Drop,
+        };
+        self.explanation(action, Some(verdict), frame.to_vec())
+    }
+
+    fn explanation(&self, action: Action, verdict: Option<Verdict>, packet_out: Vec<u8>) -> Explanation {
+        let (reason, vip, worker) = match verdict {
+            Some(Verdict::Pass(reason)) => (reason.name(), None, None),
+            Some(Verdict::Deliver { vip, worker, .. }) => {
+                ("deliver", Some(vip), Some(WorkerId(worker as u16)))
+            }
+            Some(Verdict::Drop { reason, vip }) => (reason.name(), vip, None),
+            None => ("no_verdict", None, None),
+        };
+        let vip = vip.and_then(|index| self.kernel.image.vip_at(index));
+        Explanation {
+            action,
+            reason,
+            vip,
+            worker,
+            packet_out,
+        }
+    }
+}
+
+/// A trace that no verdict has, so that an answer of an earlier packet is never taken for this one's.
+const _: () = assert!(Trace::PASS != 0 && Trace::DELIVER != 0 && Trace::DROP != 0);

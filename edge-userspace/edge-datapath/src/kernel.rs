@@ -1,0 +1,177 @@
+//! The loaded object with its maps: what [`DataPath`](crate::DataPath) and [`Explainer`](crate::Explainer) share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use edge_common::maps as names;
+use edge_common::{Config, maps::socket_index};
+use edge_model::DataPathConfig;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+
+use crate::image::Image;
+use crate::maps::Maps;
+use crate::penalties::Penalties;
+use crate::routes::Routes;
+use crate::{Error, Plan, Step, WorkerSocket, maglev, object};
+
+/// What the object is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To forward packets.
+    Forward,
+    /// To explain packets: each verdict is written down.
+    Explain,
+}
+
+/// The loaded object, its maps, and what they hold.
+pub(crate) struct Kernel {
+    pub(crate) ebpf: Ebpf,
+    pub(crate) maps: Maps,
+    pub(crate) image: Image,
+    pub(crate) penalties: Penalties,
+}
+
+impl Kernel {
+    pub(crate) fn load(purpose: Purpose) -> Result<Self, Error> {
+        let explain = u8::from(purpose == Purpose::Explain);
+        let mut ebpf = EbpfLoader::new()
+            .override_global(names::EXPLAIN, &explain, true)
+            .load(object::TIER_1)
+            .map_err(Error::object)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        // A new map is all zeroes, which would be worker 0 in every slot.
+        maps.write_table(&maglev::build(&[]))?;
+        Ok(Self {
+            ebpf,
+            maps,
+            image: Image::default(),
+            penalties: Penalties::default(),
+        })
+    }
+
+    /// A program of the object, as its own type.
+    pub(crate) fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, Error>
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or(Error::MissingPart { part: name })?;
+        program.try_into().map_err(Error::program(name))
+    }
+
+    /// Makes maps and routes what a configuration asks for. Should a step fail, those before it stay done, and
+    /// the next call starts from there.
+    pub(crate) fn reconcile(
+        &mut self,
+        desired: &DataPathConfig,
+        sockets: &[WorkerSocket<'_>],
+        mut routes: Option<&mut Routes>,
+    ) -> Result<Plan, Error> {
+        let next = self
+            .image
+            .next(desired, sockets, routes.is_some(), &own_addresses()?)?;
+        let plan = Plan::between(&self.image, &next);
+        // New names stand for the same indexes from now on; steps that fail are those of the maps.
+        self.image.vip_indexes = next.vip_indexes.clone();
+        self.image.listeners = next.listeners.clone();
+        let fds = descriptors(&next, sockets);
+        for step in &plan.steps {
+            self.apply(step, &next, &fds, routes.as_deref_mut())?;
+        }
+        Ok(plan)
+    }
+
+    /// Writes the settings with the bits that the penalties set.
+    pub(crate) fn write_config(&mut self) -> Result<(), Error> {
+        let mut config = self.image.config;
+        if !self.penalties.is_empty() {
+            config.flags |= Config::HAS_PENALTIES;
+        }
+        self.maps.write_config(&config)
+    }
+
+    fn apply(
+        &mut self,
+        step: &Step,
+        next: &Image,
+        fds: &BTreeMap<u32, BorrowedFd<'_>>,
+        routes: Option<&mut Routes>,
+    ) -> Result<(), Error> {
+        match *step {
+            Step::RemoveRoute(address) => {
+                with_routes(routes, |routes| routes.remove(address))?;
+                self.image.routes.remove(&address);
+            }
+            Step::ZeroCounters(index) => self.maps.zero_vip_counters(index)?,
+            Step::SetSocket(index, id) => {
+                if let Some(&fd) = fds.get(&index) {
+                    self.maps.set_socket(index, fd)?;
+                    self.image.sockets.insert(index, id);
+                }
+            }
+            Step::WriteTable => {
+                self.maps.write_table(&maglev::build(&next.shares()))?;
+                self.image.workers.clone_from(&next.workers);
+            }
+            Step::WriteVip(key, entry) => {
+                self.maps.write_vip(&key, entry)?;
+                self.image.vips.insert(key, entry);
+            }
+            Step::WriteConfig => {
+                self.image.config = next.config;
+                self.write_config()?;
+            }
+            Step::RemoveVip(key) => {
+                self.maps.remove_vip(&key)?;
+                self.image.vips.remove(&key);
+            }
+            Step::ClearSocket(index, _) => {
+                self.maps.clear_socket(index)?;
+                self.image.sockets.remove(&index);
+            }
+            Step::AddRoute(address) => {
+                with_routes(routes, |routes| routes.add(address))?;
+                self.image.routes.insert(address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses whose routes this object's owner added or found.
+    pub(crate) fn routed(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.image.routes.iter().copied()
+    }
+}
+
+/// Addresses on the interfaces of this network namespace.
+fn own_addresses() -> Result<BTreeSet<IpAddr>, Error> {
+    let address = |interface: InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    let interfaces = getifaddrs().map_err(|source| Error::OwnAddresses {
+        source: source.into(),
+    })?;
+    Ok(interfaces.filter_map(address).collect())
+}
+
+fn with_routes(
+    routes: Option<&mut Routes>,
+    change: impl FnOnce(&mut Routes) -> Result<(), Error>,
+) -> Result<(), Error> {
+    routes.map_or(Ok(()), change)
+}
+
+fn descriptors<'fd>(image: &Image, sockets: &[WorkerSocket<'fd>]) -> BTreeMap<u32, BorrowedFd<'fd>> {
+    let place = |socket: &WorkerSocket<'fd>| {
+        let listener = image.listeners.get(&(socket.port, socket.protocol))?;
+        Some((socket_index(*listener, u32::from(socket.worker.0)), socket.fd))
+    };
+    sockets.iter().filter_map(place).collect()
+}

@@ -1,0 +1,41 @@
+//! Tier 1's control in userspace, and the only writer of its BPF maps.
+//!
+//! [`DataPath`] loads and attaches the programs, makes the maps what a [`DataPathConfig`] asks for, hands
+//! penalties down and brings counters up. [`Explainer`] runs single packets through the same programs and says
+//! what became of them and why.
+//!
+//! A change of configuration goes through three steps that can be looked at one by one: [`image::Image::next`]
+//! computes what the maps should hold, [`plan::Plan::between`] the steps from here to there, and the data path
+//! carries the steps out in an order in which no packet is sent to something that is not there yet.
+//!
+//! Nothing here needs an async runtime. Calls take microseconds to milliseconds; they act in the network
+//! namespace of the calling thread.
+//!
+//! [`DataPathConfig`]: edge_model::DataPathConfig
+
+#![deny(unsafe_code)]
+
+mod attach;
+mod datapath;
+mod error;
+mod explain;
+pub mod image;
+mod kernel;
+mod log_bridge;
+pub mod maglev;
+mod maps;
+pub mod object;
+mod penalties;
+pub mod plan;
+mod routes;
+mod stats;
+mod sys;
+
+pub use attach::{AttachedMode, InterfaceStatus, XdpMode};
+pub use datapath::{DataPath, LoadOptions};
+pub use error::Error;
+pub use explain::{Action, Explainer, Explanation};
+pub use image::WorkerSocket;
+pub use penalties::PenaltyStatus;
+pub use plan::{Plan, Step};
+pub use stats::{Stats, VipStats, WorkerStats};

@@ -1,0 +1,264 @@
+//! The steps from one image to the next, in the order in which they are safe.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use edge_common::vip;
+use edge_model::WorkerId;
+
+use crate::image::{Image, SocketId, VipId};
+
+/// One change of a map or route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Remove the local route of an address.
+    RemoveRoute(IpAddr),
+    /// Set the counters of a VIP's index to zero: it had another owner before.
+    ZeroCounters(u16),
+    /// Put a worker's socket into the socket map.
+    SetSocket(u32, SocketId),
+    /// Build and write the Maglev table.
+    WriteTable,
+    /// Insert or change an entry of the VIP map.
+    WriteVip(vip::Key, vip::Entry),
+    /// Write the settings.
+    WriteConfig,
+    /// Remove an entry of the VIP map.
+    RemoveVip(vip::Key),
+    /// Take a worker's socket out of the socket map.
+    ClearSocket(u32, SocketId),
+    /// Add a local route for an address.
+    AddRoute(IpAddr),
+}
+
+/// Steps in order. An empty plan means that nothing changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The steps from one image to another.
+    ///
+    /// What packets are sent to is there before the first packet is sent to it, and goes after the last: sockets
+    /// and table come before VIPs, VIPs before the filter (in the settings) that lets packets to them, and the
+    /// route that attracts packets comes last and goes first.
+    #[must_use]
+    pub fn between(from: &Image, to: &Image) -> Self {
+        let mut steps = Vec::new();
+        steps.extend(from.routes.difference(&to.routes).copied().map(Step::RemoveRoute));
+        steps.extend(new_indexes(from, to).map(Step::ZeroCounters));
+        let sockets = to
+            .sockets
+            .iter()
+            .filter(|(index, id)| from.sockets.get(index) != Some(id));
+        steps.extend(sockets.map(|(&index, &id)| Step::SetSocket(index, id)));
+        if from.workers != to.workers {
+            steps.push(Step::WriteTable);
+        }
+        let vips = to
+            .vips
+            .iter()
+            .filter(|(key, entry)| from.vips.get(key) != Some(entry));
+        steps.extend(vips.map(|(&key, &entry)| Step::WriteVip(key, entry)));
+        if from.config != to.config {
+            steps.push(Step::WriteConfig);
+        }
+        let gone = from.vips.keys().filter(|key| !to.vips.contains_key(key));
+        steps.extend(gone.copied().map(Step::RemoveVip));
+        let closed = from
+            .sockets
+            .iter()
+            .filter(|(index, _)| !to.sockets.contains_key(index));
+        steps.extend(closed.map(|(&index, &id)| Step::ClearSocket(index, id)));
+        steps.extend(to.routes.difference(&from.routes).copied().map(Step::AddRoute));
+        Self { steps }
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+/// Indexes whose owner is another than before.
+fn new_indexes<'a>(from: &'a Image, to: &'a Image) -> impl Iterator<Item = u16> + 'a {
+    let is_new = |&(name, index): &(_, &u16)| from.vip_indexes.get(name) != Some(index);
+    to.vip_indexes.iter().filter(is_new).map(|(_, &index)| index)
+}
+
+/// The steps as an operator reads them in the log.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoveRoute(address) => write!(f, "remove the local route of {address}"),
+            Self::ZeroCounters(index) => write!(f, "zero the counters of VIP index {index}"),
+            Self::SetSocket(_, id) => write!(f, "add the socket of {}", WorkerPort(id)),
+            Self::WriteTable => write!(f, "write the Maglev table"),
+            Self::WriteVip(key, _) => write!(f, "write {}", Entry(key)),
+            Self::WriteConfig => write!(f, "write the settings"),
+            Self::RemoveVip(key) => write!(f, "remove {}", Entry(key)),
+            Self::ClearSocket(_, id) => write!(f, "remove the socket of {}", WorkerPort(id)),
+            Self::AddRoute(address) => write!(f, "add a local route for {address}"),
+        }
+    }
+}
+
+struct WorkerPort<'a>(&'a SocketId);
+
+impl fmt::Display for WorkerPort<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SocketId {
+            worker: WorkerId(worker),
+            port,
+            ..
+        } = self.0;
+        write!(f, "worker {worker}, port {port}")
+    }
+}
+
+struct Entry<'a>(&'a vip::Key);
+
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = IpAddr::from(self.0.address);
+        let protocol = match self.0.protocol {
+            edge_common::TCP => edge_model::Protocol::Tcp,
+            edge_common::UDP => edge_model::Protocol::Udp,
+            _ => return write!(f, "virtual address {address}"),
+        };
+        write!(
+            f,
+            "VIP {}",
+            VipId {
+                address,
+                port: self.0.port,
+                protocol
+            }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerKind};
+
+    use super::*;
+
+    fn vip(last: u8, port: u16) -> Vip {
+        let address = IpAddr::from([192, 0, 2, last]);
+        Vip {
+            address,
+            port,
+            protocol: Protocol::Tcp,
+            listener_port: 8080,
+        }
+    }
+
+    fn config(vips: &[Vip], workers: u16) -> DataPathConfig {
+        let worker = |id| Worker {
+            id: WorkerId(id),
+            weight: 1,
+            kind: WorkerKind::Local,
+        };
+        DataPathConfig {
+            vips: vips.to_vec(),
+            workers: (0..workers).map(worker).collect(),
+            flood: None,
+            hash_seed: 1,
+        }
+    }
+
+    fn steps(from: &DataPathConfig, to: &DataPathConfig) -> Vec<String> {
+        let from = Image::default()
+            .next(from, &[], true, &BTreeSet::new())
+            .expect("fits");
+        let to = from.next(to, &[], true, &BTreeSet::new()).expect("fits");
+        Plan::between(&from, &to)
+            .steps
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_plan_holds_the_steps_of_the_change_and_no_others() {
+        let one = config(&[vip(1, 80)], 2);
+        let rate = TokenRate {
+            per_second: 10,
+            burst: 10,
+        };
+        let flood = Some(FloodLimits {
+            packets: rate,
+            new_connections: rate,
+        });
+        let rows: [(&str, &DataPathConfig, &[&str]); 6] = [
+            ("nothing", &one.clone(), &[]),
+            (
+                "a worker more",
+                &config(&[vip(1, 80)], 3),
+                &["write the Maglev table", "write the settings"],
+            ),
+            (
+                "flood limits",
+                &DataPathConfig { flood, ..one.clone() },
+                &["write the settings"],
+            ),
+            (
+                "another port of the same address",
+                &config(&[vip(1, 80), vip(1, 443)], 2),
+                &["zero the counters of VIP index 1", "write VIP 192.0.2.1:443/tcp"],
+            ),
+            (
+                "another listener for the VIP",
+                &config(
+                    &[Vip {
+                        listener_port: 8443,
+                        ..vip(1, 80)
+                    }],
+                    2,
+                ),
+                &["write VIP 192.0.2.1:80/tcp"],
+            ),
+            (
+                "another address",
+                &config(&[vip(2, 80)], 2),
+                &[
+                    "remove the local route of 192.0.2.1",
+                    "zero the counters of VIP index 1",
+                    "write virtual address 192.0.2.2",
+                    "write VIP 192.0.2.2:80/tcp",
+                    "write the settings",
+                    "remove virtual address 192.0.2.1",
+                    "remove VIP 192.0.2.1:80/tcp",
+                    "add a local route for 192.0.2.2",
+                ],
+            ),
+        ];
+        for (name, to, expected) in rows {
+            assert_eq!(steps(&one, to), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_opened_anew_replaces_the_old_one() {
+        let id = |cookie| SocketId {
+            worker: WorkerId(1),
+            port: 8080,
+            cookie,
+        };
+        let image = |sockets: &[(u32, SocketId)]| Image {
+            sockets: sockets.iter().copied().collect::<BTreeMap<_, _>>(),
+            ..Image::default()
+        };
+        let plan = Plan::between(&image(&[(1, id(7)), (2, id(8))]), &image(&[(1, id(9))]));
+        assert_eq!(
+            plan.steps,
+            [Step::SetSocket(1, id(9)), Step::ClearSocket(2, id(8))]
+        );
+    }
+}

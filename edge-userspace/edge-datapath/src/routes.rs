@@ -1,0 +1,232 @@
+//! Local routes for virtual addresses, by netlink.
+//!
+//! A VIP needs no address on an interface; but before the kernel looks for a socket it decides by its routes
+//! whether a packet is for this node. `local VIP dev lo` in the table `local` says so, as it does for every
+//! address that is configured (ip-route(8)).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{Socket, SocketAddr};
+
+use crate::Error;
+
+/// Marks our routes, so that a later process knows what a killed one left (rtnetlink(7): protocols above
+/// RTPROT_STATIC are for the user; this one is in nobody's list, `/etc/iproute2/rt_protos`).
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xed);
+/// The table that holds what is local (`RT_TABLE_LOCAL`).
+const LOCAL_TABLE: u8 = 255;
+/// The kernel gives every namespace's loopback interface the first index.
+const LOOPBACK: u32 = 1;
+
+/// Adds and removes local routes; only its own.
+pub(crate) struct Routes {
+    socket: Socket,
+    sequence: u32,
+    /// Addresses for which a route was added here. Others were local before.
+    added: Vec<IpAddr>,
+}
+
+impl Routes {
+    /// Opens netlink in the calling thread's namespace, and removes what an earlier process left behind.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let failed = |action| {
+            move |source| Error::Route {
+                address: unspecified,
+                action,
+                source,
+            }
+        };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open netlink"))?;
+        socket.bind_auto().map_err(failed("open netlink"))?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(failed("open netlink"))?;
+        let mut routes = Self {
+            socket,
+            sequence: 0,
+            added: Vec::new(),
+        };
+        for address in routes.left_behind().map_err(failed("list"))? {
+            tracing::info!(%address, "removing a local route that an earlier process left behind");
+            routes.delete(address)?;
+        }
+        Ok(routes)
+    }
+
+    /// Makes an address local, unless it is.
+    pub(crate) fn add(&mut self, address: IpAddr) -> Result<(), Error> {
+        let failed = |action| {
+            move |source| Error::Route {
+                address,
+                action,
+                source,
+            }
+        };
+        if self.is_local(address).map_err(failed("look it up"))? {
+            return Ok(());
+        }
+        let message = RouteNetlinkMessage::NewRoute(local_route(address));
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK)
+            .map_err(failed("add it"))?;
+        self.added.push(address);
+        Ok(())
+    }
+
+    /// Removes an address's route, if it was added here.
+    pub(crate) fn remove(&mut self, address: IpAddr) -> Result<(), Error> {
+        let Some(at) = self.added.iter().position(|&added| added == address) else {
+            return Ok(());
+        };
+        self.delete(address)?;
+        self.added.swap_remove(at);
+        Ok(())
+    }
+
+    fn delete(&mut self, address: IpAddr) -> Result<(), Error> {
+        match self.request(RouteNetlinkMessage::DelRoute(local_route(address)), NLM_F_ACK) {
+            // Somebody removed it, or took lo down.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            Err(source) => Err(Error::Route {
+                address,
+                action: "remove it",
+                source,
+            }),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Whether the kernel would deliver packets to the address to this node.
+    fn is_local(&mut self, address: IpAddr) -> io::Result<bool> {
+        let mut query = message(address);
+        query.header.flags = RouteFlags::FibMatch;
+        match self.request(RouteNetlinkMessage::GetRoute(query), 0) {
+            Ok(answer) => Ok(answer.iter().any(|route| route.header.kind == RouteType::Local)),
+            // No route leads there at all.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Addresses of routes with our mark.
+    fn left_behind(&mut self) -> io::Result<Vec<IpAddr>> {
+        let mut addresses = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut query = RouteMessage::default();
+            query.header.address_family = family;
+            let routes = self.request(RouteNetlinkMessage::GetRoute(query), NLM_F_DUMP)?;
+            addresses.extend(
+                routes
+                    .iter()
+                    .filter_map(|route| our_address(&route.header, &route.attributes)),
+            );
+        }
+        Ok(addresses)
+    }
+
+    /// Sends a request and reads the answer to its end.
+    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteMessage>> {
+        self.sequence += 1;
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let is_dump = flags & NLM_F_DUMP == NLM_F_DUMP;
+        let mut routes = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            if read_answer(&datagram, self.sequence, is_dump, &mut routes)? {
+                return Ok(routes);
+            }
+        }
+    }
+}
+
+/// Reads a datagram of an answer; true once the answer is complete.
+fn read_answer(
+    mut datagram: &[u8],
+    sequence: u32,
+    is_dump: bool,
+    routes: &mut Vec<RouteMessage>,
+) -> io::Result<bool> {
+    let malformed = |error: rtnetlink::packet_core::DecodeError| io::Error::other(error.to_string());
+    while !datagram.is_empty() {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram).map_err(malformed)?;
+        // Messages are padded to four bytes (netlink(7), NLMSG_ALIGN).
+        let len = (message.header.length as usize).next_multiple_of(4).max(4);
+        datagram = datagram.get(len..).unwrap_or_default();
+        if message.header.sequence_number != sequence {
+            continue;
+        }
+        match message.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
+                routes.push(route);
+                if !is_dump {
+                    return Ok(true);
+                }
+            }
+            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Overrun(_) => return Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
+            NetlinkPayload::Noop | NetlinkPayload::InnerMessage(_) | _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// A message about one address.
+fn message(address: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    (
+        message.header.address_family,
+        message.header.destination_prefix_length,
+    ) = match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    message
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
+    message
+}
+
+fn local_route(address: IpAddr) -> RouteMessage {
+    let mut route = message(address);
+    route.header.table = LOCAL_TABLE;
+    route.header.protocol = PROTOCOL;
+    route.header.scope = RouteScope::Host;
+    route.header.kind = RouteType::Local;
+    route.attributes.push(RouteAttribute::Oif(LOOPBACK));
+    route
+}
+
+/// The address of a route that carries our mark.
+fn our_address(header: &RouteHeader, attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    if header.protocol != PROTOCOL || header.kind != RouteType::Local {
+        return None;
+    }
+    attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Destination(destination) = attribute else {
+            return None;
+        };
+        match destination {
+            RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+            RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+            RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
+        }
+    })
+}

@@ -1,0 +1,147 @@
+//! Counters of all CPUs, added up.
+
+use aya::Pod;
+use aya::maps::{MapData, PerCpuArray};
+use edge_common::counter::{SteerCounters, VipCounters, WorkerCounters};
+use edge_common::maps as names;
+use edge_common::{DropReason, PassReason};
+use edge_model::WorkerId;
+
+use crate::image::{Image, VipId};
+use crate::maps::Maps;
+use crate::{Error, InterfaceStatus};
+
+/// What the data path counted since it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Interfaces, and how the program is attached.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Packets that passed untouched, by reason; every reason is there.
+    pub passed: Vec<(PassReason, u64)>,
+    /// Packets that were dropped, by reason; every reason is there.
+    pub dropped: Vec<(DropReason, u64)>,
+    /// By VIP.
+    pub vips: Vec<VipStats>,
+    /// By worker.
+    pub workers: Vec<WorkerStats>,
+}
+
+impl Stats {
+    /// Packets that were dropped for a reason.
+    #[must_use]
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.dropped
+            .iter()
+            .find(|&&(of, _)| of == reason)
+            .map_or(0, |&(_, count)| count)
+    }
+
+    /// Packets that were dropped for any reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|&(_, count)| count).sum()
+    }
+}
+
+/// Traffic of one VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VipStats {
+    /// The VIP.
+    pub vip: VipId,
+    /// Packets, bytes and new connections delivered, and packets dropped, at the XDP program.
+    pub traffic: VipCounters,
+}
+
+/// Traffic of one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Packets, bytes and new connections delivered at the XDP program.
+    pub traffic: WorkerCounters,
+    /// Choices of the socket selection. It also sees connections that this node itself makes to its VIPs, which
+    /// pass no XDP program.
+    pub steering: SteerCounters,
+}
+
+/// Reads every counter that belongs to something in the image.
+pub(crate) fn read(maps: &Maps, image: &Image, interfaces: Vec<InterfaceStatus>) -> Result<Stats, Error> {
+    let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
+    let dropped = |&reason: &DropReason| Ok((reason, sum(&maps.drops, names::DROPS, reason.index())?));
+    let vip = |&index: &u16| {
+        let traffic = sum(&maps.vip_counters, names::VIP_COUNTERS, u32::from(index))?;
+        Ok(image
+            .vip_at(u32::from(index))
+            .map(|vip| VipStats { vip, traffic }))
+    };
+    let worker = |&worker: &WorkerId| {
+        let index = u32::from(worker.0);
+        Ok(WorkerStats {
+            worker,
+            traffic: sum(&maps.worker_counters, names::WORKER_COUNTERS, index)?,
+            steering: sum(&maps.steer_counters, names::STEER_COUNTERS, index)?,
+        })
+    };
+    Ok(Stats {
+        interfaces,
+        passed: PassReason::ALL.iter().map(passed).collect::<Result<_, Error>>()?,
+        dropped: DropReason::ALL
+            .iter()
+            .map(dropped)
+            .collect::<Result<_, Error>>()?,
+        vips: image
+            .vip_indexes
+            .values()
+            .map(vip)
+            .filter_map(Result::transpose)
+            .collect::<Result<_, Error>>()?,
+        workers: image.workers.keys().map(worker).collect::<Result<_, Error>>()?,
+    })
+}
+
+fn sum<C: Count>(map: &PerCpuArray<MapData, C>, name: &'static str, index: u32) -> Result<C, Error> {
+    let values = map.get(&index, 0).map_err(Error::map(name, "read"))?;
+    Ok(values.iter().fold(C::default(), |total, value| total.plus(value)))
+}
+
+/// A counter that can be added up.
+trait Count: Pod + Default {
+    fn plus(self, other: &Self) -> Self;
+}
+
+impl Count for u64 {
+    fn plus(self, other: &Self) -> Self {
+        self + other
+    }
+}
+
+impl Count for VipCounters {
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            new_connections: self.new_connections + other.new_connections,
+            dropped: self.dropped + other.dropped,
+        }
+    }
+}
+
+impl Count for WorkerCounters {
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            new_connections: self.new_connections + other.new_connections,
+        }
+    }
+}
+
+impl Count for SteerCounters {
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            steered: self.steered + other.steered,
+            moved: self.moved + other.moved,
+            no_socket: self.no_socket + other.no_socket,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A Snapshot made ready to serve: indexes, TLS configurations, limiters and loads. Shared by all workers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use edge_model::{
+    Cluster, ClusterName, Listener, ListenerProtocol, LocalRateLimit, RouteTable, Snapshot, TlsServer,
+};
+use edge_routing::{SniIndex, Table};
+use edge_upstream::rate_limit::Limiters;
+use edge_upstream::{ClusterLoad, Escalation};
+use rustls::ServerConfig;
+
+use crate::{ClusterStatus, EndpointStatus, tls};
+
+/// What the workers serve. Parts that a new Snapshot leaves as they were are taken over: tables, tickets, token
+/// buckets, counts of refusals and of active requests.
+pub(crate) struct Config {
+    listeners: HashMap<u16, Arc<ListenerConfig>>,
+    /// Counts the configurations of this process.
+    pub(crate) generation: u64,
+    pub(crate) clusters: HashMap<ClusterName, Arc<ClusterConfig>>,
+    pub(crate) limiters: Limiters,
+    pub(crate) escalation: Option<Arc<Escalation>>,
+}
+
+/// A listener by what it speaks.
+pub(crate) enum ListenerConfig {
+    Http(Arc<Table>),
+    Https {
+        sni: SniIndex,
+        /// In the order of `sni`.
+        servers: Vec<TlsEndpoint>,
+    },
+}
+
+/// One TLS server.
+#[derive(Clone)]
+pub(crate) struct TlsEndpoint {
+    model: Arc<TlsServer>,
+    /// `None` when there is no usable certificate: handshakes for its names fail.
+    pub(crate) handshake: Option<Arc<ServerConfig>>,
+    pub(crate) table: Arc<Table>,
+}
+
+/// A cluster with the load of its endpoints.
+pub(crate) struct ClusterConfig {
+    pub(crate) model: Arc<Cluster>,
+    pub(crate) load: ClusterLoad,
+}
+
+impl Config {
+    /// Compiles `snapshot`, taking over what `previous` has of it.
+    pub(crate) fn new(snapshot: &Snapshot, previous: Option<&Self>, now: Instant) -> Self {
+        let listeners = snapshot.listeners.iter().map(|listener| {
+            let before = previous
+                .and_then(|previous| previous.listener(listener.port))
+                .map(|before| &**before);
+            (listener.port, Arc::new(ListenerConfig::new(listener, before)))
+        });
+        let clusters = snapshot.clusters.values().map(|cluster| {
+            let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
+            (cluster.name.clone(), ClusterConfig::new(cluster, before))
+        });
+        let no_limiters = Limiters::default();
+        let limiters = previous.map_or(&no_limiters, |previous| &previous.limiters);
+        Self {
+            listeners: listeners.collect(),
+            clusters: clusters.collect(),
+            limiters: limiters.next(rate_limits(snapshot), now),
+            escalation: escalation(snapshot, previous),
+            generation: previous.map_or(0, |previous| previous.generation + 1),
+        }
+    }
+
+    /// The listener of a port.
+    pub(crate) fn listener(&self, port: u16) -> Option<&Arc<ListenerConfig>> {
+        self.listeners.get(&port)
+    }
+
+    /// The ports that are listened on.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> + use<'_> {
+        self.listeners.keys().copied()
+    }
+}
+
+impl ListenerConfig {
+    fn new(listener: &Listener, before: Option<&Self>) -> Self {
+        match &listener.protocol {
+            ListenerProtocol::Http(routes) => {
+                let before = match before {
+                    Some(Self::Http(table)) => Some(table),
+                    Some(Self::Https { .. }) | None => None,
+                };
+                Self::Http(table(routes, before))
+            }
+            ListenerProtocol::Https(servers) => {
+                let before = match before {
+                    Some(Self::Https { servers, .. }) => servers.as_slice(),
+                    Some(Self::Http(_)) | None => &[],
+                };
+                Self::Https {
+                    sni: SniIndex::new(servers),
+                    servers: servers
+                        .iter()
+                        .map(|server| TlsEndpoint::new(server, before))
+                        .collect(),
+                }
+            }
+        }
+    }
+
+    /// The TLS server of a server name; `None` also on a port without TLS.
+    pub(crate) fn tls_endpoint(&self, name: Option<&str>) -> Option<&TlsEndpoint> {
+        match self {
+            Self::Http(_) => None,
+            Self::Https { sni, servers } => servers.get(sni.select(name)?.0),
+        }
+    }
+}
+
+impl TlsEndpoint {
+    fn new(server: &Arc<TlsServer>, before: &[Self]) -> Self {
+        let kept = before
+            .iter()
+            .find(|other| tls::same_handshake(&other.model, server));
+        Self {
+            model: Arc::clone(server),
+            handshake: match kept {
+                Some(kept) => kept.handshake.clone(),
+                None => handshake(server),
+            },
+            table: table(&server.routes, before.iter().map(|other| &other.table)),
+        }
+    }
+}
+
+/// A certificate that rustls refuses closes its own names and nothing else.
+fn handshake(server: &TlsServer) -> Option<Arc<ServerConfig>> {
+    match tls::server_config(server) {
+        Ok(config) => config,
+        Err(error) => {
+            let hosts: Vec<_> = server.hosts.iter().map(ToString::to_string).collect();
+            tracing::error!(gateway = %server.gateway, ?hosts, %error, "TLS server has no usable certificate");
+            None
+        }
+    }
+}
+
+fn table<'a>(routes: &Arc<RouteTable>, before: impl IntoIterator<Item = &'a Arc<Table>>) -> Arc<Table> {
+    let mut before = before.into_iter();
+    let kept = before.find(|table| Arc::ptr_eq(table.routes(), routes));
+    kept.map_or_else(|| Arc::new(Table::new(Arc::clone(routes))), Arc::clone)
+}
+
+impl ClusterConfig {
+    /// The cluster as it was when it is the same, so that workers keep their balancers.
+    fn new(cluster: &Arc<Cluster>, before: Option<&Arc<Self>>) -> Arc<Self> {
+        match before {
+            Some(before) if before.model == *cluster => Arc::clone(before),
+            Some(_) | None => Arc::new(Self {
+                model: Arc::clone(cluster),
+                load: ClusterLoad::new(cluster, before.map(|before| &before.load)),
+            }),
+        }
+    }
+}
+
+impl ClusterConfig {
+    pub(crate) fn status(&self) -> ClusterStatus {
+        let endpoints = self.model.endpoints.iter().enumerate().map(|(index, endpoint)| {
+            let load = self.load.get(index);
+            EndpointStatus {
+                address: endpoint.address,
+                weight: endpoint.weight,
+                requests_active: load.map_or(0, |load| load.active()),
+                requests_total: load.map_or(0, |load| load.total()),
+            }
+        });
+        ClusterStatus {
+            name: self.model.name.clone(),
+            endpoints: endpoints.collect(),
+        }
+    }
+}
+
+fn escalation(snapshot: &Snapshot, previous: Option<&Config>) -> Option<Arc<Escalation>> {
+    let policy = snapshot.penalties?;
+    let kept = previous
+        .and_then(|previous| previous.escalation.as_ref())
+        .filter(|escalation| escalation.policy() == policy);
+    Some(kept.cloned().unwrap_or_else(|| Arc::new(Escalation::new(policy))))
+}
+
+/// Every rate limit of a Snapshot, the same one possibly many times.
+fn rate_limits(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<LocalRateLimit>> {
+    let tables = snapshot.listeners.iter().flat_map(|listener| tables(listener));
+    tables.flat_map(|table| {
+        let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let limits = routes.filter_map(|route| route.rate_limit.as_ref());
+        table.rate_limit.as_ref().into_iter().chain(limits)
+    })
+}
+
+fn tables(listener: &Listener) -> Vec<&RouteTable> {
+    match &listener.protocol {
+        ListenerProtocol::Http(table) => vec![table],
+        ListenerProtocol::Https(servers) => servers.iter().map(|server| &*server.routes).collect(),
+    }
+}

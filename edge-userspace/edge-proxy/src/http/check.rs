@@ -1,0 +1,224 @@
+//! What a request must be before anything is decided about it.
+//!
+//! hyper parses and frames (RFC 9112), and refuses what it cannot frame; the rules here are those that a gateway
+//! owes on top, because the server behind it may read the same bytes in another way.
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::Reply;
+
+/// Checks a request's head; returns its authority: that of the target when it has one, else the Host field
+/// (RFC 9112 section 3.2).
+pub(crate) fn check(head: &Parts) -> Result<&str, Reply> {
+    if head.version != Version::HTTP_11 {
+        return Err(Reply::upgrade_required());
+    }
+    if head.method == Method::CONNECT {
+        return Err(Reply::connect_refused());
+    }
+    check_framing(&head.headers)?;
+    check_expectation(&head.headers)?;
+    check_target(head)?;
+    let host = only_host(&head.headers)?;
+    let authority = head.uri.authority().map_or(host, |authority| authority.as_str());
+    match is_authority(authority) {
+        true => Ok(authority),
+        false => Err(Reply::malformed("invalid authority in the request target")),
+    }
+}
+
+/// Exactly one Host field, with a valid value, even if the target names an authority too.
+fn only_host(headers: &HeaderMap) -> Result<&str, Reply> {
+    let mut lines = headers.get_all(HOST).iter();
+    let host = match (lines.next(), lines.next()) {
+        (Some(host), None) => host.to_str().ok().filter(|host| is_authority(host)),
+        (None, _) => return Err(Reply::malformed("missing Host")),
+        (Some(_), Some(_)) => return Err(Reply::malformed("more than one Host")),
+    };
+    host.ok_or_else(|| Reply::malformed("invalid Host"))
+}
+
+/// `chunked` is the only transfer coding of a request that is understood here; a server behind might see another
+/// end of the body in `gzip, chunked` or in two codings.
+fn check_framing(headers: &HeaderMap) -> Result<(), Reply> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => {
+            Err(Reply::malformed("both Content-Length and Transfer-Encoding"))
+        }
+        (Some(only), None) if is_plain(only) => Ok(()),
+        (Some(_), _) => Err(Reply::malformed("unsupported Transfer-Encoding")),
+    }
+}
+
+fn check_expectation(headers: &HeaderMap) -> Result<(), Reply> {
+    let mut expectations = headers.get_all(EXPECT).iter();
+    match expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(()),
+        false => Err(Reply::expectation_failed()),
+    }
+}
+
+/// Origin form, absolute form of http and https, and the asterisk of OPTIONS.
+fn check_target(head: &Parts) -> Result<(), Reply> {
+    let scheme_is_known = head
+        .uri
+        .scheme_str()
+        .is_none_or(|scheme| matches!(scheme, "http" | "https"));
+    let path_is_known = match head.uri.path() {
+        "*" => head.method == Method::OPTIONS && head.uri.authority().is_none(),
+        path => path.starts_with('/'),
+    };
+    match scheme_is_known && path_is_known {
+        true => Ok(()),
+        false => Err(Reply::malformed("invalid request target")),
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), not empty and without user information.
+fn is_authority(authority: &str) -> bool {
+    let (host, port) = match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, rest))) => {
+            match (address.parse::<std::net::Ipv6Addr>(), rest.strip_prefix(':')) {
+                (Ok(_), Some(port)) => ("v6", Some(port)),
+                (Ok(_), None) if rest.is_empty() => ("v6", None),
+                (Ok(_) | Err(_), _) => return false,
+            }
+        }
+        Some(None) => return false,
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    is_host_name(host) && port.is_none_or(is_port)
+}
+
+/// Characters of a registered name (RFC 3986 section 3.2.2) that a DNS name or an IPv4 address can have.
+fn is_host_name(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 255
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+}
+
+/// Digits only; an empty port is allowed by the grammar and means the default.
+fn is_port(port: &str) -> bool {
+    port.is_empty()
+        || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|n| n > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    /// Status of the answer, or the authority.
+    #[track_caller]
+    fn outcome(method: &str, target: &str, headers: &[(&str, &str)]) -> String {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let authority = check(&head).map(str::to_owned);
+        authority.unwrap_or_else(|reply| reply.status().as_u16().to_string())
+    }
+
+    #[track_caller]
+    fn check_host(host: &str, good: bool) {
+        let expected = if good { host } else { "400" };
+        assert_eq!(outcome("GET", "/", &[("host", host)]), expected, "{host:?}");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_an_optional_port() {
+        for good in [
+            "a.com",
+            "A.com:80",
+            "a_b.com",
+            "10.0.0.1:8080",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "a.com:",
+            "a.",
+        ] {
+            check_host(good, true);
+        }
+        for bad in [
+            "",
+            "a b",
+            "a.com:80x",
+            "a.com:0",
+            "a.com:65536",
+            "x\"a",
+            "a/b",
+            "u@a.com",
+            "a,b",
+            "[::1",
+            "[a]",
+            "[::1]x",
+            "::1",
+            ":80",
+            "a:80:90",
+            "a.com\\",
+            "a#b",
+            "a?b",
+            "a%00b",
+        ] {
+            check_host(bad, false);
+        }
+    }
+
+    #[test]
+    fn a_request_needs_exactly_one_host() {
+        assert_eq!(outcome("GET", "/", &[]), "400");
+        assert_eq!(
+            outcome("GET", "/", &[("host", "a.com"), ("host", "a.com")]),
+            "400"
+        );
+        assert_eq!(outcome("GET", "http://b.com/", &[]), "400");
+    }
+
+    #[test]
+    fn the_authority_of_the_target_beats_host() {
+        let host = [("host", "a.com")];
+        assert_eq!(outcome("GET", "http://b.com:81/x", &host), "b.com:81");
+        assert_eq!(outcome("GET", "http://u:p@b.com/", &host), "400");
+        assert_eq!(outcome("GET", "ftp://b.com/", &host), "400");
+    }
+
+    #[test]
+    fn the_asterisk_is_for_options_only() {
+        let host = [("host", "a.com")];
+        assert_eq!(outcome("OPTIONS", "*", &host), "a.com");
+        assert_eq!(outcome("GET", "*", &host), "400");
+    }
+
+    #[test]
+    fn framing_that_can_be_read_in_two_ways_is_refused() {
+        let with = |extra: &[(&'static str, &'static str)]| {
+            let headers: Vec<_> = [("host", "a.com")].iter().chain(extra).copied().collect();
+            outcome("POST", "/", &headers)
+        };
+        assert_eq!(with(&[("transfer-encoding", "Chunked")]), "a.com");
+        assert_eq!(with(&[("transfer-encoding", "gzip, chunked")]), "400");
+        assert_eq!(with(&[("transfer-encoding", "chunked, chunked")]), "400");
+        assert_eq!(
+            with(&[("transfer-encoding", "x"), ("transfer-encoding", "chunked")]),
+            "400"
+        );
+        assert_eq!(
+            with(&[("transfer-encoding", "chunked"), ("content-length", "3")]),
+            "400"
+        );
+        assert_eq!(with(&[("expect", "100-Continue")]), "a.com");
+        assert_eq!(with(&[("expect", "200-ok")]), "417");
+        assert_eq!(outcome("CONNECT", "a.com:443", &[("host", "a.com:443")]), "405");
+    }
+}

@@ -1,0 +1,275 @@
+//! Heads on their way through: the request to the upstream, and the response back, built from what was understood.
+
+use std::net::IpAddr;
+
+use edge_model::{Route, WeightedDestination};
+use edge_routing::{Rewritten, apply_request_ops, apply_response_ops};
+use fastrand::Rng;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Body;
+
+const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// The name that Istio's gateways answer under; clients and tests look for it.
+const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
+
+/// Fields that belong to one connection and are never passed on (RFC 9110 section 7.6.1, RFC 9112 section 9). `expect`
+/// is among them because the gateway answers 100-continue by itself, trailers because they are not passed on.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    CONTENT_LENGTH,
+    UPGRADE,
+    TE,
+    TRAILER,
+    EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// The client and how it came in, as the upstream is told.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// The address as a header value, made once for the connection.
+    text: HeaderValue,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+}
+
+impl Peer {
+    /// `address` in its canonical form: IPv4 as such, also when it came in on a dual-stack socket.
+    pub(crate) fn new(address: IpAddr, scheme: &'static str) -> Self {
+        let address = address.to_canonical();
+        // An address in text has digits, hexadecimal letters, dots and colons, all of them allowed in a value.
+        let text = HeaderValue::from_str(&address.to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self {
+            address,
+            text,
+            scheme,
+        }
+    }
+}
+
+/// What was decided about a request that is forwarded.
+pub(crate) struct Plan<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) destination: &'a WeightedDestination,
+    pub(crate) rewritten: &'a Rewritten,
+    /// Authority of the client's request.
+    pub(crate) authority: &'a str,
+    /// Path of the client's request, normalised, with its query.
+    pub(crate) path: &'a PathAndQuery,
+}
+
+/// Builds the request that goes upstream. It borrows the client's, which so remains for another try.
+///
+/// `None` when a rewrite made something that cannot stand in a request target.
+pub(crate) fn upstream_request<B: Body>(
+    client: &Parts,
+    peer: &Peer,
+    plan: &Plan<'_>,
+    body: B,
+    rng: &mut Rng,
+) -> Option<Request<B>> {
+    let target = match &plan.rewritten.path_and_query {
+        Some(new) => PathAndQuery::try_from(new.as_str()).ok()?,
+        None => plan.path.clone(),
+    };
+    let mut headers = HeaderMap::with_capacity(client.headers.len() + 8);
+    headers.insert(HOST, authority_value(client, plan.authority)?);
+    copy_end_to_end(&client.headers, &mut headers);
+    add_edge_headers(&mut headers, peer, rng);
+    plan.rewritten
+        .write_headers(&mut headers, plan.authority, plan.path.as_str());
+    apply_request_ops(&mut headers, plan.route, plan.destination);
+    frame_request(client, &mut headers, &body);
+
+    let mut request = Request::new(body);
+    *request.method_mut() = client.method.clone();
+    *request.uri_mut() = Uri::from(target);
+    *request.headers_mut() = headers;
+    Some(request)
+}
+
+/// The Host field as it came when it is the authority, which costs no copy.
+fn authority_value(client: &Parts, authority: &str) -> Option<HeaderValue> {
+    match client.headers.get(HOST) {
+        Some(host) if host.as_bytes() == authority.as_bytes() => Some(host.clone()),
+        Some(_) | None => HeaderValue::from_str(authority).ok(),
+    }
+}
+
+/// Copies what is meant for the server itself. `x-envoy-*` and the client certificate are statements of a gateway,
+/// which a client at the edge is not in a position to make.
+fn copy_end_to_end(from: &HeaderMap, to: &mut HeaderMap) {
+    let nominated = Nominated::of(from);
+    for (name, value) in from {
+        let dropped = *name == HOST
+            || is_hop_by_hop(name)
+            || name.as_str().starts_with("x-envoy-")
+            || *name == FORWARDED_CLIENT_CERT
+            || nominated.contains(name);
+        if !dropped {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, rng: &mut Rng) {
+    let forwarded_for = append_forwarded_for(headers, peer);
+    headers.insert(FORWARDED_FOR, forwarded_for);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
+    headers.insert(EXTERNAL_ADDRESS, peer.text.clone());
+    if !headers.contains_key(REQUEST_ID) {
+        headers.insert(REQUEST_ID, request_id(rng));
+    }
+}
+
+/// The client's list, on one line, with its own address behind.
+fn append_forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
+    let mut list = Vec::new();
+    for line in headers.get_all(FORWARDED_FOR) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b",");
+    }
+    if list.is_empty() {
+        return peer.text.clone();
+    }
+    list.extend_from_slice(peer.text.as_bytes());
+    // Pieces of valid values, joined by a comma, make a valid value.
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.text.clone())
+}
+
+/// A random UUID (version 4, RFC 9562 section 5.4) in its usual text form.
+fn request_id(rng: &mut Rng) -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bits = rng.u128(..);
+    bits = (bits & !(0xf << 76)) | (4 << 76);
+    bits = (bits & !(0b11 << 62)) | (0b10 << 62);
+    let mut text = [b'-'; 36];
+    let digits = (0..36).filter(|at| ![8, 13, 18, 23].contains(at));
+    for (at, digit) in digits.zip((0..32).rev()) {
+        text[at] = HEX[(bits >> (4 * digit)) as usize & 0xf];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Writes the framing that the body really has (RFC 9112 section 6), whatever header operations may have put there.
+fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
+    for name in [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        CONTENT_LENGTH,
+        UPGRADE,
+        TE,
+        TRAILER,
+    ] {
+        headers.remove(name);
+    }
+    if body.is_end_stream() {
+        // A client that says that its body is empty is passed on as saying so: some servers ask for it on POST.
+        if client.headers.contains_key(CONTENT_LENGTH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) => headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
+        None => headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+    };
+}
+
+/// Fields that a Connection field names: they are for the next hop alone (RFC 9110 section 7.6.1).
+struct Nominated<'a>(Vec<&'a str>);
+
+impl<'a> Nominated<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut names = Vec::new();
+        for line in headers.get_all(CONNECTION) {
+            let options = line.to_str().unwrap_or("").split(',').map(str::trim);
+            let is_field = |option: &&str| {
+                !option.is_empty()
+                    && !option.eq_ignore_ascii_case("close")
+                    && !option.eq_ignore_ascii_case("keep-alive")
+            };
+            names.extend(options.filter(is_field));
+        }
+        Self(names)
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.0
+            .iter()
+            .any(|nominated| nominated.eq_ignore_ascii_case(name.as_str()))
+    }
+}
+
+/// Whether a response of the upstream can be passed on at all: not a switch of protocols that nobody asked for, and
+/// not in a coding that only the upstream can take apart.
+pub(crate) fn is_passable<B>(response: &Response<B>) -> bool {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    !response.status().is_informational() && codings.next().is_none_or(plain) && codings.next().is_none()
+}
+
+/// Makes the upstream's response into the client's: what concerns one connection goes, the gateway's own comes, and
+/// the length is left to the body, except where the length is told of a body that is not sent.
+pub(crate) fn downstream_headers(
+    method: &Method,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    route: &Route,
+    destination: &WeightedDestination,
+) {
+    let length = match *method == Method::HEAD {
+        true => told_length(headers),
+        false => None,
+    };
+    let nominated: Vec<HeaderName> = Nominated::of(headers)
+        .0
+        .iter()
+        .filter_map(|name| HeaderName::try_from(*name).ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&nominated) {
+        headers.remove(name);
+    }
+    apply_response_ops(headers, route, Some(destination));
+    for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE] {
+        headers.remove(name);
+    }
+    if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// The Content-Length of a response, if it is the only one and a number.
+fn told_length(headers: &HeaderMap) -> Option<u64> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let only = lines.next().filter(|_| lines.next().is_none())?;
+    let text = only.to_str().ok()?;
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// What every response carries.
+pub(crate) fn add_server(headers: &mut HeaderMap) {
+    headers.insert(SERVER, SERVER_NAME);
+}

@@ -1,0 +1,28 @@
+//! The L7 proxy: one thread per worker, each with its own runtime, listening sockets and upstream connections.
+//!
+//! A request's way: `listener` and `worker` accept, `tls` shakes hands, `connection` watches over the byte
+//! stream, `http` checks, routes (by `edge-routing`), limits and forwards, `pool` holds the connections to
+//! endpoints that `edge-upstream` picks. `config` is a Snapshot made ready for it; [`Proxy`] is all that others see.
+//!
+//! Workers share the configuration (read through a cache, without a lock), the active requests of endpoints and the
+//! token buckets (atomics), and metrics. All else belongs to one worker and is neither locked nor atomic.
+#![forbid(unsafe_code)]
+
+mod config;
+mod connection;
+mod error;
+mod http;
+mod io;
+mod listener;
+mod metrics;
+mod options;
+mod pool;
+mod proxy;
+mod status;
+mod tls;
+mod worker;
+
+pub use error::Error;
+pub use options::{ProxyOptions, Timeouts};
+pub use proxy::{Drained, ListeningSocket, Proxy};
+pub use status::{ClusterStatus, EndpointStatus, WorkerStatus};

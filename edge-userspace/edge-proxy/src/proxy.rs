@@ -1,0 +1,259 @@
+//! The proxy as a whole: workers, listening sockets and the configuration in force.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use edge_model::{Penalty, Snapshot, WorkerId};
+use prometheus::{IntCounter, IntGauge, Registry};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::listener::listen;
+use crate::metrics::Metrics;
+use crate::worker::{Command, Shared, spawn};
+use crate::{ClusterStatus, Error, ProxyOptions, WorkerStatus};
+
+/// A running proxy. Dropping it ends the workers at once; [`Proxy::drain`] is the gentle way.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Vec<WorkerHandle>,
+    /// A second descriptor of each worker's socket on each open port, by worker. Also serialises `apply`.
+    listeners: Mutex<BTreeMap<u16, Vec<TcpListener>>>,
+}
+
+/// The sockets of a new port, by worker, with two descriptors each.
+struct Opened {
+    theirs: Vec<TcpListener>,
+    ours: Vec<TcpListener>,
+}
+
+struct WorkerHandle {
+    id: WorkerId,
+    /// `None` once the proxy is being dropped.
+    commands: Option<mpsc::UnboundedSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+    connections: (IntGauge, IntCounter),
+}
+
+/// A worker's socket on a port.
+#[derive(Debug)]
+pub struct ListeningSocket {
+    /// The worker that accepts from it.
+    pub worker: WorkerId,
+    /// Its port.
+    pub port: u16,
+    /// A descriptor of its own. Drop it once the socket is in its map: as long as it is open, so is the socket.
+    pub socket: OwnedFd,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections with a request on them that the deadline cut.
+    pub cut: usize,
+}
+
+impl Proxy {
+    /// Starts the workers and serves `snapshot`. `penalties` is called on a worker's thread with each source that tier 1
+    /// is to drop, and must not block.
+    ///
+    /// # Errors
+    /// When a thread or a listening socket cannot be had; nothing is left running then.
+    pub fn start(
+        options: ProxyOptions,
+        snapshot: &Snapshot,
+        penalties: impl Fn(Penalty) + Send + Sync + 'static,
+        registry: &Registry,
+    ) -> Result<Self, Error> {
+        if options.workers == 0 {
+            return Err(Error::NoWorkers);
+        }
+        let workers = 0..options.workers;
+        let empty = Config::new(&Snapshot::default(), None, Instant::now());
+        let shared = Arc::new(Shared {
+            config: Arc::new(ArcSwap::from_pointee(empty)),
+            metrics: Metrics::new(registry)?,
+            penalties: Box::new(penalties),
+            options,
+        });
+        let workers = workers.map(|id| WorkerHandle::start(WorkerId(id), &shared));
+        let proxy = Self {
+            workers: workers.collect::<Result<_, _>>()?,
+            shared,
+            listeners: Mutex::default(),
+        };
+        proxy.apply(snapshot)?;
+        Ok(proxy)
+    }
+
+    /// Replaces the configuration in force. Requests that begin after the return see the new one; those under way
+    /// end under the old one. Ports that vanish are closed once their queues are empty, and connections that came in by
+    /// them end after their next response.
+    ///
+    /// # Errors
+    /// When a new port cannot be listened on. Nothing has changed then.
+    pub fn apply(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let mut open = self.listeners();
+        let config = Config::new(snapshot, Some(&self.shared.config.load()), Instant::now());
+        let new_ports = config.ports().filter(|port| !open.contains_key(port));
+        let opened: Vec<(u16, Opened)> = new_ports
+            .map(|port| Ok((port, self.listen(port)?)))
+            .collect::<Result<_, Error>>()?;
+        let vanished: Vec<u16> = open
+            .keys()
+            .copied()
+            .filter(|port| config.listener(*port).is_none())
+            .collect();
+
+        let config = Arc::new(config);
+        self.shared.config.store(Arc::clone(&config));
+        for (port, Opened { theirs, ours }) in opened {
+            self.hand_over(port, theirs, &config)?;
+            open.insert(port, ours);
+        }
+        for port in vanished {
+            open.remove(&port);
+            for worker in &self.workers {
+                worker.send(Command::Close { port })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One socket for each worker.
+    fn listen(&self, port: u16) -> Result<Opened, Error> {
+        let pair = || {
+            let theirs = listen(port)?;
+            let ours = theirs.try_clone()?;
+            Ok((theirs, ours))
+        };
+        let pairs: io::Result<Vec<_>> = self.workers.iter().map(|_| pair()).collect();
+        let (theirs, ours) = pairs
+            .map_err(|source| Error::Listen { port, source })?
+            .into_iter()
+            .unzip();
+        Ok(Opened { theirs, ours })
+    }
+
+    /// Gives the workers their sockets on a port.
+    fn hand_over(&self, port: u16, listeners: Vec<TcpListener>, config: &Config) -> Result<(), Error> {
+        let Some(listener_config) = config.listener(port) else {
+            return Ok(());
+        };
+        for (worker, listener) in self.workers.iter().zip(listeners) {
+            let config = Arc::clone(listener_config);
+            worker.send(Command::Listen {
+                port,
+                listener,
+                config,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The sockets that are listened on now, for tier 1 to steer connections to.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn sockets(&self) -> io::Result<Vec<ListeningSocket>> {
+        let open = self.listeners();
+        let sockets = open.iter().flat_map(|(port, listeners)| {
+            self.workers.iter().zip(listeners).map(|(worker, listener)| {
+                Ok(ListeningSocket {
+                    worker: worker.id,
+                    port: *port,
+                    socket: listener.try_clone()?.into(),
+                })
+            })
+        });
+        sockets.collect()
+    }
+
+    /// Brings the proxy to its end: the kernel's queues are accepted and then closed, responses say `connection: close`,
+    /// idle connections are closed after [`Timeouts::drain_idle`](crate::Timeouts), and what is left at the deadline is
+    /// cut.
+    pub async fn drain(self, deadline: Duration) -> Drained {
+        let deadline = Instant::now() + deadline;
+        self.listeners().clear();
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            match worker.send(Command::Drain { deadline, done }) {
+                Ok(()) => answers.push(answer),
+                Err(error) => tracing::error!(%error, "cannot drain"),
+            }
+        }
+        let mut cut = 0;
+        for answer in answers {
+            cut += answer.await.unwrap_or(0);
+        }
+        Drained { cut }
+    }
+
+    /// The clusters in force, by name.
+    #[must_use]
+    pub fn clusters(&self) -> Vec<ClusterStatus> {
+        let config = self.shared.config.load();
+        let mut clusters: Vec<_> = config.clusters.values().map(|cluster| cluster.status()).collect();
+        clusters.sort_by(|a, b| a.name.cmp(&b.name));
+        clusters
+    }
+
+    /// The workers and their connections.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let status = |worker: &WorkerHandle| WorkerStatus {
+            id: worker.id,
+            connections: u64::try_from(worker.connections.0.get()).unwrap_or(0),
+            connections_total: worker.connections.1.get(),
+        };
+        self.workers.iter().map(status).collect()
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, BTreeMap<u16, Vec<TcpListener>>> {
+        // Whoever panicked under the lock left at worst a descriptor open that nobody will use.
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerHandle {
+    fn start(id: WorkerId, shared: &Arc<Shared>) -> Result<Self, Error> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let thread = spawn(id, Arc::clone(shared), received)
+            .map_err(|source| Error::Worker { worker: id.0, source })?;
+        Ok(Self {
+            id,
+            commands: Some(commands),
+            thread: Some(thread),
+            connections: shared.metrics.connections(id),
+        })
+    }
+
+    fn send(&self, command: Command) -> Result<(), Error> {
+        let sent = self
+            .commands
+            .as_ref()
+            .is_some_and(|commands| commands.send(command).is_ok());
+        match sent {
+            true => Ok(()),
+            false => Err(Error::WorkerGone { worker: self.id.0 }),
+        }
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(worker = self.id.0, "the worker had panicked");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From a listening socket to connections.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
+
+use super::{Registered, Worker};
+use crate::config::ListenerConfig;
+use crate::connection::{Conn, first_byte, serve};
+use crate::listener::refuse_new;
+
+/// How long a closing socket waits for handshakes that had begun: a round trip over half of the world.
+const HANDSHAKES_END: Duration = Duration::from_millis(250);
+
+/// Pause after an accept failed for want of descriptors or memory: others have to end first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A port of one worker.
+pub(super) struct Port {
+    pub(super) worker: Rc<Worker>,
+    pub(super) number: u16,
+    pub(super) listener: TcpListener,
+    /// What the port last spoke; it outlives its configuration until the queue is empty.
+    pub(super) config: Arc<ListenerConfig>,
+}
+
+impl Port {
+    /// Accepts until `stop`, and then what is still in the kernel's queue.
+    pub(super) async fn run(mut self, stop: oneshot::Receiver<()>) {
+        let mut stop = stop.fuse();
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                () = self.accept() => {}
+            }
+        }
+        if let Err(error) = refuse_new(&self.listener) {
+            tracing::warn!(port = self.number, %error, "cannot filter the socket; connections may be lost as it closes");
+        }
+        let handshakes_end = tokio::time::sleep(HANDSHAKES_END);
+        tokio::pin!(handshakes_end);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.accept() => {}
+                () = &mut handshakes_end => break,
+            }
+        }
+    }
+
+    async fn accept(&mut self) {
+        match self.listener.accept().await {
+            Ok((stream, peer)) => self.start(stream, peer.ip()),
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(port = self.number, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn start(&mut self, stream: TcpStream, address: std::net::IpAddr) {
+        let view = self.worker.view();
+        if let Some(config) = view.config().listener(self.number) {
+            self.config = Arc::clone(config);
+        }
+        let conn = Conn::new(Rc::clone(&self.worker), self.number, address, &self.config);
+        match &*self.config {
+            ListenerConfig::Http(table) => {
+                conn.starts_with(&view, table);
+                tokio::task::spawn_local(plain(self.worker.register(conn), stream));
+            }
+            ListenerConfig::Https { .. } => {
+                let config = Arc::clone(&self.config);
+                tokio::task::spawn_local(tls(self.worker.register(conn), stream, config));
+            }
+        }
+    }
+}
+
+/// Errors of a connection that was gone before it was accepted (accept(2)): the next one is not concerned.
+fn is_of_the_connection(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::ECONNRESET
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::EHOSTUNREACH
+        )
+    )
+}
+
+async fn plain(registered: Registered, stream: TcpStream) {
+    let conn = &registered.conn;
+    if first_byte(conn, &stream).await {
+        // Boxed, so that a connection that waits for its first byte is no larger than its wait.
+        Box::pin(serve(Rc::clone(conn), stream)).await;
+    }
+}
+
+async fn tls(registered: Registered, stream: TcpStream, config: Arc<ListenerConfig>) {
+    let conn = &registered.conn;
+    let worker = conn.worker();
+    let limit = worker.timeouts().handshake;
+    let handshake = Box::pin(handshake(conn, stream, &config));
+    let result = tokio::time::timeout(limit, handshake).await;
+    match result.unwrap_or(Err(HandshakeError::Timeout)) {
+        Ok(stream) => Box::pin(serve(Rc::clone(conn), stream)).await,
+        Err(error) => {
+            worker.metrics().handshake_failed(error.reason());
+            tracing::debug!(client = %conn.peer().address, %error, "TLS handshake failed");
+        }
+    }
+}
+
+/// Why a handshake did not end in a connection.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("it took too long")]
+    Timeout,
+    #[error("no server takes the name {0:?}")]
+    UnknownName(Option<String>),
+    #[error("the server of the name {0:?} has no usable certificate")]
+    NoCertificate(Option<String>),
+    #[error("{0}")]
+    Tls(std::io::Error),
+}
+
+impl HandshakeError {
+    /// Name in metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::UnknownName(_) => "unknown_name",
+            Self::NoCertificate(_) => "no_certificate",
+            Self::Tls(_) => "tls",
+        }
+    }
+}
+
+/// Picks the server by the client's SNI and shakes hands. Without a server the connection is closed, and no certificate
+/// is shown (Envoy: no filter chain matches).
+async fn handshake(
+    conn: &Conn,
+    stream: TcpStream,
+    config: &ListenerConfig,
+) -> Result<Box<tokio_rustls::server::TlsStream<TcpStream>>, HandshakeError> {
+    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let start = acceptor.await.map_err(HandshakeError::Tls)?;
+    let name = start.client_hello().server_name().map(str::to_owned);
+    let Some(endpoint) = config.tls_endpoint(name.as_deref()) else {
+        return Err(HandshakeError::UnknownName(name));
+    };
+    let Some(server) = &endpoint.handshake else {
+        return Err(HandshakeError::NoCertificate(name));
+    };
+    let stream = start
+        .into_stream(Arc::clone(server))
+        .await
+        .map_err(HandshakeError::Tls)?;
+    conn.shook_hands(name.as_deref(), &conn.worker().view(), &endpoint.table);
+    Ok(Box::new(stream))
+}

@@ -1,0 +1,187 @@
+//! A gateway worker: one thread, one runtime, its own sockets.
+
+mod accept;
+mod run;
+mod view;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use edge_model::{Penalty, WorkerId};
+use fastrand::Rng;
+use hyper::server::conn::http1;
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::connection::Conn;
+use crate::metrics::{Labels, Metrics, SeriesCache};
+use crate::options::{ProxyOptions, Timeouts};
+pub(crate) use run::{Command, spawn};
+use view::Pools;
+pub(crate) use view::{ClusterView, EndpointView, View};
+
+/// Largest request head.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// An upstream connection that nobody needed for so long is closed (Istio `connectionPool.http.idleTimeout`).
+const UPSTREAM_IDLE: Duration = Duration::from_secs(3600);
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) penalties: Box<dyn Fn(Penalty) + Send + Sync>,
+    pub(crate) options: ProxyOptions,
+}
+
+/// What belongs to one worker. It never leaves its thread.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
+    view: RefCell<Rc<View>>,
+    pools: RefCell<Pools>,
+    rng: RefCell<Rng>,
+    http: http1::Builder,
+    unrouted: SeriesCache,
+    connections: RefCell<HashMap<u64, Rc<Conn>>>,
+    accepted: Cell<u64>,
+    open_gauge: IntGauge,
+    accepted_counter: IntCounter,
+    closed: Notify,
+    draining: Cell<bool>,
+    /// The present, as of the last sweep: enough for timeouts, and free of system calls.
+    now: Cell<Instant>,
+}
+
+impl Worker {
+    fn new(id: WorkerId, shared: Arc<Shared>) -> Self {
+        let mut config = Cache::new(Arc::clone(&shared.config));
+        let mut rng = Rng::new();
+        let mut pools = Pools::default();
+        let view = View::new(Arc::clone(config.load()), None, &mut pools, &mut rng);
+        let (open_gauge, accepted_counter) = shared.metrics.connections(id);
+        Self {
+            shared,
+            config: RefCell::new(config),
+            view: RefCell::new(Rc::new(view)),
+            pools: RefCell::new(pools),
+            rng: RefCell::new(rng),
+            http: http_builder(),
+            unrouted: SeriesCache::new(Labels::none()),
+            connections: RefCell::default(),
+            accepted: Cell::new(0),
+            open_gauge,
+            accepted_counter,
+            closed: Notify::new(),
+            draining: Cell::new(false),
+            now: Cell::new(Instant::now()),
+        }
+    }
+
+    /// The configuration in force, as this worker sees it.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let mut cache = self.config.borrow_mut();
+        let config = cache.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(config, view.config()) {
+            let (mut pools, mut rng) = (self.pools.borrow_mut(), self.rng.borrow_mut());
+            *view = Rc::new(View::new(Arc::clone(config), Some(&view), &mut pools, &mut rng));
+        }
+        Rc::clone(&view)
+    }
+
+    /// The worker's random numbers. Not to be held across an await.
+    pub(crate) fn rng(&self) -> RefMut<'_, Rng> {
+        self.rng.borrow_mut()
+    }
+
+    /// How HTTP/1.1 is spoken with clients.
+    pub(crate) fn http(&self) -> &http1::Builder {
+        &self.http
+    }
+
+    /// Metrics of requests that got no further than the gateway.
+    pub(crate) fn unrouted(&self) -> &SeriesCache {
+        &self.unrouted
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.shared.options.timeouts
+    }
+
+    /// Whether connections are being brought to their end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// The present, up to a sweep interval late.
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// Asks tier 1 to drop a source.
+    pub(crate) fn penalise(&self, penalty: Penalty) {
+        tracing::info!(source = %penalty.source, reason = penalty.reason.name(), "penalty issued");
+        self.shared.metrics.penalty(&penalty);
+        (self.shared.penalties)(penalty);
+    }
+
+    /// Keeps `conn` in sight until the guard is dropped.
+    fn register(self: &Rc<Self>, conn: Conn) -> Registered {
+        let id = self.accepted.get();
+        self.accepted.set(id + 1);
+        let conn = Rc::new(conn);
+        self.connections.borrow_mut().insert(id, Rc::clone(&conn));
+        self.open_gauge.inc();
+        self.accepted_counter.inc();
+        Registered { id, conn }
+    }
+
+    /// Ends what has gone on for too long.
+    fn sweep(&self) {
+        let now = Instant::now();
+        self.now.set(now);
+        for conn in self.connections.borrow().values() {
+            conn.sweep(now);
+        }
+        if let Some(before) = now.checked_sub(UPSTREAM_IDLE) {
+            for pool in self.pools.borrow().values() {
+                pool.sweep(before);
+            }
+        }
+    }
+}
+
+/// A connection that its worker knows of.
+struct Registered {
+    id: u64,
+    conn: Rc<Conn>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let worker = self.conn.worker();
+        worker.connections.borrow_mut().remove(&self.id);
+        worker.open_gauge.dec();
+        worker.closed.notify_one();
+    }
+}
+
+fn http_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD)
+        // Timeouts are the sweep's, see `connection`.
+        .header_read_timeout(None);
+    builder
+}

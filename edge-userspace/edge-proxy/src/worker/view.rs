@@ -1,0 +1,173 @@
+//! A configuration as one worker sees it: with balancers, pools and metric handles of its own.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_model::{ClusterName, Endpoint, LocalRateLimit};
+use edge_upstream::rate_limit::LocalRateLimiter;
+use edge_upstream::{Balancer, EndpointLoad};
+use fastrand::Rng;
+
+use crate::config::{ClusterConfig, Config};
+use crate::metrics::{Labels, SeriesCache};
+use crate::pool::Pool;
+
+/// Pools of a worker by endpoint address; clusters that share an endpoint share its connections.
+pub(crate) type Pools = HashMap<SocketAddr, Rc<Pool>>;
+
+/// One configuration, for one worker.
+pub(crate) struct View {
+    config: Arc<Config>,
+    clusters: HashMap<ClusterName, Rc<ClusterView>>,
+    /// Limiters by the address of their definition, which the configuration keeps in place.
+    limiters: RefCell<HashMap<*const LocalRateLimit, Option<Arc<LocalRateLimiter>>>>,
+}
+
+impl View {
+    /// The view of `config`. Clusters that are the same as in `previous` are kept with their balancers; pools of
+    /// endpoints that are gone are closed and leave `pools`.
+    pub(super) fn new(
+        config: Arc<Config>,
+        previous: Option<&Self>,
+        pools: &mut Pools,
+        rng: &mut Rng,
+    ) -> Self {
+        let clusters = config.clusters.iter().map(|(name, cluster)| {
+            let kept = previous
+                .and_then(|previous| previous.clusters.get(name))
+                .filter(|view| Arc::ptr_eq(&view.config, cluster));
+            let view = kept
+                .cloned()
+                .unwrap_or_else(|| Rc::new(ClusterView::new(cluster, pools, rng)));
+            (name.clone(), view)
+        });
+        let view = Self {
+            clusters: clusters.collect(),
+            limiters: RefCell::default(),
+            config: Arc::clone(&config),
+        };
+        view.close_unused(pools);
+        view
+    }
+
+    fn close_unused(&self, pools: &mut Pools) {
+        let endpoints = self
+            .config
+            .clusters
+            .values()
+            .flat_map(|cluster| &cluster.model.endpoints);
+        let used: std::collections::HashSet<_> = endpoints.map(|endpoint| endpoint.address).collect();
+        pools.retain(|address, pool| {
+            let keep = used.contains(address);
+            if !keep {
+                pool.close();
+            }
+            keep
+        });
+    }
+
+    /// What is viewed.
+    pub(crate) fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The cluster of a name.
+    pub(crate) fn cluster(&self, name: &ClusterName) -> Option<&Rc<ClusterView>> {
+        self.clusters.get(name)
+    }
+
+    /// The limiter of a limit in this configuration.
+    pub(crate) fn limiter(&self, limit: &Arc<LocalRateLimit>) -> Option<Arc<LocalRateLimiter>> {
+        let mut known = self.limiters.borrow_mut();
+        let find = || self.config.limiters.get(limit).cloned();
+        known.entry(Arc::as_ptr(limit)).or_insert_with(find).clone()
+    }
+}
+
+/// A cluster for one worker.
+pub(crate) struct ClusterView {
+    config: Arc<ClusterConfig>,
+    balancer: RefCell<Balancer>,
+    endpoints: Vec<Rc<EndpointView>>,
+    series: SeriesCache,
+}
+
+impl ClusterView {
+    fn new(config: &Arc<ClusterConfig>, pools: &mut Pools, rng: &mut Rng) -> Self {
+        let endpoints = config
+            .model
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, endpoint)| {
+                let load = config.load.get(index).cloned().unwrap_or_default();
+                Rc::new(EndpointView::new(config, endpoint, load, pools))
+            });
+        Self {
+            balancer: RefCell::new(Balancer::new(&config.model, config.load.clone(), rng)),
+            endpoints: endpoints.collect(),
+            series: SeriesCache::new(Labels::new(&config.model, None)),
+            config: Arc::clone(config),
+        }
+    }
+
+    /// Index of the endpoint for the next try.
+    pub(crate) fn pick(&self, tried: &[usize], rng: &mut Rng) -> Option<usize> {
+        self.balancer.borrow_mut().pick(tried, rng)
+    }
+
+    /// The endpoint at an index that [`Self::pick`] gave.
+    pub(crate) fn endpoint(&self, index: usize) -> Option<&Rc<EndpointView>> {
+        self.endpoints.get(index)
+    }
+
+    /// Time to establish a connection.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.config.model.connect_timeout
+    }
+
+    /// Metrics of requests that reached no endpoint.
+    pub(crate) fn series(&self) -> &SeriesCache {
+        &self.series
+    }
+}
+
+/// An endpoint for one worker.
+pub(crate) struct EndpointView {
+    load: Arc<EndpointLoad>,
+    pool: Rc<Pool>,
+    series: SeriesCache,
+}
+
+impl EndpointView {
+    fn new(cluster: &ClusterConfig, endpoint: &Endpoint, load: Arc<EndpointLoad>, pools: &mut Pools) -> Self {
+        let address = endpoint.address;
+        let pool = pools
+            .entry(address)
+            .or_insert_with(|| Rc::new(Pool::new(address)));
+        Self {
+            load,
+            pool: Rc::clone(pool),
+            series: SeriesCache::new(Labels::new(&cluster.model, Some(&endpoint.workload))),
+        }
+    }
+
+    /// Active requests of all workers.
+    pub(crate) fn load(&self) -> &Arc<EndpointLoad> {
+        &self.load
+    }
+
+    /// Connections of this worker.
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    /// Metrics of requests that were given to it.
+    pub(crate) fn series(&self) -> &SeriesCache {
+        &self.series
+    }
+}

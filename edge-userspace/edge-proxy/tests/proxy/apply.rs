@@ -1,0 +1,220 @@
+//! A new configuration under load.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use edge_proxy::{Error, ProxyOptions};
+
+use crate::support::{
+    Backend, Client, Edge, RawBackend, Snap, direct, eventually, forward, free_port, get, prefix, route,
+    service, virtual_host,
+};
+
+#[test]
+fn requests_after_apply_see_the_new_routes_also_on_open_connections() {
+    let port = free_port();
+    let answer = |text| Snap::new(port, vec![route(prefix("/"), direct(200, text))]);
+    let edge = Edge::start(answer("old"));
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(port)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("a", "/").unwrap().text(), "old");
+    }
+    edge.apply(answer("new"));
+    for client in &mut clients {
+        assert_eq!(client.get("a", "/").unwrap().text(), "new");
+    }
+}
+
+#[test]
+fn ports_and_routes_come_and_go_under_load_without_a_lost_request() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let (port, coming_and_going) = (free_port(), free_port());
+    let with = |backend: &Backend, both: bool| {
+        let routes = || vec![route(prefix("/"), forward(&[("web", 1)]))];
+        let snap = Snap::new(port, routes()).with(service("web", &[backend.address]));
+        if both {
+            snap.listen(coming_and_going, vec![virtual_host("*", routes())])
+        } else {
+            snap
+        }
+    };
+    let edge = Edge::start(with(&one, true));
+    let (stop, answered, answered_there) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for keeps_alive in [true, true, false] {
+            let (stop, answered) = (&stop, &answered);
+            scope.spawn(move || {
+                let mut client = Client::connect(port);
+                while !stop.load(Ordering::SeqCst) {
+                    assert_eq!(client.get("a", "/").unwrap().status, 200);
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    if !keeps_alive {
+                        client = Client::connect(port);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            let address = SocketAddr::from(([127, 0, 0, 1], coming_and_going));
+            while !stop.load(Ordering::SeqCst) {
+                // While the port is away, connecting fails, and that is as it should be. Once connected, though, a
+                // request is answered.
+                let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) else {
+                    continue;
+                };
+                assert_eq!(Client::over(stream).get("a", "/").unwrap().status, 200);
+                answered_there.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        for round in 0..40 {
+            edge.apply(with(if round % 2 == 0 { &two } else { &one }, round % 4 < 2));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert!(answered.load(Ordering::SeqCst) > 1000, "{answered:?}");
+    assert!(answered_there.load(Ordering::SeqCst) > 10, "{answered_there:?}");
+    assert!(one.hits() > 100 && two.hits() > 100);
+}
+
+#[test]
+fn a_connection_of_a_vanished_port_is_served_once_more_and_closed() {
+    let (staying, vanishing) = (free_port(), free_port());
+    let routes = || vec![route(prefix("/"), direct(200, "here"))];
+    let both = Snap::new(staying, routes()).listen(vanishing, vec![virtual_host("*", routes())]);
+    let edge = Edge::start(both);
+    let mut client = Client::connect(vanishing);
+    assert_eq!(client.get("a", "/").unwrap().header("connection"), None);
+    edge.apply(Snap::new(staying, routes()));
+    let last = client.get("a", "/").unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(client.is_at_end());
+    let address = SocketAddr::from(([127, 0, 0, 1], vanishing));
+    assert!(eventually(|| {
+        TcpStream::connect_timeout(&address, Duration::from_millis(50))
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }));
+}
+
+#[test]
+fn connections_to_an_endpoint_that_is_gone_are_closed_and_others_kept() {
+    let keep_alive = || {
+        RawBackend::start(|mut stream, _| {
+            while !RawBackend::read_head(&mut stream).is_empty() {
+                let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                std::io::Write::write_all(&mut stream, ok).unwrap();
+            }
+        })
+    };
+    let (stays, goes) = (keep_alive(), keep_alive());
+    let port = free_port();
+    let edge = Edge::start(Snap::simple(port, &[stays.address, goes.address]));
+    let mut client = Client::connect(port);
+    for _ in 0..10 {
+        client.get("a", "/").unwrap();
+    }
+    assert_eq!((stays.connections(), goes.connections(), goes.open()), (1, 1, 1));
+    edge.apply(Snap::simple(port, &[stays.address]));
+    for _ in 0..10 {
+        client.get("a", "/").unwrap();
+    }
+    assert_eq!(
+        stays.connections(),
+        1,
+        "the connection to the endpoint that stayed is used on"
+    );
+    assert!(eventually(|| goes.open() == 0));
+}
+
+#[test]
+fn a_port_that_cannot_be_had_changes_nothing() {
+    let foreign = TcpListener::bind("[::]:0").unwrap();
+    let taken = foreign.local_addr().unwrap().port();
+    let (port, other) = (free_port(), free_port());
+    let hosts = |text| vec![virtual_host("*", vec![route(prefix("/"), direct(200, text))])];
+    let edge = Edge::start(Snap::default().listen(port, hosts("old")));
+    let worse = Snap::default()
+        .listen(port, hosts("new"))
+        .listen(other, hosts("new"))
+        .listen(taken, hosts("new"));
+    let error = edge.proxy.apply(&worse.build()).unwrap_err();
+    assert!(
+        matches!(error, Error::Listen { port, .. } if port == taken),
+        "{error}"
+    );
+    assert!(error.to_string().contains("another process listens"), "{error}");
+    assert_eq!(get(port, "a", "/").text(), "old");
+    assert!(TcpStream::connect(("127.0.0.1", other)).is_err());
+}
+
+#[test]
+fn every_worker_has_a_socket_on_every_port_for_tier_1_to_steer_to() {
+    let (a, b) = (free_port(), free_port());
+    let hosts = || vec![virtual_host("*", vec![route(prefix("/"), direct(200, ""))])];
+    let edge = Edge::start(Snap::default().listen(a, hosts()).listen(b, hosts()));
+    let sockets = edge.proxy.sockets().unwrap();
+    let mut seen: Vec<_> = sockets
+        .iter()
+        .map(|socket| (socket.port, socket.worker.0))
+        .collect();
+    seen.sort_unstable();
+    let mut expected = vec![(a, 0), (a, 1), (b, 0), (b, 1)];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    for socket in sockets {
+        let listener = TcpListener::from(socket.socket);
+        assert_eq!(listener.local_addr().unwrap().port(), socket.port);
+    }
+}
+
+#[test]
+fn connections_are_spread_over_the_workers_and_counted_there() {
+    let port = free_port();
+    let edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(200, ""))]));
+    let open: Vec<_> = (0..100).map(|_| Client::connect(port)).collect();
+    let counted = || {
+        edge.proxy
+            .workers()
+            .iter()
+            .map(|worker| worker.connections)
+            .sum::<u64>()
+    };
+    assert!(eventually(|| counted() == 100));
+    assert!(
+        edge.proxy
+            .workers()
+            .iter()
+            .all(|worker| worker.connections_total > 10),
+        "{:?}",
+        edge.proxy.workers()
+    );
+    drop(open);
+    assert!(eventually(|| counted() == 0));
+    edge.expect_metric("edge_downstream_connections_total", &[], 100);
+}
+
+#[test]
+fn a_pinned_worker_runs_on_one_core() {
+    let port = free_port();
+    let options = ProxyOptions {
+        pin_to_cores: true,
+        ..ProxyOptions::new(2)
+    };
+    let snap = Snap::new(port, vec![route(prefix("/"), direct(200, ""))]);
+    let _edge = Edge::start_with(snap, options);
+    assert!(eventually(|| pinned_workers() == 2));
+}
+
+/// Worker threads of this process that may run on one core only.
+fn pinned_workers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // Threads of other tests end as they are looked at.
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let on_one_core = |line: &str| {
+        let cores = line.strip_prefix("Cpus_allowed_list:\t");
+        cores.is_some_and(|cores| cores.parse::<u32>().is_ok())
+    };
+    let is_pinned = |status: &String| status.contains("worker-") && status.lines().any(on_one_core);
+    statuses.filter(is_pinned).count()
+}

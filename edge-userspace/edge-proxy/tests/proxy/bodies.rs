@@ -1,0 +1,219 @@
+//! Bodies in both directions.
+
+use std::io::Write;
+use std::net::Shutdown;
+
+use crate::support::{Backend, Client, Edge, RawBackend, Snap, free_port};
+
+fn edge() -> (Backend, Edge, u16) {
+    let web = Backend::start("web");
+    let port = free_port();
+    let edge = Edge::start(Snap::simple(port, &[web.address]));
+    (web, edge, port)
+}
+
+/// Bytes that differ at every place where a piece could be lost, doubled or moved.
+fn pattern(length: usize) -> Vec<u8> {
+    let words = (0u32..).flat_map(u32::to_le_bytes);
+    words.take(length).collect()
+}
+
+#[test]
+fn ten_megabytes_pass_both_ways_unchanged_with_and_without_a_length() {
+    const LENGTH: usize = 10 << 20;
+    let (_web, _edge, port) = edge();
+    let sent = pattern(LENGTH);
+    for chunked in [false, true] {
+        let client = Client::connect(port);
+        let mut writer = client.stream().try_clone().unwrap();
+        let body = sent.clone();
+        let writing = std::thread::spawn(move || {
+            if chunked {
+                writer
+                    .write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+                    .unwrap();
+                for piece in body.chunks(100_000) {
+                    write!(writer, "{:x}\r\n", piece.len()).unwrap();
+                    writer.write_all(piece).unwrap();
+                    writer.write_all(b"\r\n").unwrap();
+                }
+                writer.write_all(b"0\r\n\r\n").unwrap();
+            } else {
+                write!(
+                    writer,
+                    "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n"
+                )
+                .unwrap();
+                writer.write_all(&body).unwrap();
+            }
+        });
+        let mut client = client;
+        let reply = client.read("POST").unwrap();
+        writing.join().unwrap();
+        assert!(
+            reply.body == sent,
+            "the body changed (chunked: {chunked}, {} bytes)",
+            reply.body.len()
+        );
+        assert_eq!(
+            client.get("a", "/").unwrap().status,
+            200,
+            "the connection goes on"
+        );
+    }
+}
+
+#[test]
+fn a_body_begins_to_pass_before_it_has_ended() {
+    let (_web, _edge, port) = edge();
+    let mut client = Client::connect(port);
+    client
+        .write("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        .unwrap();
+    let mut first = [0; 4096];
+    let mut seen = String::new();
+    while !seen.contains("abc") {
+        let read = std::io::Read::read(&mut client.stream(), &mut first).unwrap();
+        assert!(read > 0, "{seen}");
+        seen += std::str::from_utf8(&first[..read]).unwrap();
+    }
+    client.write("0\r\n\r\n").unwrap();
+}
+
+#[test]
+fn framing_of_requests_is_written_from_what_was_read() {
+    let (_web, _edge, port) = edge();
+    let mut client = Client::connect(port);
+    for (request, length, coding, read) in [
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+            "3",
+            "",
+            "3",
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+            "0",
+            "",
+            "0",
+        ),
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", "", "", "0"),
+        (
+            "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-trailer: 1\r\n\r\n",
+            "",
+            "chunked",
+            "2",
+        ),
+        (
+            "DELETE / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab",
+            "2",
+            "",
+            "2",
+        ),
+    ] {
+        client.write(request).unwrap();
+        let seen = client.read("GET").unwrap();
+        assert_eq!(seen.told("content-length"), length, "{request}");
+        assert_eq!(seen.told("transfer-encoding"), coding, "{request}");
+        assert_eq!(seen.told("body-length"), read, "{request}");
+    }
+}
+
+#[test]
+fn responses_without_a_body_keep_the_connection_in_step() {
+    let (_web, _edge, port) = edge();
+    let mut client = Client::connect(port);
+    client
+        .write("HEAD /bytes/12345 HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let head = client.read("HEAD").unwrap();
+    assert_eq!(
+        head.header("content-length"),
+        Some("12345"),
+        "the length that GET would have"
+    );
+    for status in [204, 304] {
+        let reply = client.get("a", &format!("/status/{status}")).unwrap();
+        assert_eq!((reply.status, reply.header("transfer-encoding")), (status, None));
+    }
+    assert_eq!(client.get("a", "/bytes/5").unwrap().body, b"xxxxx");
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it() {
+    let (_web, _edge, port) = edge();
+    let mut client = Client::connect(port);
+    client
+        .write("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.read("POST").unwrap().status, 100);
+    client.write("ab").unwrap();
+    let seen = client.read("POST").unwrap();
+    assert_eq!(
+        (seen.told("body-length").as_str(), seen.told("expect").as_str()),
+        ("2", "")
+    );
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let (_web, _edge, port) = edge();
+    let mut client = Client::connect(port);
+    let requests: String = (0..50)
+        .map(|n| format!("GET /n/{n} HTTP/1.1\r\nhost: a\r\n\r\n"))
+        .collect();
+    client.write(requests).unwrap();
+    for n in 0..50 {
+        assert_eq!(client.read("GET").unwrap().told("line"), format!("GET /n/{n}"));
+    }
+}
+
+#[test]
+fn a_response_that_breaks_off_is_not_finished_cleanly() {
+    for (framing, piece) in [
+        ("content-length: 100", "abc"),
+        ("transfer-encoding: chunked", "64\r\nabc"),
+    ] {
+        let broken = RawBackend::start(move |mut stream, _| {
+            RawBackend::read_head(&mut stream);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{piece}");
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+        let port = free_port();
+        let edge = Edge::start(Snap::simple(port, &[broken.address]));
+        let mut client = Client::connect(port);
+        assert!(
+            client.get("a", "/").is_err(),
+            "{framing}: the client must see that a part is missing"
+        );
+        edge.expect_flagged("UC", 1);
+    }
+}
+
+#[test]
+fn a_response_with_two_lengths_or_an_unknown_coding_is_not_passed_on_as_it_is() {
+    for (framing, expected) in [
+        (
+            "content-length: 50\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            Some("abc"),
+        ),
+        (
+            "transfer-encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            None,
+        ),
+        ("content-length: 3\r\ncontent-length: 4\r\n\r\nabcd", None),
+        ("content-length: 3x\r\n\r\nabc", None),
+    ] {
+        let odd = RawBackend::start(move |mut stream, _| {
+            RawBackend::read_head(&mut stream);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\n{framing}");
+        });
+        let port = free_port();
+        let _edge = Edge::start(Snap::simple(port, &[odd.address]));
+        let reply = Client::connect(port).get("a", "/").unwrap();
+        match expected {
+            Some(body) => assert_eq!((reply.status, reply.text()), (200, body), "{framing}"),
+            None => assert_eq!(reply.status, 502, "{framing}"),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The proxy over real sockets: backends and clients of the test's own on the loopback, no privileges needed.
+//!
+//! One program, so that it is linked once. `support` has the backends, the client and the configurations.
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "where a test's own backend or client fails, the test has failed"
+)]
+
+mod apply;
+mod bodies;
+mod drain;
+mod failure;
+mod heads;
+mod limits;
+mod malformed;
+mod routing;
+mod support;
+mod tls;

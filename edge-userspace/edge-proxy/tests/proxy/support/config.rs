@@ -1,0 +1,180 @@
+//! Snapshots in few words.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_model::{
+    Cluster, ClusterName, DataPathConfig, DirectResponse, Endpoint, Forward, HeaderOps, HostPattern, Kind,
+    Listener, ListenerProtocol, LoadBalancer, ObjectRef, PathMatch, PenaltyPolicy, Redirect, RedirectPath,
+    RedirectPort, Rewrite, Route, RouteAction, RouteMatch, RouteTable, Snapshot, VirtualHost,
+    WeightedDestination, WorkloadMeta,
+};
+use http::StatusCode;
+
+/// A Snapshot being built.
+#[derive(Clone, Default)]
+pub(crate) struct Snap {
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    pub(crate) clusters: HashMap<ClusterName, Arc<Cluster>>,
+    pub(crate) penalties: Option<PenaltyPolicy>,
+}
+
+impl Snap {
+    /// One virtual host `*` on one port, with the given routes.
+    pub(crate) fn new(port: u16, routes: Vec<Route>) -> Self {
+        Self::default().listen(port, vec![virtual_host("*", routes)])
+    }
+
+    /// The virtual host `*` sends everything to one cluster.
+    pub(crate) fn simple(port: u16, endpoints: &[SocketAddr]) -> Self {
+        Self::new(port, vec![route(prefix("/"), forward(&[("web", 1)]))]).with(service("web", endpoints))
+    }
+
+    /// One more HTTP listener.
+    pub(crate) fn listen(self, port: u16, virtual_hosts: Vec<VirtualHost>) -> Self {
+        let table = RouteTable {
+            name: format!("http.{port}"),
+            virtual_hosts: virtual_hosts.into_iter().map(Arc::new).collect(),
+            rate_limit: None,
+        };
+        self.listen_with(port, ListenerProtocol::Http(Arc::new(table)))
+    }
+
+    /// One more listener.
+    pub(crate) fn listen_with(mut self, port: u16, protocol: ListenerProtocol) -> Self {
+        self.listeners.push(Arc::new(Listener {
+            name: format!("0.0.0.0_{port}"),
+            port,
+            protocol,
+        }));
+        self
+    }
+
+    /// One more cluster.
+    pub(crate) fn with(mut self, cluster: Cluster) -> Self {
+        self.clusters.insert(cluster.name.clone(), Arc::new(cluster));
+        self
+    }
+
+    pub(crate) fn build(self) -> Snapshot {
+        Snapshot {
+            version: 1,
+            listeners: self.listeners,
+            clusters: self.clusters,
+            penalties: self.penalties,
+            datapath: DataPathConfig::default(),
+        }
+    }
+}
+
+/// The cluster of all endpoints of port 80 of a service.
+pub(crate) fn cluster(name: &str) -> ClusterName {
+    ClusterName::outbound(80, "", &format!("{name}.shop.svc.cluster.local"))
+}
+
+/// A service with round robin over the given endpoints.
+pub(crate) fn service(name: &str, endpoints: &[SocketAddr]) -> Cluster {
+    service_with(name, endpoints, LoadBalancer::RoundRobin)
+}
+
+pub(crate) fn service_with(name: &str, endpoints: &[SocketAddr], load_balancer: LoadBalancer) -> Cluster {
+    let workload = Arc::new(WorkloadMeta {
+        workload: format!("{name}-v1"),
+        namespace: "shop".into(),
+        app: name.into(),
+        version: "v1".into(),
+        canonical_service: name.into(),
+        canonical_revision: "v1".into(),
+    });
+    let endpoints = endpoints.iter().map(|address| Endpoint {
+        address: *address,
+        weight: 1,
+        workload: Arc::clone(&workload),
+    });
+    Cluster {
+        name: cluster(name),
+        host: format!("{name}.shop.svc.cluster.local"),
+        namespace: "shop".into(),
+        port: 80,
+        subset: None,
+        load_balancer,
+        connect_timeout: Duration::from_secs(1),
+        endpoints: endpoints.collect(),
+    }
+}
+
+pub(crate) fn virtual_host(domain: &str, routes: Vec<Route>) -> VirtualHost {
+    VirtualHost {
+        name: format!("{domain}:80"),
+        domain: HostPattern::parse(domain).unwrap(),
+        require_tls: false,
+        routes: routes.into_iter().map(Arc::new).collect(),
+    }
+}
+
+pub(crate) fn prefix(value: &str) -> RouteMatch {
+    RouteMatch {
+        path: PathMatch::Prefix {
+            value: value.into(),
+            ignore_case: false,
+        },
+        ..RouteMatch::any()
+    }
+}
+
+pub(crate) fn route(matcher: RouteMatch, action: RouteAction) -> Route {
+    Route {
+        name: "route".into(),
+        object: ObjectRef {
+            kind: Kind::VirtualService,
+            namespace: "shop".into(),
+            name: "web".into(),
+        },
+        rule: 0,
+        match_index: Some(0),
+        matcher,
+        action,
+        headers: HeaderOps::default(),
+        rate_limit: None,
+        rate_limit_descriptors: Arc::new([]),
+    }
+}
+
+pub(crate) fn destination(name: &str, weight: u32) -> WeightedDestination {
+    WeightedDestination {
+        cluster: cluster(name),
+        weight,
+        headers: HeaderOps::default(),
+    }
+}
+
+/// Forwarding to services by weight.
+pub(crate) fn forward(services: &[(&str, u32)]) -> RouteAction {
+    RouteAction::Forward(Forward {
+        destinations: services
+            .iter()
+            .map(|(name, weight)| destination(name, *weight))
+            .collect(),
+        rewrite: Rewrite::default(),
+        timeout: None,
+    })
+}
+
+pub(crate) fn redirect(code: u16, authority: Option<&str>, path: RedirectPath) -> RouteAction {
+    RouteAction::Redirect(Redirect {
+        code: StatusCode::from_u16(code).unwrap(),
+        scheme: None,
+        authority: authority.map(str::to_owned),
+        port: RedirectPort::Unchanged,
+        path,
+    })
+}
+
+pub(crate) fn direct(status: u16, body: &'static str) -> RouteAction {
+    RouteAction::DirectResponse(DirectResponse {
+        status: StatusCode::from_u16(status).unwrap(),
+        body: body.into(),
+    })
+}

@@ -1,0 +1,113 @@
+//! A proxy under test.
+
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use edge_model::Penalty;
+use edge_proxy::{Drained, Proxy, ProxyOptions};
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use super::Snap;
+
+/// A running proxy, with what it has reported.
+pub(crate) struct Edge {
+    pub(crate) proxy: Proxy,
+    registry: Registry,
+    penalties: Arc<Mutex<Vec<Penalty>>>,
+}
+
+impl Edge {
+    /// Two workers and default timeouts.
+    pub(crate) fn start(snap: Snap) -> Self {
+        Self::start_with(snap, ProxyOptions::new(2))
+    }
+
+    pub(crate) fn start_with(snap: Snap, options: ProxyOptions) -> Self {
+        let registry = Registry::new();
+        let penalties = Arc::new(Mutex::new(Vec::new()));
+        let reported = Arc::clone(&penalties);
+        let report = move |penalty| reported.lock().unwrap().push(penalty);
+        let proxy = Proxy::start(options, &snap.build(), report, &registry).unwrap();
+        Self {
+            proxy,
+            registry,
+            penalties,
+        }
+    }
+
+    pub(crate) fn apply(&self, snap: Snap) {
+        self.proxy.apply(&snap.build()).unwrap();
+    }
+
+    /// Drains to the end, on a runtime of its own.
+    pub(crate) fn drain(self, deadline: Duration) -> Drained {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(self.proxy.drain(deadline))
+    }
+
+    pub(crate) fn penalties(&self) -> Vec<Penalty> {
+        self.penalties.lock().unwrap().clone()
+    }
+
+    /// Sum of the samples of a metric whose line has all of the given parts.
+    pub(crate) fn metric(&self, name: &str, parts: &[&str]) -> f64 {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let is_meant = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && parts.iter().all(|part| line.contains(part))
+        };
+        let lines = text.lines().filter(is_meant);
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Asserts that so many requests are counted under a response flag. A request is counted once its connection
+    /// has let go of it, which may be after the client has its answer.
+    #[track_caller]
+    pub(crate) fn expect_flagged(&self, flag: &str, expected: u64) {
+        self.expect_metric(
+            "istio_requests_total",
+            &[&format!("response_flags=\"{flag}\"")],
+            expected,
+        );
+    }
+
+    /// Asserts that a metric comes to a value.
+    #[track_caller]
+    pub(crate) fn expect_metric(&self, name: &str, parts: &[&str], expected: u64) {
+        let expected = expected as f64;
+        let is_there = || self.metric(name, parts) == expected;
+        assert!(
+            eventually(is_there),
+            "{name} {parts:?} is {}, not {expected}",
+            self.metric(name, parts)
+        );
+    }
+}
+
+/// Whether a condition holds within five seconds.
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    condition()
+}
+
+/// A port that nobody listens on just now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+}

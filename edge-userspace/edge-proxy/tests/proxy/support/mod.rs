@@ -1,0 +1,13 @@
+//! What the tests are made of.
+
+mod backend;
+mod client;
+mod config;
+mod edge;
+
+pub(crate) use backend::{Backend, RawBackend};
+pub(crate) use client::{Client, Reply, get};
+pub(crate) use config::{
+    Snap, direct, forward, prefix, redirect, route, service, service_with, virtual_host,
+};
+pub(crate) use edge::{Edge, eventually, free_port};

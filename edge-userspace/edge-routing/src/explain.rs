@@ -1,0 +1,244 @@
+//! Why a request goes where it goes: the decision of the running code, with its reasons kept.
+
+use std::sync::Arc;
+
+use edge_model::{Listener, ListenerProtocol, Snapshot};
+use http::HeaderMap;
+
+use crate::explanation::{Explanation, Outcome, Step, TraceStep};
+use crate::{RequestView, SniIndex, Table, normalize_path};
+
+/// A request that is asked about.
+#[derive(Debug, Clone)]
+pub struct Probe<'r> {
+    /// Port that the client connects to: that of a listener, or else that of a virtual address.
+    pub port: u16,
+    /// Whether the client speaks TLS.
+    pub tls: bool,
+    /// Server name in the TLS handshake.
+    pub sni: Option<&'r str>,
+    /// Host or `:authority`, with its port if it has one.
+    pub authority: &'r str,
+    /// Path and query as the client sends them.
+    pub path_and_query: &'r str,
+    /// Method.
+    pub method: &'r str,
+    /// Headers.
+    pub headers: &'r HeaderMap,
+}
+
+/// Says what the Snapshot does with a request, and why.
+#[must_use]
+pub fn explain(snapshot: &Snapshot, probe: &Probe<'_>) -> Explanation {
+    let mut explanation = Explanation::nothing_yet();
+    if let Some(listener) = find_listener(snapshot, probe, &mut explanation)
+        && let Some(table) = find_table(listener, probe, &mut explanation)
+    {
+        explain_table(snapshot, &table, probe, &mut explanation);
+    }
+    explanation
+}
+
+/// The listener of the port; a port of a virtual address counts as the listener's that it leads to.
+fn find_listener<'s>(
+    snapshot: &'s Snapshot,
+    probe: &Probe<'_>,
+    explanation: &mut Explanation,
+) -> Option<&'s Arc<Listener>> {
+    let vips = &snapshot.datapath.vips;
+    let translated = || {
+        vips.iter()
+            .find(|vip| vip.port == probe.port)
+            .map(|vip| vip.listener_port)
+    };
+    let listener = snapshot
+        .listener(probe.port)
+        .or_else(|| snapshot.listener(translated()?));
+    let message = match listener {
+        Some(listener) => format!("port {} is served by listener {}", probe.port, listener.name),
+        None => format!("no Gateway server listens on port {}", probe.port),
+    };
+    explanation.listener = listener.map(|listener| listener.name.clone());
+    explanation.note(Step::Listener, message);
+    listener
+}
+
+fn find_table(listener: &Listener, probe: &Probe<'_>, explanation: &mut Explanation) -> Option<Table> {
+    match (&listener.protocol, probe.tls) {
+        (ListenerProtocol::Http(routes), false) => Some(Table::new(Arc::clone(routes))),
+        (ListenerProtocol::Https(servers), true) => {
+            let index = SniIndex::new(servers);
+            let selected = index.select(probe.sni).map(|(_, server)| server);
+            explanation.note_tls(selected, probe.sni);
+            selected.map(|server| Table::new(Arc::clone(&server.routes)))
+        }
+        (ListenerProtocol::Http(_), true) => {
+            explanation.note(
+                Step::Tls,
+                "the listener speaks plain HTTP, the handshake fails".into(),
+            );
+            None
+        }
+        (ListenerProtocol::Https(_), false) => {
+            explanation.note(Step::Tls, "the listener speaks TLS, a plain request fails".into());
+            None
+        }
+    }
+}
+
+fn explain_table(snapshot: &Snapshot, table: &Table, probe: &Probe<'_>, explanation: &mut Explanation) {
+    explanation.route_config = Some(table.routes().name.clone());
+    let path_and_query = match normalize_path(probe.path_and_query) {
+        Ok(path) => path,
+        Err(error) => {
+            explanation.outcome = Outcome::NoRoute;
+            explanation.note(Step::Path, format!("{error}: 400"));
+            return;
+        }
+    };
+    if path_and_query != probe.path_and_query {
+        explanation.note(
+            Step::Path,
+            format!("the path is normalised to {path_and_query:?}"),
+        );
+    }
+    let request = RequestView {
+        authority: probe.authority,
+        path_and_query: &path_and_query,
+        method: probe.method,
+        scheme: if probe.tls { "https" } else { "http" },
+        headers: probe.headers,
+    };
+    let mut passed_over = vec![];
+    let decision = table.decide_with(&request, |route, mismatch| {
+        passed_over.push(TraceStep::passed_over(route, &mismatch, &request));
+    });
+    explanation.note_virtual_host(&decision, table, &request);
+    explanation.trace.append(&mut passed_over);
+    explanation.conclude(snapshot, &decision);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{forward_to, prefix, route, table};
+    use edge_model::{Cluster, ClusterName, LoadBalancer, Protocol, RouteMatch, StringMatch, Vip};
+    use std::time::Duration;
+
+    fn snapshot() -> Snapshot {
+        let post_only = RouteMatch {
+            method: Some(StringMatch::Exact("POST".into())),
+            ..prefix("/a")
+        };
+        let table = table(&[(
+            "a.com",
+            vec![
+                route("", post_only, forward_to(&[("web", 1)])),
+                route(
+                    "all",
+                    prefix("/a"),
+                    forward_to(&[("web", 90), ("gone", 10), ("off", 0)]),
+                ),
+                route("lost", prefix("/lost"), forward_to(&[("gone", 1)])),
+            ],
+        )]);
+        let name = ClusterName::outbound(80, "", "web");
+        let cluster = Cluster {
+            name: name.clone(),
+            host: "web".into(),
+            namespace: "default".into(),
+            port: 80,
+            subset: None,
+            load_balancer: LoadBalancer::default(),
+            connect_timeout: Duration::from_secs(10),
+            endpoints: vec![],
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.listeners.push(Arc::new(Listener {
+            name: "0.0.0.0_8080".into(),
+            port: 8080,
+            protocol: ListenerProtocol::Http(Arc::clone(table.routes())),
+        }));
+        snapshot.clusters.insert(name, Arc::new(cluster));
+        snapshot.datapath.vips.push(Vip {
+            address: [192, 0, 2, 1].into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            listener_port: 8080,
+        });
+        snapshot
+    }
+
+    fn ask(port: u16, tls: bool, authority: &str, path_and_query: &str) -> Explanation {
+        let headers = HeaderMap::new();
+        explain(
+            &snapshot(),
+            &Probe {
+                port,
+                tls,
+                sni: None,
+                authority,
+                path_and_query,
+                method: "GET",
+                headers: &headers,
+            },
+        )
+    }
+
+    #[test]
+    fn every_route_above_the_one_taken_says_why_it_did_not_match() {
+        let explanation = ask(80, false, "a.com", "/b/../a");
+        assert_eq!(explanation.outcome, Outcome::Route);
+        assert_eq!(explanation.listener.as_deref(), Some("0.0.0.0_8080"));
+        assert_eq!(explanation.virtual_host.as_deref(), Some("a.com:80"));
+        assert_eq!(explanation.route.as_deref(), Some("all"));
+        let messages: Vec<_> = explanation
+            .trace
+            .iter()
+            .map(|step| step.message.as_str())
+            .collect();
+        assert_eq!(
+            messages,
+            [
+                "port 80 is served by listener 0.0.0.0_8080",
+                r#"the path is normalised to "/a""#,
+                r#""a.com" belongs to the domain a.com"#,
+                r#"VirtualService/default/vs http[0].match[0] does not match: method must be exact "POST", is "GET""#,
+                "VirtualService/default/vs all matches",
+                "outbound|80||web has no ready endpoint: its share gets 503 (UH)",
+                "there is no cluster outbound|80||gone: its share gets 503 (NC)",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_outcome_names_what_is_missing() {
+        for (port, tls, host, path, expected) in [
+            (81, false, "a.com", "/a", Outcome::NoListener),
+            (8080, true, "a.com", "/a", Outcome::NoListener),
+            (8080, false, "b.com", "/a", Outcome::NoVirtualHost),
+            (8080, false, "a.com", "/c", Outcome::NoRoute),
+            (8080, false, "a.com", "/a%00", Outcome::NoRoute),
+            (8080, false, "a.com", "/lost", Outcome::NoCluster),
+        ] {
+            assert_eq!(
+                ask(port, tls, host, path).outcome,
+                expected,
+                "{port} {host}{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn destinations_without_weight_have_no_share() {
+        let explanation = ask(8080, false, "a.com", "/a");
+        let shares: Vec<_> = explanation
+            .clusters
+            .iter()
+            .map(|c| (c.name.as_str(), c.weight))
+            .collect();
+        assert_eq!(shares, [("outbound|80||web", 90), ("outbound|80||gone", 10)]);
+        assert_eq!(explanation.clusters[0].endpoints, Some(vec![]));
+        assert_eq!(explanation.clusters[1].endpoints, None);
+    }
+}

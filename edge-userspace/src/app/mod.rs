@@ -1,0 +1,356 @@
+//! `edge run`: control, proxy and data path, joined by values. A Snapshot goes down, a Penalty comes up.
+
+mod inspect;
+
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use edge_config::Bootstrap;
+use edge_control::{Control, StartError};
+use edge_datapath::{DataPath, LoadOptions, WorkerSocket, XdpMode};
+use edge_model::{Penalty, Protocol, Snapshot};
+use edge_proxy::{Proxy, ProxyOptions};
+use prometheus::{IntCounter, IntGauge, Registry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Inspect};
+use crate::cli::RunArgs;
+use crate::config;
+use crate::failure::Failure;
+
+/// Penalties on their way to the data path. A source that finds the queue full is penalised on its next refusals.
+const PENALTY_QUEUE: usize = 4096;
+/// How often ended penalties are removed and the BPF programs' messages are read.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Handshakes that were under way when new connections began to be refused end within this time; then the accept
+/// queues hold all there is, and the proxy empties them.
+const HANDSHAKES: Duration = Duration::from_millis(200);
+
+/// The running edge, as the admin address sees it.
+struct App {
+    started: Instant,
+    ready: AtomicBool,
+    control: watch::Receiver<Arc<edge_control::Status>>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// `None` once it drains.
+    proxy: Mutex<Option<Proxy>>,
+    /// `None` when no interface is configured, and once it is detached.
+    datapath: Mutex<Option<DataPath>>,
+    /// Why the Snapshot is not in force as a whole; `None` when it is.
+    apply_error: Mutex<Option<String>>,
+    registry: Registry,
+    metrics: Metrics,
+}
+
+/// Metrics of the process as a whole.
+struct Metrics {
+    snapshot: IntGauge,
+    in_sync: IntGauge,
+    penalties_written: IntCounter,
+}
+
+/// Runs until a signal asks for the end, then drains.
+pub(crate) async fn run(args: &RunArgs) -> Result<(), Failure> {
+    let mut terminate = Terminate::new()?;
+    let control = Control::start(&args.config).map_err(start_failure)?;
+    let bootstrap = control.bootstrap().clone();
+    let admin = admin::bind(bootstrap.admin)
+        .await
+        .map_err(Failure::CannotBeDone)?;
+    let (penalties_in, mut penalties) = mpsc::channel(PENALTY_QUEUE);
+    let app = Arc::new(App::start(&control, &bootstrap, penalties_in).map_err(Failure::CannotBeDone)?);
+    tokio::spawn(admin::serve(admin, Arc::<App>::clone(&app) as Arc<dyn Inspect>));
+    app.ready.store(true, Ordering::Release);
+    tracing::info!(admin = %bootstrap.admin, "ready");
+    app.follow(&mut penalties, &mut terminate).await;
+    app.drain(bootstrap.drain_deadline, &mut terminate).await;
+    Ok(())
+}
+
+/// Whose fault it is that control did not start.
+fn start_failure(error: StartError) -> Failure {
+    match error {
+        StartError::Invalid(ref problems) => {
+            config::print(problems);
+            Failure::WrongInput(error.into())
+        }
+        StartError::Folder { .. } => Failure::WrongInput(error.into()),
+        StartError::Watch(_) | StartError::Thread(_) => Failure::CannotBeDone(error.into()),
+    }
+}
+
+impl App {
+    /// Loads the data path, starts the proxy and joins the two by the first Snapshot.
+    fn start(
+        control: &Control,
+        bootstrap: &Bootstrap,
+        penalties: mpsc::Sender<Penalty>,
+    ) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry)?;
+        let datapath = load_datapath(bootstrap)?;
+        let (mut snapshots, process) = (control.snapshots(), control.process());
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let options = ProxyOptions::new(process.workers);
+        let ask = move |penalty: Penalty| {
+            if penalties.try_send(penalty).is_err() {
+                tracing::warn!(source = %penalty.source, "a penalty was not written: too many at once");
+            }
+        };
+        let proxy = Proxy::start(options, &snapshot, ask, &registry)?;
+        let app = Self {
+            started: Instant::now(),
+            ready: AtomicBool::new(false),
+            control: control.status(),
+            snapshot: snapshots,
+            proxy: Mutex::new(Some(proxy)),
+            datapath: Mutex::new(datapath),
+            apply_error: Mutex::default(),
+            registry,
+            metrics,
+        };
+        app.steer(&snapshot)?;
+        app.metrics.in_force(&snapshot);
+        Ok(app)
+    }
+
+    /// Applies Snapshots, writes penalties and keeps house, until the end is asked for.
+    async fn follow(&self, penalties: &mut mpsc::Receiver<Penalty>, terminate: &mut Terminate) {
+        // A clone has seen what the original has: the Snapshot of the start, and none that came since.
+        let mut snapshots = self.snapshot.clone();
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                () = terminate.wait() => return,
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        tracing::error!("the configuration is no longer watched; the last one goes on serving");
+                        return terminate.wait().await;
+                    }
+                    let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                    self.apply(&snapshot);
+                }
+                Some(penalty) = penalties.recv() => self.penalise(&penalty),
+                _ = housekeeping.tick() => self.keep_house(),
+            }
+        }
+    }
+
+    /// Brings a Snapshot into force. What cannot be done is reported, and the rest goes on as it was.
+    fn apply(&self, snapshot: &Snapshot) {
+        let applied = || -> anyhow::Result<()> {
+            if let Some(proxy) = lock(&self.proxy).as_ref() {
+                proxy.apply(snapshot)?;
+            }
+            self.steer(snapshot)
+        };
+        let outcome = applied();
+        match &outcome {
+            Ok(()) => {
+                self.metrics.in_force(snapshot);
+                tracing::info!(version = snapshot.version, "configuration applied");
+            }
+            Err(error) => {
+                tracing::error!(version = snapshot.version, "configuration not applied: {error:#}");
+            }
+        }
+        *lock(&self.apply_error) = outcome.err().map(|error| format!("error: {error:#}"));
+    }
+
+    /// Makes the data path what the Snapshot asks for, with the sockets that the proxy listens on now.
+    fn steer(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let sockets = lock(&self.proxy)
+            .as_ref()
+            .map(Proxy::sockets)
+            .transpose()
+            .context("listening sockets")?;
+        let mut datapath = lock(&self.datapath);
+        let Some(datapath) = datapath.as_mut() else {
+            return Ok(());
+        };
+        let sockets = sockets.unwrap_or_default();
+        let sockets: Vec<_> = sockets
+            .iter()
+            .map(|socket| WorkerSocket {
+                worker: socket.worker,
+                port: socket.port,
+                protocol: Protocol::Tcp,
+                fd: socket.socket.as_fd(),
+            })
+            .collect();
+        let plan = datapath.reconcile(&snapshot.datapath, &sockets)?;
+        tracing::debug!(?plan, "data path reconciled");
+        Ok(())
+    }
+
+    /// Tells tier 1 whom to drop.
+    fn penalise(&self, penalty: &Penalty) {
+        let seconds = penalty
+            .until
+            .saturating_duration_since(Instant::now())
+            .as_secs_f64();
+        let (source, reason) = (penalty.source, penalty.reason.name());
+        match lock(&self.datapath)
+            .as_mut()
+            .map(|datapath| datapath.penalise(penalty))
+        {
+            Some(Ok(())) => {
+                self.metrics.penalties_written.inc();
+                tracing::info!(%source, reason, seconds, "penalty: dropped at the NIC");
+            }
+            Some(Err(error)) => tracing::warn!(%source, reason, "the penalty cannot be written: {error}"),
+            None => {
+                tracing::debug!(%source, reason, "penalty without a data path: refused by the proxy alone")
+            }
+        }
+    }
+
+    fn keep_house(&self) {
+        let in_sync = self.control.borrow().is_current && lock(&self.apply_error).is_none();
+        self.metrics.in_sync.set(i64::from(in_sync));
+        let mut datapath = lock(&self.datapath);
+        let Some(datapath) = datapath.as_mut() else { return };
+        datapath.drain_log();
+        match datapath.expire() {
+            Ok(ended) => {
+                for penalty in ended {
+                    tracing::info!(source = %penalty.source, dropped = penalty.dropped, "penalty ended");
+                }
+            }
+            Err(error) => tracing::warn!("ended penalties cannot be removed: {error}"),
+        }
+    }
+
+    /// Ends without losing a request: new connections are refused, those that the kernel has accepted are served, idle
+    /// ones closed, and requests under way finish or meet the deadline. A second signal ends the wait.
+    async fn drain(&self, deadline: Duration, terminate: &mut Terminate) {
+        self.ready.store(false, Ordering::Release);
+        tracing::info!(deadline_seconds = deadline.as_secs_f64(), "draining");
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let refused = lock(&self.datapath)
+            .as_mut()
+            .map(|datapath| datapath.reconcile(&snapshot.datapath, &[]));
+        if let Some(refused) = refused {
+            if let Err(error) = refused {
+                tracing::warn!("new connections cannot be refused while draining: {error}");
+            }
+            tokio::time::sleep(HANDSHAKES).await;
+        }
+        let proxy = lock(&self.proxy).take();
+        if let Some(proxy) = proxy {
+            tokio::select! {
+                drained = proxy.drain(deadline) => tracing::info!(cut = drained.cut, "drained"),
+                () = terminate.wait_again() => tracing::warn!("asked twice: what is under way is cut"),
+            }
+        }
+        let datapath = lock(&self.datapath).take();
+        if let Some(Err(error)) = datapath.map(DataPath::detach) {
+            tracing::warn!("the data path left something behind: {error}");
+        }
+    }
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
+        let written = "edge_datapath_penalties_written_total";
+        let penalties_written = IntCounter::new(written, "Penalties written into the data path")?;
+        registry.register(Box::new(penalties_written.clone()))?;
+        let in_sync = gauge(
+            "edge_config_in_sync",
+            "1 while the files on disk are what is in force",
+        )?;
+        in_sync.set(1);
+        let snapshot = gauge("edge_config_snapshot", "Number of the configuration in force")?;
+        Ok(Self {
+            snapshot,
+            in_sync,
+            penalties_written,
+        })
+    }
+
+    fn in_force(&self, snapshot: &Snapshot) {
+        self.snapshot
+            .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+    }
+}
+
+/// Loads and attaches tier 1, if an interface is configured.
+fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
+    if bootstrap.interfaces.is_empty() {
+        tracing::info!("tier 1 is off: no interface is configured");
+        return Ok(None);
+    }
+    let mode = match bootstrap.xdp_mode {
+        edge_config::XdpMode::Auto => XdpMode::Auto,
+        edge_config::XdpMode::Native => XdpMode::Native,
+        edge_config::XdpMode::Generic => XdpMode::Generic,
+    };
+    let interfaces = bootstrap.interfaces.clone();
+    let datapath = DataPath::load(LoadOptions {
+        interfaces,
+        mode,
+        manage_local_routes: bootstrap.local_routes,
+    })?;
+    for interface in datapath.interfaces() {
+        match &interface.mode {
+            edge_datapath::AttachedMode::Generic {
+                because: Some(reason),
+            } => {
+                tracing::warn!(
+                    interface = interface.name,
+                    reason,
+                    "XDP attached in generic mode: it is slower"
+                );
+            }
+            mode @ (edge_datapath::AttachedMode::Native | edge_datapath::AttachedMode::Generic { .. }) => {
+                tracing::info!(interface = interface.name, mode = mode.name(), "XDP attached");
+            }
+        }
+    }
+    Ok(Some(datapath))
+}
+
+/// SIGTERM or SIGINT.
+struct Terminate {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Terminate {
+    fn new() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::CannotBeDone(error.into()));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for a signal that is meant as a second one: timeout(1), for one, sends its signal to the process and to
+    /// the process's group, at the same moment.
+    async fn wait_again(&mut self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        while tokio::time::timeout(Duration::ZERO, self.wait()).await.is_ok() {}
+        self.wait().await;
+    }
+}
+
+/// Locks; a holder that panicked left a value that is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,191 @@
+//! The command line: what can be asked, with help texts and examples.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Edge load balancer: an XDP program that spreads connections and drops floods at the NIC, and a proxy that applies
+/// Istio's Gateway, VirtualService and DestinationRule.
+#[derive(Debug, Parser)]
+#[command(name = "edge", version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  good
+  1  the input is wrong (configuration, arguments, packets)
+  2  it could not be done (privileges, kernel, network, no running edge)";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the load balancer until SIGTERM or SIGINT, then drain and exit.
+    #[command(after_help = "\
+Examples:
+  edge run --config /etc/edge
+  edge run --config config/examples/canary --log-format json
+
+DIR holds edge.yaml and the Kubernetes and Istio YAML (subfolders too). It is watched: a good change is applied without
+losing a request, a wrong one is reported and changes nothing. RUST_LOG sets the log level, as in RUST_LOG=edge=debug.")]
+    Run(RunArgs),
+
+    /// Check configuration files and say what is wrong with them.
+    #[command(after_help = "\
+Examples:
+  edge validate config/demo
+  edge validate --json gateway.yaml virtual-service.yaml | jq 'select(.verdict==\"invalid\")'
+
+One line per problem: `error|warning Kind/namespace/name field: message (hint)`. With --json one object per resource:
+{\"kind\",\"namespace\",\"name\",\"verdict\":\"valid|warning|invalid\",\"problems\":[{\"severity\",\"field\",\"message\",\"hint\"}]}.
+Each path is a file or a folder; exit code 1 when a resource is invalid.")]
+    Validate(ValidateArgs),
+
+    /// Explain what happens to a request or to packets, from the configuration's files.
+    #[command(subcommand)]
+    Explain(Explain),
+
+    /// Show the state of a running edge.
+    #[command(after_help = "\
+Examples:
+  edge status
+  edge status --admin 127.0.0.1:15000 --json | jq .penalties")]
+    Status(StatusArgs),
+
+    /// Check this machine: kernel, privileges, BTF, interface, driver mode, MTU, sysctls; says what to do.
+    #[command(after_help = "\
+Examples:
+  edge doctor --interface eth0
+  edge doctor --config /etc/edge --json")]
+    Doctor(DoctorArgs),
+
+    /// Print a shell completion script.
+    #[command(after_help = "Example:\n  edge completions bash > /etc/bash_completion.d/edge")]
+    Completions {
+        /// Shell to write it for.
+        shell: Shell,
+    },
+}
+
+/// What is explained.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Explain {
+    /// Which listener, virtual host, route, cluster and endpoints a request gets, and why the routes above did not match.
+    #[command(after_help = "\
+Examples:
+  edge explain request --config config/demo --port 80 http://shop.example.com/api/v3/items
+  edge explain request --config config/demo --port 80 -H 'x-tester: yes' http://shop.example.com/
+  edge explain request --config config/demo --port 443 --tls --sni shop.example.com --json https://shop.example.com/")]
+    Request(ExplainRequestArgs),
+
+    /// What the XDP program does with each packet, and why (root only: the real program runs in the kernel).
+    #[command(after_help = "\
+Example:
+  echo '{\"name\":\"runt\",\"hex\":\"020000000001020000000002080045\"}' > packets.jsonl
+  edge explain packets --config config/demo --in packets.jsonl
+
+FILE has one JSON object a line: {\"name\",\"hex\"}; `-` reads standard input. The packets go in order through the program
+by BPF_PROG_TEST_RUN with the configuration's maps, so that a flood limit counts them. Each answer is one line:
+{\"name\",\"action\":\"XDP_PASS|XDP_TX|XDP_DROP|XDP_REDIRECT\",\"reason\",\"vip\",\"worker\",\"hex\"}.")]
+    Packets(ExplainPacketsArgs),
+}
+
+/// Arguments of `edge run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Folder with edge.yaml and the resources.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Arguments of `edge validate`.
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// One JSON object per resource.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Files or folders; `-` reads standard input.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// Arguments of `edge explain request`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainRequestArgs {
+    /// Folder with edge.yaml and the resources.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Port of the listener that the request comes in by.
+    #[arg(long, value_name = "N")]
+    pub(crate) port: u16,
+    /// The request comes in by TLS.
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Server name of the TLS handshake; the URL's host unless given.
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    pub(crate) sni: Option<String>,
+    /// Method of the request.
+    #[arg(long, short = 'X', value_name = "M", default_value = "GET")]
+    pub(crate) method: String,
+    /// Header of the request; may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// URL of the request, or its path when a Host header is given.
+    pub(crate) url: String,
+}
+
+/// Arguments of `edge explain packets`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainPacketsArgs {
+    /// Folder with edge.yaml and the resources.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// Packets, one JSON object a line.
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input: PathBuf,
+}
+
+/// Arguments of `edge status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Admin address of the running edge (key `admin` of edge.yaml).
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    pub(crate) admin: SocketAddr,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `edge doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Interface to check; may be given several times. Unless given, those of the configuration, else all that are up.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Vec<String>,
+    /// Folder with edge.yaml, whose interfaces and addresses are checked.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: Option<PathBuf>,
+    /// One JSON object per check.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

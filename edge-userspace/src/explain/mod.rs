@@ -1,0 +1,4 @@
+//! `edge explain`: what happens to a request or a packet, and why, from the files alone.
+
+pub(crate) mod packets;
+pub(crate) mod request;

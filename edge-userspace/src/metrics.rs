@@ -1,0 +1,150 @@
+//! Tier 1's counters as metric families. They are read from the BPF maps when somebody scrapes, and at no other time.
+
+use edge_datapath::Stats;
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+
+/// Families of what the data path counted. A family that cannot be made is left out and logged.
+pub(crate) fn datapath(stats: &Stats, penalties: usize) -> Vec<MetricFamily> {
+    families(stats, penalties).unwrap_or_else(|error| {
+        tracing::error!(%error, "tier 1's metrics cannot be made");
+        Vec::new()
+    })
+}
+
+fn families(stats: &Stats, penalties: usize) -> prometheus::Result<Vec<MetricFamily>> {
+    let registry = Registry::new();
+    let passed = stats
+        .passed
+        .iter()
+        .map(|(reason, count)| (vec![reason.name().to_owned()], *count));
+    let help = "Packets that went up the stack untouched";
+    counters(
+        &registry,
+        "edge_datapath_passed_packets_total",
+        help,
+        &["reason"],
+        passed,
+    )?;
+    let dropped = stats
+        .dropped
+        .iter()
+        .map(|(reason, count)| (vec![reason.name().to_owned()], *count));
+    counters(
+        &registry,
+        "edge_datapath_dropped_packets_total",
+        "Packets dropped",
+        &["reason"],
+        dropped,
+    )?;
+    vips(&registry, stats)?;
+    workers(&registry, stats)?;
+    let gauge = IntGauge::new("edge_datapath_penalties", "Sources under a penalty")?;
+    gauge.set(i64::try_from(penalties).unwrap_or(i64::MAX));
+    registry.register(Box::new(gauge))?;
+    Ok(registry.gather())
+}
+
+fn vips(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
+    let of = |count: fn(&edge_datapath::VipStats) -> u64| {
+        stats
+            .vips
+            .iter()
+            .map(move |vip| (vec![vip.vip.to_string()], count(vip)))
+    };
+    let name = |what: &str| format!("edge_datapath_vip_{what}_total");
+    let labels = &["vip"];
+    counters(
+        registry,
+        &name("packets"),
+        "Packets delivered, by VIP",
+        labels,
+        of(|vip| vip.traffic.packets),
+    )?;
+    counters(
+        registry,
+        &name("bytes"),
+        "Bytes delivered, by VIP",
+        labels,
+        of(|vip| vip.traffic.bytes),
+    )?;
+    let help = "SYN segments delivered, repeated ones too, by VIP";
+    counters(
+        registry,
+        &name("new_connections"),
+        help,
+        labels,
+        of(|vip| vip.traffic.new_connections),
+    )?;
+    counters(
+        registry,
+        &name("dropped_packets"),
+        "Packets dropped, by VIP",
+        labels,
+        of(|vip| vip.traffic.dropped),
+    )
+}
+
+fn workers(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
+    let of = |count: fn(&edge_datapath::WorkerStats) -> u64| {
+        stats
+            .workers
+            .iter()
+            .map(move |worker| (vec![worker.worker.0.to_string()], count(worker)))
+    };
+    let name = |what: &str| format!("edge_datapath_worker_{what}_total");
+    let labels = &["worker"];
+    counters(
+        registry,
+        &name("packets"),
+        "Packets delivered, by worker",
+        labels,
+        of(|worker| worker.traffic.packets),
+    )?;
+    let help = "SYN segments delivered, repeated ones too, by worker";
+    counters(
+        registry,
+        &name("new_connections"),
+        help,
+        labels,
+        of(|worker| worker.traffic.new_connections),
+    )?;
+    let help = "Connections that socket selection gave to the worker's socket";
+    counters(
+        registry,
+        &name("steered"),
+        help,
+        labels,
+        of(|worker| worker.steering.steered),
+    )?;
+    let help = "Connections that went to another worker, for want of a socket";
+    counters(
+        registry,
+        &name("moved"),
+        help,
+        labels,
+        of(|worker| worker.steering.moved),
+    )?;
+    let help = "Connections refused, for want of a socket";
+    counters(
+        registry,
+        &name("no_socket"),
+        help,
+        labels,
+        of(|worker| worker.steering.no_socket),
+    )
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    values: impl Iterator<Item = (Vec<String>, u64)>,
+) -> prometheus::Result<()> {
+    let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+    for (labels, value) in values {
+        family.get_metric_with_label_values(&labels)?.inc_by(value);
+    }
+    registry.register(Box::new(family))
+}

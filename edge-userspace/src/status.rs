@@ -1,0 +1,323 @@
+//! `edge status`: the state of a running edge as values, how it is asked for, and how it is shown.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::StatusArgs;
+
+/// Answer of the admin address to `/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Version of the program.
+    pub(crate) version: String,
+    /// Whether new connections are welcome.
+    pub(crate) ready: bool,
+    /// Seconds since the start.
+    pub(crate) uptime_seconds: u64,
+    /// The configuration in force, and what is wrong with the files if they differ from it.
+    pub(crate) config: ConfigStatus,
+    /// Tier 1; absent when no interface is configured.
+    pub(crate) datapath: Option<DataPathStatus>,
+    /// Gateway workers.
+    pub(crate) workers: Vec<WorkerStatus>,
+    /// Listeners.
+    pub(crate) listeners: Vec<ListenerStatus>,
+    /// Clusters with their endpoints.
+    pub(crate) clusters: Vec<ClusterStatus>,
+}
+
+/// What is known of the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ConfigStatus {
+    /// Number of the Snapshot in force.
+    pub(crate) snapshot: u64,
+    /// Whether the files on disk are what is in force.
+    pub(crate) in_sync: bool,
+    /// Problems found when the files were last read, one line each.
+    pub(crate) problems: Vec<String>,
+    /// Keys of edge.yaml that were changed and take effect with the next start.
+    pub(crate) restart_needed: Vec<String>,
+}
+
+/// State of tier 1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DataPathStatus {
+    /// Interfaces that the XDP program is attached to.
+    pub(crate) interfaces: Vec<InterfaceStatus>,
+    /// VIPs.
+    pub(crate) vips: Vec<VipStatus>,
+    /// Packets that went up the stack unchanged, by reason.
+    pub(crate) passed: BTreeMap<String, u64>,
+    /// Packets delivered to workers.
+    pub(crate) delivered: u64,
+    /// Packets dropped, by reason.
+    pub(crate) dropped: BTreeMap<String, u64>,
+    /// Connections for which no worker had a socket.
+    pub(crate) steer_misses: u64,
+    /// Penalties in force.
+    pub(crate) penalties: Vec<PenaltyStatus>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct InterfaceStatus {
+    /// Name.
+    pub(crate) name: String,
+    /// `native` or `generic`.
+    pub(crate) mode: String,
+}
+
+/// One VIP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VipStatus {
+    /// Address.
+    pub(crate) address: IpAddr,
+    /// Port.
+    pub(crate) port: u16,
+    /// `tcp` or `udp`.
+    pub(crate) protocol: String,
+    /// Port of the listeners behind it.
+    pub(crate) listener_port: u16,
+    /// Packets delivered.
+    pub(crate) packets: u64,
+    /// Bytes delivered.
+    pub(crate) bytes: u64,
+    /// New connections (SYN) delivered.
+    pub(crate) new_connections: u64,
+    /// Packets dropped.
+    pub(crate) dropped: u64,
+}
+
+/// A penalised source.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PenaltyStatus {
+    /// Source address.
+    pub(crate) source: IpAddr,
+    /// Seconds until it ends.
+    pub(crate) remaining_seconds: f64,
+    /// Why it was given.
+    pub(crate) reason: String,
+    /// Packets dropped so far.
+    pub(crate) dropped: u64,
+}
+
+/// One gateway worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WorkerStatus {
+    /// Index.
+    pub(crate) id: u16,
+    /// Packets that tier 1 chose it for.
+    pub(crate) packets: u64,
+    /// New connections (SYN, repeated ones too) that tier 1 chose it for.
+    pub(crate) new_connections: u64,
+    /// Connections that `sk_lookup` gave to its socket.
+    pub(crate) steered: u64,
+    /// Connections that it accepted.
+    pub(crate) accepted: u64,
+    /// Flows: connections that are open now.
+    pub(crate) flows: u64,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ListenerStatus {
+    /// Istio's name.
+    pub(crate) name: String,
+    /// Port.
+    pub(crate) port: u16,
+    /// `http` or `https`.
+    pub(crate) protocol: String,
+    /// Names of the virtual hosts.
+    pub(crate) virtual_hosts: Vec<String>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ClusterStatus {
+    /// Istio's name.
+    pub(crate) name: String,
+    /// `LEAST_REQUEST`, `ROUND_ROBIN` or `RANDOM`.
+    pub(crate) load_balancer: String,
+    /// Endpoints.
+    pub(crate) endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndpointStatus {
+    /// Address.
+    pub(crate) address: SocketAddr,
+    /// Label `version` of the workload.
+    pub(crate) version: String,
+    /// Requests under way.
+    pub(crate) active: u64,
+    /// Requests sent since the start.
+    pub(crate) requests: u64,
+}
+
+/// Asks a running edge and prints its answer.
+///
+/// # Errors
+/// When no edge answers at the address.
+pub(crate) async fn run(args: &StatusArgs) -> Result<()> {
+    let body = get(args.admin, "/status").await?;
+    if args.json {
+        println!("{}", String::from_utf8_lossy(&body).trim_end());
+        return Ok(());
+    }
+    let status: Status =
+        serde_json::from_slice(&body).context("the answer is not of this program's version")?;
+    print!("{}", table(&status));
+    Ok(())
+}
+
+/// One GET to the admin address.
+async fn get(admin: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    let answer = tokio::time::timeout(Duration::from_secs(5), fetch(admin, path)).await;
+    let hint = "is `edge run` up, and is this its key `admin`?";
+    answer
+        .with_context(|| format!("no answer from {admin} within 5 s ({hint})"))?
+        .with_context(|| format!("cannot ask {admin} ({hint})"))
+}
+
+async fn fetch(admin: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    let stream = tokio::net::TcpStream::connect(admin).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = hyper::Request::get(path)
+        .header("host", admin.to_string())
+        .body(Empty::<bytes::Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        bail!("status {}", response.status());
+    }
+    Ok(response.into_body().collect().await?.to_bytes().to_vec())
+}
+
+/// The status for people.
+fn table(status: &Status) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = render(&mut out, status);
+    out
+}
+
+fn render(out: &mut String, status: &Status) -> std::fmt::Result {
+    let ready = if status.ready { "ready" } else { "draining" };
+    let sync = if status.config.in_sync {
+        "as on disk"
+    } else {
+        "NOT as on disk"
+    };
+    writeln!(
+        out,
+        "edge {} {ready}, up {} s",
+        status.version, status.uptime_seconds
+    )?;
+    writeln!(out, "configuration: snapshot {} ({sync})", status.config.snapshot)?;
+    for problem in &status.config.problems {
+        writeln!(out, "  {problem}")?;
+    }
+    if !status.config.restart_needed.is_empty() {
+        writeln!(
+            out,
+            "  changed, in force after a restart: {}",
+            status.config.restart_needed.join(", ")
+        )?;
+    }
+    match &status.datapath {
+        Some(datapath) => render_datapath(out, datapath)?,
+        None => writeln!(out, "\ntier 1: off (no interface configured)")?,
+    }
+    writeln!(
+        out,
+        "\n{:<8} {:>12} {:>12} {:>12} {:>12} {:>8}",
+        "worker", "packets", "SYN", "steered", "accepted", "flows"
+    )?;
+    for worker in &status.workers {
+        writeln!(
+            out,
+            "{:<8} {:>12} {:>12} {:>12} {:>12} {:>8}",
+            worker.id, worker.packets, worker.new_connections, worker.steered, worker.accepted, worker.flows
+        )?;
+    }
+    writeln!(out, "\nlisteners")?;
+    for listener in &status.listeners {
+        writeln!(
+            out,
+            "  {} {}: {}",
+            listener.name,
+            listener.protocol,
+            listener.virtual_hosts.join(", ")
+        )?;
+    }
+    writeln!(out, "\nclusters")?;
+    for cluster in &status.clusters {
+        writeln!(out, "  {} {}", cluster.name, cluster.load_balancer)?;
+        for endpoint in &cluster.endpoints {
+            writeln!(
+                out,
+                "    {:<24} {:<10} active {:<6} requests {}",
+                endpoint.address.to_string(),
+                endpoint.version,
+                endpoint.active,
+                endpoint.requests
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Result {
+    writeln!(out)?;
+    for interface in &datapath.interfaces {
+        writeln!(out, "interface {}: XDP {}", interface.name, interface.mode)?;
+    }
+    writeln!(
+        out,
+        "\n{:<32} {:>12} {:>14} {:>12} {:>12}",
+        "VIP", "packets", "bytes", "SYN", "dropped"
+    )?;
+    for vip in &datapath.vips {
+        let name = format!(
+            "{} {} -> {}",
+            SocketAddr::new(vip.address, vip.port),
+            vip.protocol,
+            vip.listener_port
+        );
+        writeln!(
+            out,
+            "{name:<32} {:>12} {:>14} {:>12} {:>12}",
+            vip.packets, vip.bytes, vip.new_connections, vip.dropped
+        )?;
+    }
+    writeln!(
+        out,
+        "\npackets delivered {}, steering misses {}",
+        datapath.delivered, datapath.steer_misses
+    )?;
+    for (heading, counts) in [("passed", &datapath.passed), ("dropped", &datapath.dropped)] {
+        for (reason, count) in counts.iter().filter(|(_, count)| **count > 0) {
+            writeln!(out, "  {heading:<8} {reason:<24} {count:>12}")?;
+        }
+    }
+    writeln!(out, "\npenalties: {}", datapath.penalties.len())?;
+    for penalty in &datapath.penalties {
+        writeln!(
+            out,
+            "  {:<40} {:<12} {:>7.1} s left {:>12} dropped",
+            penalty.source.to_string(),
+            penalty.reason,
+            penalty.remaining_seconds,
+            penalty.dropped
+        )?;
+    }
+    Ok(())
+}

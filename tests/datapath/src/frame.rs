@@ -1,0 +1,120 @@
+//! Frames, built from the outside in.
+
+use std::net::IpAddr;
+
+use edge_common::header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use edge_common::{TCP, UDP};
+
+use crate::setup::{VIP4, VIP6};
+
+/// Flags of a TCP segment that opens a connection.
+pub const SYN: u8 = 0x02;
+/// Flags of a TCP segment in the middle of a connection.
+pub const ACK: u8 = 0x10;
+
+/// A packet to build.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, of the same family.
+    pub destination: IpAddr,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IANA protocol number. Others than TCP and UDP get 8 bytes of payload.
+    pub protocol: u8,
+    /// TCP flags.
+    pub flags: u8,
+}
+
+/// A TCP segment from a client to port 80 of the IPv4 VIP.
+pub const TCP4: Packet = Packet {
+    source: IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1)),
+    destination: IpAddr::V4(std::net::Ipv4Addr::new(VIP4[0], VIP4[1], VIP4[2], VIP4[3])),
+    source_port: 40_000,
+    destination_port: 80,
+    protocol: TCP,
+    flags: SYN,
+};
+
+/// The same over IPv6.
+pub const TCP6: Packet = Packet {
+    source: IpAddr::V6(std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1)),
+    destination: IpAddr::V6(std::net::Ipv6Addr::new(VIP6[0], VIP6[1], 0, 0, 0, 0, 0, VIP6[7])),
+    ..TCP4
+};
+
+/// A datagram from a client to port 53 of the IPv4 VIP.
+pub const UDP4: Packet = Packet {
+    destination_port: 53,
+    protocol: UDP,
+    ..TCP4
+};
+
+/// The same over IPv6.
+pub const UDP6: Packet = Packet {
+    destination_port: 53,
+    protocol: UDP,
+    ..TCP6
+};
+
+impl Packet {
+    /// The whole frame. Checksums are left at zero: the data path leaves them to the stack.
+    #[must_use]
+    pub fn frame(&self) -> Vec<u8> {
+        let payload = self.payload();
+        let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let [high, low] = (20 + payload.len() as u16).to_be_bytes();
+                frame.extend(ETHERTYPE_IPV4.to_be_bytes());
+                frame.extend([0x45, 0, high, low, 0, 0, 0x40, 0, 64, self.protocol, 0, 0]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let [high, low] = (payload.len() as u16).to_be_bytes();
+                frame.extend(ETHERTYPE_IPV6.to_be_bytes());
+                frame.extend([0x60, 0, 0, 0, high, low, self.protocol, 64]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            (source, destination) => panic!("{source} and {destination} are of different families"),
+        }
+        frame.extend(payload);
+        frame
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.source_port.to_be_bytes());
+        bytes.extend(self.destination_port.to_be_bytes());
+        match self.protocol {
+            TCP => bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]),
+            _ => bytes.extend([0, 8, 0, 0]),
+        }
+        bytes
+    }
+}
+
+/// A frame with some of its bytes replaced.
+#[must_use]
+pub fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    frame.splice(at..at + bytes.len(), bytes.iter().copied());
+    frame
+}
+
+/// A frame with bytes inserted.
+#[must_use]
+pub fn inserted(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    frame.splice(at..at, bytes.iter().copied());
+    frame
+}
+
+/// A frame with an 802.1Q tag.
+#[must_use]
+pub fn tagged(frame: Vec<u8>) -> Vec<u8> {
+    inserted(frame, 12, &[0x81, 0x00, 0x00, 0x07])
+}

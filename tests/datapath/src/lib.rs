@@ -1,0 +1,6 @@
+//! What the tests of the data path share: frames, configurations, and code that runs in a namespace.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod node;
+pub mod setup;

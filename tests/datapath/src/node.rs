@@ -1,0 +1,108 @@
+//! A client and a node in namespaces, with code of this process at work inside.
+
+use std::fs::File;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use edge_datapath::WorkerSocket;
+use edge_lab::{End, NetNs, veth};
+use edge_model::{Protocol, WorkerId};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Socket, Type};
+
+/// Client and node, joined by a veth pair, with routes to the virtual addresses over the node.
+#[derive(Debug)]
+pub struct Pair {
+    /// Where connections come from; its interface is `client0`.
+    pub client: NetNs,
+    /// Where the data path runs; its interface is `node0`.
+    pub node: NetNs,
+}
+
+impl Pair {
+    /// Makes both.
+    ///
+    /// # Errors
+    /// This process is not root, or ip(8) refuses.
+    pub fn new() -> Result<Self> {
+        let pair = Self {
+            client: NetNs::new("dp-client")?,
+            node: NetNs::new("dp-node")?,
+        };
+        let addresses = |host: u8| [format!("10.77.0.{host}/24"), format!("fd77::{host}/64")];
+        let (client, node) = (addresses(1), addresses(2));
+        veth(
+            End {
+                netns: &pair.client,
+                interface: "client0",
+                addresses: &client,
+            },
+            End {
+                netns: &pair.node,
+                interface: "node0",
+                addresses: &node,
+            },
+            1500,
+        )?;
+        pair.client.ip("route add 10.77.100.0/24 via 10.77.0.2")?;
+        pair.client.ip("route add fd77:100::/64 via fd77::2")?;
+        Ok(pair)
+    }
+}
+
+/// Runs code on a thread of its own inside a namespace.
+///
+/// # Errors
+/// The namespace cannot be entered, or the code fails.
+///
+/// # Panics
+/// If the code does.
+pub fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = netns.path();
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("entering a network namespace needs root")?;
+            work()
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Listening sockets as a proxy's workers have them: one each, all on one port of `[::]`, by SO_REUSEPORT.
+///
+/// # Errors
+/// The port is taken.
+pub fn listeners(workers: u16, port: u16) -> Result<Vec<TcpListener>> {
+    let listen = |_| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+        socket.set_only_v6(false)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+        socket.listen(1024)?;
+        Ok(socket.into())
+    };
+    (0..workers).map(listen).collect()
+}
+
+/// The listeners as the data path takes them.
+#[must_use]
+pub fn sockets(listeners: &[TcpListener], port: u16) -> Vec<WorkerSocket<'_>> {
+    let socket = |(listener, id): (_, u16)| {
+        let listener: &TcpListener = listener;
+        WorkerSocket {
+            worker: WorkerId(id),
+            port,
+            protocol: Protocol::Tcp,
+            fd: listener.as_fd(),
+        }
+    };
+    listeners.iter().zip(0..).map(socket).collect()
+}

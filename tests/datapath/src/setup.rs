@@ -1,0 +1,54 @@
+//! Configurations for tests.
+
+use std::net::IpAddr;
+
+use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId, WorkerKind};
+
+/// IPv4 address of the VIPs.
+pub const VIP4: [u8; 4] = [10, 77, 100, 1];
+/// IPv6 address of the VIPs.
+pub const VIP6: [u16; 8] = [0xfd77, 0x100, 0, 0, 0, 0, 0, 1];
+/// Port on which workers listen for the VIPs' port 80.
+pub const LISTENER_PORT: u16 = 8080;
+
+/// VIPs: port 80 on TCP and port 53 on UDP, on one address of each family.
+#[must_use]
+pub fn config(workers: u16) -> DataPathConfig {
+    let services = [(80, LISTENER_PORT, Protocol::Tcp), (53, 5300, Protocol::Udp)];
+    let vips = [IpAddr::from(VIP4), IpAddr::from(VIP6)]
+        .into_iter()
+        .flat_map(|address| {
+            services.map(|(port, listener_port, protocol)| Vip {
+                address,
+                port,
+                protocol,
+                listener_port,
+            })
+        });
+    let worker = |id| Worker {
+        id: WorkerId(id),
+        weight: 1,
+        kind: WorkerKind::Local,
+    };
+    DataPathConfig {
+        vips: vips.collect(),
+        workers: (0..workers).map(worker).collect(),
+        flood: None,
+        hash_seed: 0x6564_6765,
+    }
+}
+
+/// The same with limits per source: packets and new connections, each with its burst and nothing to refill it
+/// within a test.
+#[must_use]
+pub fn limited(workers: u16, packets: u32, new_connections: u32) -> DataPathConfig {
+    let rate = |burst| TokenRate { per_second: 1, burst };
+    let flood = FloodLimits {
+        packets: rate(packets),
+        new_connections: rate(new_connections),
+    };
+    DataPathConfig {
+        flood: Some(flood),
+        ..config(workers)
+    }
+}

@@ -1,0 +1,123 @@
+//! The programs that tests and demo call, and Debian's packages that have them.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::Toolchain;
+use crate::sh::{self, say};
+
+/// A Debian package, the command it is wanted for, and what that command does for us.
+struct Package {
+    name: &'static str,
+    command: &'static str,
+    why: &'static str,
+}
+
+const PACKAGES: [Package; 10] = [
+    Package {
+        name: "iproute2",
+        command: "ip",
+        why: "network namespaces, veth pairs, routes",
+    },
+    Package {
+        name: "iproute2",
+        command: "tc",
+        why: "bandwidth limits in labs",
+    },
+    Package {
+        name: "util-linux",
+        command: "nsenter",
+        why: "commands inside a namespace",
+    },
+    Package {
+        name: "ethtool",
+        command: "ethtool",
+        why: "complete checksums on veth",
+    },
+    Package {
+        name: "nftables",
+        command: "nft",
+        why: "packet loss in labs",
+    },
+    Package {
+        name: "curl",
+        command: "curl",
+        why: "requests with TLS and chosen source addresses",
+    },
+    Package {
+        name: "wrk",
+        command: "wrk",
+        why: "HTTP/1.1 load",
+    },
+    Package {
+        name: "nghttp2-client",
+        command: "h2load",
+        why: "HTTP/2 load",
+    },
+    Package {
+        name: "openssl",
+        command: "openssl",
+        why: "certificates of labs",
+    },
+    Package {
+        name: "tcpdump",
+        command: "tcpdump",
+        why: "packets on a lab's links",
+    },
+];
+
+pub(super) fn missing(_: &Toolchain) -> Result<Option<String>> {
+    let lines: Vec<String> = absent()
+        .map(|p| format!("{} (package {}: {})", p.command, p.name, p.why))
+        .collect();
+    Ok((!lines.is_empty()).then(|| format!("missing {}", lines.join(", "))))
+}
+
+pub(super) fn install(_: &Toolchain) -> Result<()> {
+    let names = package_names();
+    let install = format!(
+        "apt-get install --yes --no-install-recommends {}",
+        names.join(" ")
+    );
+    if sh::find("apt-get").is_none() {
+        bail!(
+            "there is no apt-get; install the programs that Debian has in: {}",
+            names.join(", ")
+        );
+    }
+    if !sh::is_root() {
+        bail!("run as root: {install}");
+    }
+    say(format!("setup: {install}"));
+    if apt(&install).is_err() {
+        // The package lists may be older than the mirror, or not there at all.
+        say("setup: apt-get update, then once more");
+        sh::run(apt_get().args(["-qq", "update"]))?;
+        apt(&install)?;
+    }
+    Ok(())
+}
+
+fn apt(install: &str) -> Result<()> {
+    sh::run(apt_get().arg("-qq").args(install.split_whitespace().skip(1)))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn absent() -> impl Iterator<Item = &'static Package> {
+    PACKAGES
+        .iter()
+        .filter(|package| sh::find(package.command).is_none())
+}
+
+/// The packages of all absent commands, each once.
+fn package_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = absent().map(|package| package.name).collect();
+    names.dedup();
+    names
+}
