@@ -185,10 +185,13 @@ mod tests {
             let total: u32 = weights.iter().sum();
             prop_assume!(total > 0);
             let table = build(&shares);
+            // A worker lags behind its share by less than one turn, and by one more when the last round ends before it;
+            // what the others lag behind goes to whoever has turns.
+            let ahead = 1.0 + shares.len() as f64;
             for share in shares {
                 let expected = f64::from(share.weight) / f64::from(total) * SLOTS as f64;
-                let slots = slots_of(&table, share.worker) as f64;
-                prop_assert!((slots - expected).abs() <= 2.0, "{share:?}: {slots}, not {expected}");
+                let off = slots_of(&table, share.worker) as f64 - expected;
+                prop_assert!((-2.0..=ahead).contains(&off), "{share:?}: {off} slots off its {expected}");
             }
         }
 
