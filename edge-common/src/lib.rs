@@ -13,6 +13,7 @@
 extern crate std;
 
 pub mod address;
+pub mod bench;
 pub mod config;
 pub mod counter;
 pub mod cursor;

@@ -1,6 +1,6 @@
 //! Userspace's leave to copy the shared types over the bpf(2) boundary.
 
-use crate::{Address, Config, counter, flood, maglev, penalty, pktgen, verdict, vip};
+use crate::{Address, Config, bench, counter, flood, maglev, penalty, pktgen, verdict, vip};
 
 /// Marks types as plain data.
 macro_rules! pod {
@@ -16,6 +16,8 @@ macro_rules! pod {
 pod!(
     Address,
     Config,
+    bench::Settings,
+    bench::State,
     counter::SteerCounters,
     counter::VipCounters,
     counter::WorkerCounters,

@@ -4,6 +4,7 @@
 //! preparation. The verbs run what a person would type, say which step failed, and what to do about it.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod demo;
 mod paths;
@@ -35,6 +36,7 @@ enum Verb {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Bench(bench::Args),
     Ci(ci::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -48,7 +48,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Crates below `tests/` that may import any other: nothing imports them.
-const TESTS: &[&str] = &["edge-datapath-tests", "edge-conformance", "edge-e2e"];
+const TESTS: &[&str] = &[
+    "edge-datapath-tests",
+    "edge-conformance",
+    "edge-e2e",
+    "edge-bench",
+];
 
 /// Crates that call the kernel or share memory with it. Clippy asks them for a SAFETY comment at each
 /// unsafe block; every other crate forbids unsafe code.

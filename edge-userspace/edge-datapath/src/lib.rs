@@ -17,6 +17,7 @@
 
 mod attach;
 mod datapath;
+mod detached;
 mod error;
 mod explain;
 pub mod image;
@@ -33,6 +34,7 @@ mod sys;
 
 pub use attach::{AttachedMode, InterfaceStatus, XdpMode};
 pub use datapath::{DataPath, LoadOptions};
+pub use detached::Detached;
 pub use error::Error;
 pub use explain::{Action, Explainer, Explanation};
 pub use image::WorkerSocket;

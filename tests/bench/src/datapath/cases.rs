@@ -1,0 +1,235 @@
+//! What is measured. A case is data: the configuration, the packets, and the fate that each must meet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use edge_common::{DropReason, PassReason};
+use edge_datapath::Detached;
+use edge_model::{
+    DataPathConfig, FloodLimits, Penalty, PenaltyReason, Protocol, TokenRate, Vip, Worker, WorkerId,
+    WorkerKind,
+};
+
+use crate::frame::Kind;
+
+/// First source address of flows: 65,536 addresses from here on are used.
+const SOURCES: u32 = u32::from_be_bytes([10, 0, 0, 0]);
+/// First virtual address.
+const VIPS: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+/// A source with a penalty.
+const PENALISED: u32 = u32::from_be_bytes([203, 0, 113, 7]);
+/// Penalties that are loaded in every case.
+const PENALTIES: u32 = 1000;
+/// An address that is nobody's VIP.
+const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
+
+const K64: u64 = 1 << 16;
+
+/// One measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Largest ratio to parse-and-drop that is aimed at.
+    pub(crate) goal: Option<f64>,
+    /// The packets.
+    pub(crate) traffic: Traffic,
+    /// Packets that are sent before.
+    pub(crate) warm_up: u64,
+    /// What happens to each packet.
+    pub(crate) fate: Fate,
+    vips: u32,
+    workers: u16,
+}
+
+/// The packets of a case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Traffic {
+    /// What they are.
+    pub(crate) kind: Kind,
+    /// Their family.
+    pub(crate) is_v6: bool,
+    /// Flows that they belong to, one after the other.
+    pub(crate) flows: u64,
+    /// First source address, or the last word of it.
+    pub(crate) source: u32,
+    /// First destination address, likewise.
+    pub(crate) destination: u32,
+    /// Number of destinations.
+    pub(crate) destinations: u32,
+}
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It goes to a worker.
+    Deliver,
+    /// It passes untouched.
+    Pass(PassReason),
+    /// It is dropped.
+    Drop(DropReason),
+}
+
+/// Every case, in the order in which they are shown.
+pub(crate) fn all() -> Vec<Case> {
+    let known = |flows| Case {
+        traffic: Traffic { flows, ..ack() },
+        warm_up: flows.max(1000),
+        ..case("", Fate::Deliver)
+    };
+    let grown = |name, vips, workers| Case {
+        name,
+        vips,
+        workers,
+        traffic: Traffic {
+            destinations: vips,
+            ..known(K64).traffic
+        },
+        ..known(K64)
+    };
+    let from = |source| Traffic { source, ..ack() };
+    vec![
+        Case {
+            name: "local_hot",
+            ..known(1)
+        },
+        Case {
+            name: "local_64k",
+            ..known(K64)
+        },
+        Case {
+            name: "local_syn",
+            traffic: Traffic {
+                kind: Kind::Syn,
+                ..ack()
+            },
+            ..known(1)
+        },
+        Case {
+            name: "local_1m",
+            ..known(1 << 20)
+        },
+        Case {
+            name: "local_hot_v6",
+            traffic: Traffic {
+                is_v6: true,
+                destination: 0,
+                ..ack()
+            },
+            ..known(1)
+        },
+        Case {
+            goal: Some(1.7),
+            traffic: Traffic {
+                destination: STRANGER,
+                ..ack()
+            },
+            ..case("no_vip", Fate::Pass(PassReason::NoVip))
+        },
+        Case {
+            goal: Some(2.0),
+            traffic: from(PENALISED),
+            ..case("penalty", Fate::Drop(DropReason::Penalty))
+        },
+        Case {
+            goal: Some(2.0),
+            traffic: Traffic {
+                kind: Kind::BadLength,
+                ..ack()
+            },
+            ..case("bad_packet", Fate::Drop(DropReason::BadIpv4TotalLength))
+        },
+        grown("vips_1", 1, 4),
+        grown("vips_64", 64, 4),
+        grown("vips_1000", 1000, 4),
+        grown("workers_4", 8, 4),
+        grown("workers_64", 8, 64),
+        grown("workers_1024", 8, 1024),
+    ]
+}
+
+/// One flow of segments to the first VIP.
+const fn ack() -> Traffic {
+    Traffic {
+        kind: Kind::Ack,
+        is_v6: false,
+        flows: 1,
+        source: SOURCES,
+        destination: VIPS,
+        destinations: 1,
+    }
+}
+
+fn case(name: &'static str, fate: Fate) -> Case {
+    Case {
+        name,
+        goal: None,
+        traffic: ack(),
+        warm_up: 1000,
+        fate,
+        vips: 8,
+        workers: 4,
+    }
+}
+
+impl Case {
+    /// Loads and configures the program under test, every stage at work.
+    pub(crate) fn load(&self) -> Result<Detached> {
+        let mut tier_1 = Detached::load()?;
+        tier_1.configure(&self.config())?;
+        let until = Instant::now() + Duration::from_secs(3600);
+        for n in 0..PENALTIES {
+            let source = Ipv4Addr::from(PENALISED + n).into();
+            let reason = PenaltyReason::RateLimit;
+            tier_1.penalise(&Penalty {
+                source,
+                until,
+                reason,
+            })?;
+        }
+        Ok(tier_1)
+    }
+
+    fn config(&self) -> DataPathConfig {
+        let vip = |n: u32| Vip {
+            address: self.vip(n),
+            port: 80,
+            protocol: if self.traffic.kind == Kind::Udp {
+                Protocol::Udp
+            } else {
+                Protocol::Tcp
+            },
+            listener_port: 8080,
+        };
+        let worker = |id| Worker {
+            id: WorkerId(id),
+            weight: 1,
+            kind: WorkerKind::Local,
+        };
+        DataPathConfig {
+            vips: (0..self.vips).map(vip).collect(),
+            workers: (0..self.workers).map(worker).collect(),
+            // So high that no packet of a run meets them.
+            flood: Some(FloodLimits {
+                packets: TokenRate {
+                    per_second: 1_000_000_000,
+                    burst: 1_000_000_000,
+                },
+                new_connections: TokenRate {
+                    per_second: 1_000_000_000,
+                    burst: 1_000_000_000,
+                },
+            }),
+            hash_seed: 0x6564_6765,
+        }
+    }
+
+    fn vip(&self, n: u32) -> IpAddr {
+        if self.traffic.is_v6 {
+            Ipv6Addr::new(0xfd77, 0x100, 0, 0, 0, 0, (n >> 16) as u16, n as u16).into()
+        } else {
+            Ipv4Addr::from(VIPS + n).into()
+        }
+    }
+}
