@@ -11,6 +11,7 @@ mod host;
 mod listener;
 mod matching;
 mod object;
+mod pattern;
 mod rate_limit;
 mod route;
 mod snapshot;
@@ -22,8 +23,9 @@ pub use datapath::{
 };
 pub use host::{HostPattern, HostPatternError};
 pub use listener::{Certificate, Listener, ListenerProtocol, RouteTable, TlsServer, TlsVersion, VirtualHost};
-pub use matching::{HeaderMatch, PathMatch, Pattern, PatternError, QueryMatch, RouteMatch, StringMatch};
+pub use matching::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
 pub use object::{Kind, ObjectRef};
+pub use pattern::{Pattern, PatternError};
 pub use rate_limit::{
     DescriptorBucket, Fraction, LocalRateLimit, RateLimitAction, RateLimitDescriptor, RateLimitEntry,
     TokenBucket,
