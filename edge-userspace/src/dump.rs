@@ -1,8 +1,9 @@
 //! `/config_dump`: the Snapshot in force as JSON, in the terms of its YAML. Private keys are left out.
 
 use edge_model::{
-    Cluster, Endpoint, Listener, ListenerProtocol, LoadBalancer, LocalRateLimit, PathMatch, Protocol, Route,
-    RouteAction, RouteMatch, RouteTable, Snapshot, TlsServer, VirtualHost,
+    ClientAuth, Cluster, Endpoint, Listener, ListenerProtocol, LoadBalancer, LocalRateLimit, PathMatch,
+    Protocol, Route, RouteAction, RouteMatch, RouteTable, ServerTls, Snapshot, TcpRoute, TlsServer,
+    VirtualHost, WeightedCluster,
 };
 use serde_json::{Value, json};
 
@@ -62,8 +63,9 @@ pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 /// Name of a load balancer as a DestinationRule has it.
-pub(crate) fn load_balancer_name(load_balancer: LoadBalancer) -> &'static str {
+pub(crate) fn load_balancer_name(load_balancer: &LoadBalancer) -> &'static str {
     match load_balancer {
+        LoadBalancer::ConsistentHash(_) => "CONSISTENT_HASH",
         LoadBalancer::LeastRequest => "LEAST_REQUEST",
         LoadBalancer::RoundRobin => "ROUND_ROBIN",
         LoadBalancer::Random => "RANDOM",
@@ -73,8 +75,9 @@ pub(crate) fn load_balancer_name(load_balancer: LoadBalancer) -> &'static str {
 fn listener(listener: &Listener) -> Value {
     let (protocol, servers) = match &listener.protocol {
         ListenerProtocol::Http(routes) => ("http", json!([{"routes": table(routes)}])),
-        ListenerProtocol::Https(servers) => (
-            "https",
+        ListenerProtocol::Tcp(route) => ("tcp", json!([{"route": tcp_route(route)}])),
+        ListenerProtocol::Tls(servers) => (
+            "tls",
             servers
                 .iter()
                 .map(|server| tls_server(server))
@@ -89,10 +92,31 @@ fn tls_server(server: &TlsServer) -> Value {
     json!({
         "gateway": server.gateway.to_string(),
         "hosts": server.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "certificate": server.certificate.is_some(),
-        "min_version": format!("{:?}", server.min_version),
-        "max_version": format!("{:?}", server.max_version),
-        "routes": table(&server.routes),
+        "tls": server.tls().map(server_tls),
+        "routes": server.routes().map(|routes| table(routes)),
+        "route": server.tcp_route().map(|route| tcp_route(route)),
+    })
+}
+
+fn server_tls(tls: &ServerTls) -> Value {
+    json!({
+        "certificates": tls.certificates.len(),
+        "min_version": format!("{:?}", tls.min_version),
+        "max_version": format!("{:?}", tls.max_version),
+        "client_certificate": match tls.client_auth {
+            ClientAuth::None => "none",
+            ClientAuth::Optional(_) => "optional",
+            ClientAuth::Required(_) => "required",
+        },
+    })
+}
+
+fn tcp_route(route: &TcpRoute) -> Value {
+    let cluster = |destination: &WeightedCluster| json!({"name": destination.cluster.as_str(), "weight": destination.weight});
+    json!({
+        "object": route.object.to_string(),
+        "rule": route.rule,
+        "clusters": route.destinations.iter().map(cluster).collect::<Vec<_>>(),
     })
 }
 
@@ -100,7 +124,7 @@ fn table(table: &RouteTable) -> Value {
     json!({
         "name": table.name,
         "rate_limit": table.rate_limit.as_deref().map(rate_limit),
-        "virtual_hosts": table.virtual_hosts.iter().map(|host| virtual_host(host)).collect::<Vec<_>>(),
+        "virtual_hosts": table.virtual_hosts.sorted().into_iter().map(|host| virtual_host(host)).collect::<Vec<_>>(),
     })
 }
 
@@ -156,6 +180,10 @@ fn conditions(matcher: &RouteMatch) -> Vec<String> {
             .iter()
             .map(|query| format!("query {} {}", query.name, query.value)),
     );
+    for claim in &matcher.claims {
+        let not = if claim.invert { "not " } else { "" };
+        lines.push(format!("claim {} {not}{}", claim.path.join("."), claim.value));
+    }
     lines
 }
 
@@ -217,7 +245,7 @@ fn rate_limit(limit: &LocalRateLimit) -> Value {
 fn cluster(cluster: &Cluster) -> Value {
     json!({
         "name": cluster.name.as_str(),
-        "load_balancer": load_balancer_name(cluster.load_balancer),
+        "load_balancer": load_balancer_name(&cluster.load_balancer),
         "connect_timeout_seconds": cluster.connect_timeout.as_secs_f64(),
         "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
     })

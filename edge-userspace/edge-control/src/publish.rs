@@ -18,11 +18,11 @@ pub(crate) fn succeed(mut next: Snapshot, running: &Snapshot) -> Option<Snapshot
             *listener = Arc::clone(same);
         }
     }
-    for (name, cluster) in &mut next.clusters {
-        if let Some(same) = running.clusters.get(name).filter(|old| *old == cluster) {
-            *cluster = Arc::clone(same);
-        }
-    }
+    let clusters = next.clusters.iter().map(|(name, cluster)| {
+        let same = running.clusters.get(name).filter(|old| *old == cluster);
+        (name.clone(), Arc::clone(same.unwrap_or(cluster)))
+    });
+    next.clusters = clusters.collect();
     Some(next)
 }
 
@@ -35,8 +35,7 @@ mod tests {
         let listener = |(port, name): &(u16, &str)| {
             Arc::new(Listener {
                 name: (*name).to_owned(),
-                port: *port,
-                protocol: ListenerProtocol::Https(vec![]),
+                ..Listener::new(*port, ListenerProtocol::Tls(vec![]))
             })
         };
         Snapshot {

@@ -31,6 +31,9 @@ pub enum HostPatternError {
 }
 
 impl HostPattern {
+    /// Longest name, in bytes (RFC 1035 section 2.3.4).
+    pub const MAX_LEN: usize = 253;
+
     /// Parses a pattern; upper case is folded.
     ///
     /// # Errors
@@ -50,7 +53,7 @@ impl HostPattern {
         if name.contains('*') {
             return Err(HostPatternError::Wildcard);
         }
-        if name.len() > 253 || !name.split('.').all(is_label) {
+        if name.len() > Self::MAX_LEN || !name.split('.').all(is_label) {
             return Err(HostPatternError::Name);
         }
         Ok(match lower.strip_prefix('*') {

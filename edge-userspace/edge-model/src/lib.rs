@@ -7,25 +7,41 @@
 
 mod cluster;
 mod datapath;
+mod format;
 mod host;
 mod listener;
 mod matching;
 mod object;
 mod pattern;
+mod policy;
 mod rate_limit;
 mod route;
+mod shared_map;
 mod snapshot;
+mod tcp;
+mod tls;
+mod virtual_hosts;
 
-pub use cluster::{Cluster, ClusterName, Endpoint, LoadBalancer, WorkloadMeta};
+pub use cluster::{
+    CircuitBreakers, Cluster, ClusterName, ConnectionPool, ConsistentHash, Discovery, DnsEndpoint, Endpoint,
+    HashAlgorithm, HashCookie, HashKey, Http2Keepalive, LoadBalancer, LocalityPolicy, OutlierDetection,
+    ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, WorkloadMeta,
+};
 pub use datapath::{
     DataPathConfig, FloodLimits, Penalty, PenaltyPolicy, PenaltyReason, Protocol, TokenRate, Vip, Worker,
     WorkerId, WorkerKind,
 };
+pub use format::{
+    Field, FieldRef, FormatCommand, FormatError, FormatPart, FormatString, FormatValue, HeaderTemplate,
+};
 pub use host::{HostPattern, HostPatternError};
-pub use listener::{Certificate, Listener, ListenerProtocol, RouteTable, TlsServer, TlsVersion, VirtualHost};
-pub use matching::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
+pub use listener::{Listener, ListenerProtocol, RouteTable, TlsServer, TlsService, VirtualHost};
+pub use matching::{ClaimMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
 pub use object::{Kind, ObjectRef};
 pub use pattern::{Pattern, PatternError};
+pub use policy::{
+    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, RetryCondition, RetryOn, RetryPolicy,
+};
 pub use rate_limit::{
     DescriptorBucket, Fraction, LocalRateLimit, RateLimitAction, RateLimitDescriptor, RateLimitEntry,
     TokenBucket,
@@ -34,4 +50,10 @@ pub use route::{
     DirectResponse, Forward, HeaderEdit, HeaderOps, Redirect, RedirectPath, RedirectPort, Rewrite,
     RewritePath, Route, RouteAction, WeightedDestination,
 };
+pub use shared_map::{Change, SharedMap};
 pub use snapshot::Snapshot;
+pub use tcp::{TcpRoute, WeightedCluster};
+pub use tls::{
+    Alpn, Certificate, ClientAuth, PeerVerification, ServerTls, ServerVerification, TlsVersion, UpstreamTls,
+};
+pub use virtual_hosts::{HostChange, VirtualHosts};

@@ -87,6 +87,17 @@ pub struct QueryMatch {
     pub value: StringMatch,
 }
 
+/// Condition on a claim of a verified JWT (`@request.auth.claims.<name>` under `headers`, or with `[a][b]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimMatch {
+    /// Path of the claim, outermost name first; at least one.
+    pub path: Vec<String>,
+    /// What its value must be; of a list, one of its values. A request without a verified token has no claims.
+    pub value: StringMatch,
+    /// `withoutHeaders`: the condition must not hold; a missing claim satisfies it.
+    pub invert: bool,
+}
+
 /// All conditions of one match block; every one must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteMatch {
@@ -102,6 +113,8 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatch>,
     /// Query parameters.
     pub query: Vec<QueryMatch>,
+    /// Claims of a JWT.
+    pub claims: Vec<ClaimMatch>,
 }
 
 impl RouteMatch {
@@ -115,6 +128,7 @@ impl RouteMatch {
             authority: None,
             headers: vec![],
             query: vec![],
+            claims: vec![],
         }
     }
 
@@ -134,5 +148,6 @@ impl RouteMatch {
             && self.authority.is_none()
             && self.headers.is_empty()
             && self.query.is_empty()
+            && self.claims.is_empty()
     }
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
 
-use crate::{ClusterName, LocalRateLimit, ObjectRef, Pattern, RateLimitDescriptor, RouteMatch};
+use crate::{
+    ClusterName, CorsPolicy, Fault, HeaderTemplate, LocalRateLimit, Mirror, ObjectRef, Pattern,
+    RateLimitDescriptor, RetryPolicy, RouteMatch,
+};
 
 /// One entry of a virtual host's ordered list; the first whose match holds is taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,8 +17,8 @@ pub struct Route {
     /// `HTTPRoute.name`, with `.` and the match block's name appended when it has one; may be empty.
     pub name: String,
     /// VirtualService that the route comes from.
-    pub object: ObjectRef,
-    /// Index into the VirtualService's `http`.
+    pub object: Arc<ObjectRef>,
+    /// Index into the VirtualService's `http`; for a delegate's rule, into the delegate's.
     pub rule: usize,
     /// Index into the rule's `match`; `None` for a rule without match blocks.
     pub match_index: Option<usize>,
@@ -25,10 +28,37 @@ pub struct Route {
     pub action: RouteAction,
     /// Header operations of the rule (for a forwarded request, see also [`WeightedDestination::headers`]).
     pub headers: HeaderOps,
+    /// Faults that are injected before anything else is done.
+    pub fault: Option<Arc<Fault>>,
+    /// Cross-origin resource sharing, in force whatever the action is.
+    pub cors: Option<Arc<CorsPolicy>>,
+    /// `match.statPrefix`: name under which requests of this route are counted; may be empty.
+    pub stat_prefix: String,
     /// Local rate limit in force on this route: the most specific of route, virtual host and listener.
     pub rate_limit: Option<Arc<LocalRateLimit>>,
     /// Descriptors that the route asks the rate limit about.
     pub rate_limit_descriptors: Arc<[RateLimitDescriptor]>,
+}
+
+impl Route {
+    /// A route of rule 0 without name, header operations and policies.
+    #[must_use]
+    pub fn new(object: Arc<ObjectRef>, matcher: RouteMatch, action: RouteAction) -> Self {
+        Self {
+            name: String::new(),
+            object,
+            rule: 0,
+            match_index: None,
+            matcher,
+            action,
+            headers: HeaderOps::default(),
+            fault: None,
+            cors: None,
+            stat_prefix: String::new(),
+            rate_limit: None,
+            rate_limit_descriptors: Arc::new([]),
+        }
+    }
 }
 
 /// What is done with a request.
@@ -51,6 +81,24 @@ pub struct Forward {
     pub rewrite: Rewrite,
     /// Time for the whole exchange up to the end of the response, all tries included; `None` has no limit.
     pub timeout: Option<Duration>,
+    /// When a request is tried again.
+    pub retries: Arc<RetryPolicy>,
+    /// Copies of the traffic.
+    pub mirrors: Vec<Mirror>,
+}
+
+impl Forward {
+    /// Forwarding with Istio's default retries, and nothing else.
+    #[must_use]
+    pub fn to(destinations: Vec<WeightedDestination>) -> Self {
+        Self {
+            destinations,
+            rewrite: Rewrite::default(),
+            timeout: None,
+            retries: Arc::new(RetryPolicy::default()),
+            mirrors: vec![],
+        }
+    }
 }
 
 /// A cluster with its share of the requests.
@@ -150,9 +198,9 @@ pub struct HeaderEdit {
     /// Names that are removed.
     pub remove: Vec<HeaderName>,
     /// Headers that replace all lines of their name.
-    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub set: Vec<(HeaderName, HeaderTemplate)>,
     /// Header lines that are appended.
-    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, HeaderTemplate)>,
 }
 
 impl HeaderEdit {

@@ -53,11 +53,11 @@ pub(crate) struct ClusterConfig {
 impl Config {
     /// Compiles `snapshot`, taking over what `previous` has of it.
     pub(crate) fn new(snapshot: &Snapshot, previous: Option<&Self>, now: Instant) -> Self {
-        let listeners = snapshot.listeners.iter().map(|listener| {
+        let listeners = snapshot.listeners.iter().filter_map(|listener| {
             let before = previous
                 .and_then(|previous| previous.listener(listener.port))
                 .map(|before| &**before);
-            (listener.port, Arc::new(ListenerConfig::new(listener, before)))
+            Some((listener.port, Arc::new(ListenerConfig::new(listener, before)?)))
         });
         let clusters = snapshot.clusters.values().map(|cluster| {
             let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
@@ -86,8 +86,10 @@ impl Config {
 }
 
 impl ListenerConfig {
-    fn new(listener: &Listener, before: Option<&Self>) -> Self {
-        match &listener.protocol {
+    /// `None` for a protocol that the proxy does not speak.
+    fn new(listener: &Listener, before: Option<&Self>) -> Option<Self> {
+        Some(match &listener.protocol {
+            ListenerProtocol::Tcp(_) => return None,
             ListenerProtocol::Http(routes) => {
                 let before = match before {
                     Some(Self::Http(table)) => Some(table),
@@ -95,7 +97,7 @@ impl ListenerConfig {
                 };
                 Self::Http(table(routes, before))
             }
-            ListenerProtocol::Https(servers) => {
+            ListenerProtocol::Tls(servers) => {
                 let before = match before {
                     Some(Self::Https { servers, .. }) => servers.as_slice(),
                     Some(Self::Http(_)) | None => &[],
@@ -108,7 +110,7 @@ impl ListenerConfig {
                         .collect(),
                 }
             }
-        }
+        })
     }
 
     /// The TLS server of a server name; `None` also on a port without TLS.
@@ -131,7 +133,10 @@ impl TlsEndpoint {
                 Some(kept) => kept.handshake.clone(),
                 None => handshake(server),
             },
-            table: table(&server.routes, before.iter().map(|other| &other.table)),
+            table: match server.routes() {
+                Some(routes) => table(routes, before.iter().map(|other| &other.table)),
+                None => Arc::new(Table::new(Arc::new(RouteTable::new("", [])))),
+            },
         }
     }
 }
@@ -195,17 +200,10 @@ fn escalation(snapshot: &Snapshot, previous: Option<&Config>) -> Option<Arc<Esca
 
 /// Every rate limit of a Snapshot, the same one possibly many times.
 fn rate_limits(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<LocalRateLimit>> {
-    let tables = snapshot.listeners.iter().flat_map(|listener| tables(listener));
+    let tables = snapshot.listeners.iter().flat_map(|listener| listener.tables());
     tables.flat_map(|table| {
         let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
         let limits = routes.filter_map(|route| route.rate_limit.as_ref());
         table.rate_limit.as_ref().into_iter().chain(limits)
     })
-}
-
-fn tables(listener: &Listener) -> Vec<&RouteTable> {
-    match &listener.protocol {
-        ListenerProtocol::Http(table) => vec![table],
-        ListenerProtocol::Https(servers) => servers.iter().map(|server| &*server.routes).collect(),
-    }
 }

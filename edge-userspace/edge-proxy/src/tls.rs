@@ -25,13 +25,16 @@ pub(crate) enum TlsError {
 
 /// Compiles a server; `None` when it has no certificate.
 pub(crate) fn server_config(server: &TlsServer) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-    let Some(certificate) = &server.certificate else {
+    let Some((tls, certificate)) = server
+        .tls()
+        .and_then(|tls| Some((tls, tls.certificates.first()?)))
+    else {
         return Ok(None);
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (chain, key) = parse(certificate)?;
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions(server.min_version, server.max_version))?
+        .with_protocol_versions(&versions(tls.min_version, tls.max_version))?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -65,5 +68,5 @@ fn versions(min: TlsVersion, max: TlsVersion) -> Vec<&'static SupportedProtocolV
 
 /// Whether two servers handshake alike, so that a new configuration can keep the compiled one and its tickets.
 pub(crate) fn same_handshake(a: &TlsServer, b: &TlsServer) -> bool {
-    a.certificate == b.certificate && a.min_version == b.min_version && a.max_version == b.max_version
+    a.tls() == b.tls()
 }

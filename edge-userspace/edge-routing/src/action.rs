@@ -88,7 +88,7 @@ fn host_set_by(destination: &WeightedDestination) -> Option<&HeaderValue> {
     let set = &destination.headers.request.set;
     set.iter()
         .rfind(|(name, _)| *name == HOST)
-        .map(|(_, value)| value)
+        .and_then(|(_, value)| value.plain())
 }
 
 fn rewrite_path(rewrite: &RewritePath, matcher: &RouteMatch, path_and_query: &str) -> String {
@@ -246,7 +246,7 @@ mod tests {
         let RouteAction::Forward(forward) = &mut action else {
             unreachable!("forward_to makes a Forward");
         };
-        forward.destinations[0].headers.request.set = vec![(HOST, host("d.com"))];
+        forward.destinations[0].headers.request.set = vec![(HOST, host("d.com").into())];
         let mut forward = forward.clone();
         let taken = route("r", RouteMatch::any(), action);
         let authority = |forward: &Forward| rewrite(&taken, forward, &forward.destinations[0], "/").authority;

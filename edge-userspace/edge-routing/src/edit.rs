@@ -55,10 +55,14 @@ fn apply(headers: &mut HeaderMap, edits: &[&HeaderEdit]) {
     }
     for edit in edits {
         for (name, value) in edit.set.iter().filter(|(name, _)| *name != HOST) {
-            headers.insert(name, value.clone());
+            if let Some(value) = value.plain() {
+                headers.insert(name, value.clone());
+            }
         }
         for (name, value) in edit.add.iter().filter(|(name, _)| *name != HOST) {
-            headers.append(name, value.clone());
+            if let Some(value) = value.plain() {
+                headers.append(name, value.clone());
+            }
         }
     }
 }
@@ -78,7 +82,12 @@ mod tests {
         let pairs = |pairs: &[(&'static str, &'static str)]| {
             pairs
                 .iter()
-                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value).into(),
+                    )
+                })
                 .collect()
         };
         HeaderEdit {

@@ -66,11 +66,12 @@ fn find_listener<'s>(
 fn find_table(listener: &Listener, probe: &Probe<'_>, explanation: &mut Explanation) -> Option<Table> {
     match (&listener.protocol, probe.tls) {
         (ListenerProtocol::Http(routes), false) => Some(Table::new(Arc::clone(routes))),
-        (ListenerProtocol::Https(servers), true) => {
+        (ListenerProtocol::Tls(servers), true) => {
             let index = SniIndex::new(servers);
             let selected = index.select(probe.sni).map(|(_, server)| server);
             explanation.note_tls(selected, probe.sni);
-            selected.map(|server| Table::new(Arc::clone(&server.routes)))
+            let routes = selected?.routes()?;
+            Some(Table::new(Arc::clone(routes)))
         }
         (ListenerProtocol::Http(_), true) => {
             explanation.note(
@@ -79,7 +80,12 @@ fn find_table(listener: &Listener, probe: &Probe<'_>, explanation: &mut Explanat
             );
             None
         }
-        (ListenerProtocol::Https(_), false) => {
+        (ListenerProtocol::Tcp(route), _) => {
+            let message = format!("{} forwards every connection as it is", route.object);
+            explanation.note(Step::Listener, message);
+            None
+        }
+        (ListenerProtocol::Tls(_), false) => {
             explanation.note(Step::Tls, "the listener speaks TLS, a plain request fails".into());
             None
         }
@@ -122,8 +128,7 @@ fn explain_table(snapshot: &Snapshot, table: &Table, probe: &Probe<'_>, explanat
 mod tests {
     use super::*;
     use crate::fixture::{forward_to, prefix, route, table};
-    use edge_model::{Cluster, ClusterName, LoadBalancer, Protocol, RouteMatch, StringMatch, Vip};
-    use std::time::Duration;
+    use edge_model::{Cluster, ClusterName, Protocol, RouteMatch, StringMatch, Vip};
 
     fn snapshot() -> Snapshot {
         let post_only = RouteMatch {
@@ -143,22 +148,10 @@ mod tests {
             ],
         )]);
         let name = ClusterName::outbound(80, "", "web");
-        let cluster = Cluster {
-            name: name.clone(),
-            host: "web".into(),
-            namespace: "default".into(),
-            port: 80,
-            subset: None,
-            load_balancer: LoadBalancer::default(),
-            connect_timeout: Duration::from_secs(10),
-            endpoints: vec![],
-        };
+        let cluster = Cluster::new("web", "default", 80, None);
         let mut snapshot = Snapshot::default();
-        snapshot.listeners.push(Arc::new(Listener {
-            name: "0.0.0.0_8080".into(),
-            port: 8080,
-            protocol: ListenerProtocol::Http(Arc::clone(table.routes())),
-        }));
+        let protocol = ListenerProtocol::Http(Arc::clone(table.routes()));
+        snapshot.listeners.push(Arc::new(Listener::new(8080, protocol)));
         snapshot.clusters.insert(name, Arc::new(cluster));
         snapshot.datapath.vips.push(Vip {
             address: [192, 0, 2, 1].into(),

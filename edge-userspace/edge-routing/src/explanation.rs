@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edge_model::{Route, RouteAction, Snapshot, TlsServer, VirtualHost};
+use edge_model::{Route, RouteAction, Snapshot, TlsServer, TlsService, VirtualHost};
 use serde::Serialize;
 
 use crate::predicate::Mismatch;
@@ -135,9 +135,13 @@ impl Explanation {
             );
             return;
         };
-        let broken = match server.certificate {
-            Some(_) => "",
-            None => ", but its certificate is missing and the handshake fails",
+        let broken = match &server.service {
+            TlsService::Passthrough { .. } => " and forwards the connection as it is",
+            TlsService::Http { tls, .. } | TlsService::Tcp { tls, .. } if tls.certificates.is_empty() => {
+                ", but its certificate is missing and the handshake fails"
+            }
+            TlsService::Tcp { .. } => " and forwards the bytes inside",
+            TlsService::Http { .. } => "",
         };
         self.trace.push(TraceStep {
             object: Some(server.gateway.to_string()),
@@ -160,7 +164,8 @@ impl Explanation {
                 let domains: Vec<_> = table
                     .routes()
                     .virtual_hosts
-                    .iter()
+                    .sorted()
+                    .into_iter()
                     .map(|h| h.domain.to_string())
                     .collect();
                 (

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use edge_model::{
-    ClusterName, Forward, HeaderOps, HostPattern, Kind, ObjectRef, PathMatch, Rewrite, Route, RouteAction,
-    RouteMatch, RouteTable, VirtualHost, WeightedDestination,
+    ClusterName, Forward, HeaderOps, HostPattern, Kind, ObjectRef, PathMatch, Route, RouteAction, RouteMatch,
+    RouteTable, VirtualHost, WeightedDestination,
 };
 
 use crate::Table;
@@ -22,54 +22,35 @@ pub(crate) fn prefix(value: &str) -> RouteMatch {
 
 /// Forwarding to port 80 of hosts, with weights.
 pub(crate) fn forward_to(hosts: &[(&str, u32)]) -> RouteAction {
-    RouteAction::Forward(Forward {
-        destinations: hosts
-            .iter()
-            .map(|(host, weight)| WeightedDestination {
-                cluster: ClusterName::outbound(80, "", host),
-                weight: *weight,
-                headers: HeaderOps::default(),
-            })
-            .collect(),
-        rewrite: Rewrite::default(),
-        timeout: None,
-    })
+    let destinations = hosts.iter().map(|(host, weight)| WeightedDestination {
+        cluster: ClusterName::outbound(80, "", host),
+        weight: *weight,
+        headers: HeaderOps::default(),
+    });
+    RouteAction::Forward(Forward::to(destinations.collect()))
 }
 
 /// A named route of a VirtualService.
 pub(crate) fn route(name: &str, matcher: RouteMatch, action: RouteAction) -> Route {
+    let object = ObjectRef {
+        kind: Kind::VirtualService,
+        namespace: "default".into(),
+        name: "vs".into(),
+    };
     Route {
         name: name.into(),
-        object: ObjectRef {
-            kind: Kind::VirtualService,
-            namespace: "default".into(),
-            name: "vs".into(),
-        },
-        rule: 0,
         match_index: Some(0),
-        matcher,
-        action,
-        headers: HeaderOps::default(),
-        rate_limit: None,
-        rate_limit_descriptors: Arc::new([]),
+        ..Route::new(Arc::new(object), matcher, action)
     }
 }
 
 /// The table `http.80` with virtual hosts on port 80.
 pub(crate) fn table(hosts: &[(&str, Vec<Route>)]) -> Table {
-    Table::new(Arc::new(RouteTable {
-        name: "http.80".into(),
-        virtual_hosts: hosts
-            .iter()
-            .map(|(domain, routes)| {
-                Arc::new(VirtualHost {
-                    name: format!("{domain}:80"),
-                    domain: HostPattern::parse(domain).unwrap(),
-                    require_tls: false,
-                    routes: routes.iter().cloned().map(Arc::new).collect(),
-                })
-            })
-            .collect(),
-        rate_limit: None,
-    }))
+    let hosts = hosts.iter().map(|(domain, routes)| {
+        Arc::new(VirtualHost {
+            routes: routes.iter().cloned().map(Arc::new).collect(),
+            ..VirtualHost::new(HostPattern::parse(domain).unwrap(), 80)
+        })
+    });
+    Table::new(Arc::new(RouteTable::new("http.80", hosts)))
 }

@@ -1,6 +1,6 @@
 //! Whether a request meets a route's conditions, and which one it fails first.
 
-use edge_model::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
+use edge_model::{ClaimMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
 
 use crate::{RequestView, header, query};
 
@@ -19,6 +19,8 @@ pub enum Mismatch<'m> {
     Header(&'m HeaderMatch),
     /// A query parameter.
     Query(&'m QueryMatch),
+    /// A claim of a JWT.
+    Claim(&'m ClaimMatch),
 }
 
 /// Checks all conditions of a match block, the cheap ones first.
@@ -43,6 +45,10 @@ pub(crate) fn check<'m>(matcher: &'m RouteMatch, request: &RequestView<'_>) -> R
     }
     if let Some(condition) = matcher.query.iter().find(|c| !query::matches(c, request.query())) {
         return Err(Mismatch::Query(condition));
+    }
+    // No token is verified, so that no request has claims: only their absence can be met.
+    if let Some(condition) = matcher.claims.iter().find(|claim| !claim.invert) {
+        return Err(Mismatch::Claim(condition));
     }
     Ok(())
 }
@@ -89,6 +95,7 @@ impl Mismatch<'_> {
             Self::Header(condition) if condition.invert => format!("withoutHeaders.{}", condition.name),
             Self::Header(condition) => format!("headers.{}", condition.name),
             Self::Query(condition) => format!("queryParams.{}", condition.name),
+            Self::Claim(condition) => format!("headers.@request.auth.claims.{}", condition.path.join(".")),
         }
     }
 
@@ -103,6 +110,7 @@ impl Mismatch<'_> {
             Self::Header(condition) if condition.invert => format!("not {}", condition.value),
             Self::Header(condition) => condition.value.to_string(),
             Self::Query(condition) => condition.value.to_string(),
+            Self::Claim(condition) => condition.value.to_string(),
         }
     }
 
@@ -126,6 +134,7 @@ impl Mismatch<'_> {
             }
             Self::Query(condition) => query::first_value(request.query(), &condition.name)
                 .map_or_else(|| "absent".into(), |value| format!("{value:?}")),
+            Self::Claim(_) => "absent".into(),
         }
     }
 }

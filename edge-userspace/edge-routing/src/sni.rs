@@ -49,7 +49,7 @@ impl SniIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_model::{HostPattern, Kind, ObjectRef, RouteTable, TlsVersion};
+    use edge_model::{HostPattern, Kind, ObjectRef, RouteTable, ServerTls, TlsService};
 
     fn server(hosts: &[&str]) -> Arc<TlsServer> {
         Arc::new(TlsServer {
@@ -59,14 +59,10 @@ mod tests {
                 name: hosts.join(","),
             },
             hosts: hosts.iter().map(|h| HostPattern::parse(h).unwrap()).collect(),
-            certificate: None,
-            min_version: TlsVersion::V1_2,
-            max_version: TlsVersion::V1_3,
-            routes: Arc::new(RouteTable {
-                name: String::new(),
-                virtual_hosts: vec![],
-                rate_limit: None,
-            }),
+            service: TlsService::Http {
+                tls: ServerTls::simple(None),
+                routes: Arc::new(RouteTable::new("", [])),
+            },
         })
     }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use edge_model::{Route, RouteTable, VirtualHost};
 
+use crate::RequestView;
+use crate::host::{lower_case, without_port};
 use crate::predicate::{self, Mismatch};
-use crate::{HostIndex, RequestView, without_port};
 
 /// A [`RouteTable`] made ready for lookups.
 #[derive(Debug, Clone)]
 pub struct Table {
     routes: Arc<RouteTable>,
-    hosts: HostIndex,
 }
 
 /// What the table says about a request.
@@ -39,11 +39,10 @@ pub enum Decision<'t> {
 }
 
 impl Table {
-    /// Indexes the virtual hosts.
+    /// Makes a table ready.
     #[must_use]
     pub fn new(routes: Arc<RouteTable>) -> Self {
-        let hosts = HostIndex::new(routes.virtual_hosts.iter().map(|host| &host.domain).zip(0..));
-        Self { routes, hosts }
+        Self { routes }
     }
 
     /// The table that was indexed.
@@ -82,8 +81,9 @@ impl Table {
 
     /// The virtual host of an authority, whose port does not count.
     fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
-        let number = self.hosts.lookup(without_port(authority))?;
-        self.routes.virtual_hosts.get(number)
+        self.routes
+            .virtual_hosts
+            .find(&lower_case(without_port(authority)))
     }
 }
 

@@ -175,7 +175,7 @@ impl App {
                 ClusterStatus {
                     name: cluster.name.to_string(),
                     load_balancer: model
-                        .map_or("", |model| dump::load_balancer_name(model.load_balancer))
+                        .map_or("", |model| dump::load_balancer_name(&model.load_balancer))
                         .to_owned(),
                     endpoints: cluster
                         .endpoints
@@ -218,14 +218,13 @@ fn penalty_status(penalty: &edge_datapath::PenaltyStatus) -> PenaltyStatus {
 
 fn listener_status(listener: &Listener) -> ListenerStatus {
     let names = |table: &RouteTable| -> Vec<String> {
-        table.virtual_hosts.iter().map(|host| host.name.clone()).collect()
+        let hosts = table.virtual_hosts.sorted();
+        hosts.into_iter().map(|host| host.name.clone()).collect()
     };
     let (protocol, virtual_hosts) = match &listener.protocol {
         ListenerProtocol::Http(table) => ("http", names(table)),
-        ListenerProtocol::Https(servers) => (
-            "https",
-            servers.iter().flat_map(|server| names(&server.routes)).collect(),
-        ),
+        ListenerProtocol::Tls(_) => ("tls", listener.tables().flat_map(|table| names(table)).collect()),
+        ListenerProtocol::Tcp(_) => ("tcp", vec![]),
     };
     ListenerStatus {
         name: listener.name.clone(),

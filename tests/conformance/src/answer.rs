@@ -97,12 +97,12 @@ pub fn ask(snapshot: &Snapshot, request: &Request) -> Result<Answer, String> {
 fn find_table(snapshot: &Snapshot, parts: &Parts) -> Option<Arc<RouteTable>> {
     match (&snapshot.listener(parts.port)?.protocol, parts.is_tls) {
         (ListenerProtocol::Http(table), false) => Some(Arc::clone(table)),
-        (ListenerProtocol::Https(servers), true) => {
+        (ListenerProtocol::Tls(servers), true) => {
             let index = SniIndex::new(servers);
             let (_, server) = index.select(parts.sni.as_deref())?;
-            Some(Arc::clone(&server.routes))
+            server.routes().map(Arc::clone)
         }
-        (ListenerProtocol::Http(_) | ListenerProtocol::Https(_), _) => None,
+        (ListenerProtocol::Http(_) | ListenerProtocol::Tls(_) | ListenerProtocol::Tcp(_), _) => None,
     }
 }
 

@@ -159,13 +159,13 @@ fn forward(
     };
     rewrite.authority = rewrite.authority.or(authority);
     Some(Forward {
-        destinations,
         rewrite,
         timeout: rule
             .spec
             .timeout
             .map(|timeout| timeout.0)
             .filter(|timeout| !timeout.is_zero()),
+        ..Forward::to(destinations)
     })
 }
 
@@ -196,7 +196,7 @@ fn destination(
     let mut ops = operations.ops;
     ops.request
         .set
-        .extend(operations.authority.map(|authority| (HOST, authority)));
+        .extend(operations.authority.map(|authority| (HOST, authority.into())));
     // A single destination takes everything, whatever its weight. One of several keeps its 0, because the number of
     // destinations decides the order of header operations.
     let is_single = rule.spec.route.len() == 1;

@@ -1,10 +1,9 @@
 //! Clusters: every port of every known service, as a whole and by subset.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use edge_config::istio::destination_rule::Subset;
-use edge_model::{Cluster, ClusterName};
+use edge_model::{Cluster, ClusterName, SharedMap};
 
 use super::destination_rules::{DestinationRules, Merged, Policy};
 use super::endpoints::{Labelled, Workloads};
@@ -16,17 +15,17 @@ pub(crate) fn clusters(
     registry: &Registry<'_>,
     rules: &DestinationRules<'_>,
     workloads: &Workloads<'_>,
-) -> HashMap<ClusterName, Arc<Cluster>> {
-    let mut clusters = HashMap::new();
+) -> SharedMap<ClusterName, Arc<Cluster>> {
+    let mut clusters = vec![];
     for service in registry.hosts() {
         let rule = rules.find(&service.host, service.namespace);
         for port in &service.ports {
             for cluster in of_port(service, port, rule, &workloads.endpoints(service, port)) {
-                clusters.insert(cluster.name.clone(), Arc::new(cluster));
+                clusters.push((cluster.name.clone(), Arc::new(cluster)));
             }
         }
     }
-    clusters
+    clusters.into_iter().collect()
 }
 
 fn of_port(
@@ -51,14 +50,8 @@ fn cluster(
     endpoints: &[Labelled<'_>],
 ) -> Cluster {
     let policy = rule.map_or_else(Policy::default, |rule| rule.policy(port.number, subset));
-    let name = subset.map_or("", |subset| subset.name.as_str());
     let is_in_subset = |labelled: &&Labelled<'_>| subset.is_none_or(|subset| labelled.is_in(&subset.labels));
     Cluster {
-        name: ClusterName::outbound(port.number, name, &service.host),
-        host: service.host.clone(),
-        namespace: service.namespace.to_owned(),
-        port: port.number,
-        subset: subset.map(|subset| subset.name.clone()),
         load_balancer: policy.load_balancer,
         connect_timeout: policy.connect_timeout,
         endpoints: endpoints
@@ -66,5 +59,11 @@ fn cluster(
             .filter(is_in_subset)
             .map(|labelled| labelled.endpoint.clone())
             .collect(),
+        ..Cluster::new(
+            &service.host,
+            service.namespace,
+            port.number,
+            subset.map(|subset| subset.name.as_str()),
+        )
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct DestinationRules<'r> {
 }
 
 /// What the policies of a rule come to for one cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) load_balancer: LoadBalancer,
     pub(crate) connect_timeout: Duration,

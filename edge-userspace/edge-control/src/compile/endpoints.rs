@@ -229,9 +229,8 @@ fn labelled<'r>(
     let workload = Arc::new(workload_meta(name, namespace, labels));
     Labelled {
         endpoint: Endpoint {
-            address,
             weight,
-            workload,
+            ..Endpoint::new(address, workload)
         },
         labels,
     }

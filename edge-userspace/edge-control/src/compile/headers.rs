@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use edge_config::istio::virtual_service::VirtualService;
 use edge_config::istio::virtual_service::http::{HeaderOperations, Headers};
-use edge_model::{HeaderEdit, HeaderOps};
+use edge_model::{HeaderEdit, HeaderOps, HeaderTemplate};
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 
@@ -85,7 +85,7 @@ impl Translation<'_, '_> {
         &mut self,
         field: &str,
         written: &BTreeMap<String, String>,
-    ) -> (Vec<(HeaderName, HeaderValue)>, Option<HeaderValue>) {
+    ) -> (Vec<(HeaderName, HeaderTemplate)>, Option<HeaderValue>) {
         let mut pairs = vec![];
         let mut authority = None;
         for (key, text) in written {
@@ -96,7 +96,7 @@ impl Translation<'_, '_> {
             if is_authority(key) {
                 authority = Some(value);
             } else if let Some(name) = self.name(&field, key) {
-                pairs.push((name, value));
+                pairs.push((name, value.into()));
             }
         }
         (pairs, authority)

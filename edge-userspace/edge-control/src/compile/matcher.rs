@@ -45,6 +45,7 @@ pub(crate) fn route_match(
         authority: authority?,
         headers,
         query: query?,
+        claims: vec![],
     })
 }
 

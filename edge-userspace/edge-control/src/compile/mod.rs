@@ -86,6 +86,7 @@ pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile
         version: 0,
         listeners,
         clusters: clusters::clusters(&registry, &rules, &workloads),
+        unenforced: vec![],
         penalties: options.penalties,
         datapath: vips::datapath(options, &vips::declared_ports(&ports)),
     };
@@ -119,15 +120,11 @@ impl<'r> Listeners<'_, 'r> {
                     .iter()
                     .filter_map(|server| self.tls_server(port, server))
                     .collect();
-                ListenerProtocol::Https(Some(servers).filter(|servers| !servers.is_empty())?)
+                ListenerProtocol::Tls(Some(servers).filter(|servers| !servers.is_empty())?)
             }
             PortServers::Other => return None,
         };
-        Some(Listener {
-            name: listener_name(port),
-            port,
-            protocol,
-        })
+        Some(Listener::new(port, protocol))
     }
 
     fn tls_server(&mut self, port: u16, server: &BoundServer<'r>) -> Option<Arc<edge_model::TlsServer>> {

@@ -76,10 +76,12 @@ impl<'r> RateLimits<'r> {
         let inserted = self.effect(|target| matches_listener(target, scope));
         self.report_second_filter(&inserted, report);
         let of_table = self.effect(|target| matches_table(target, scope));
-        for host in &mut table.virtual_hosts {
+        let hosts: Vec<_> = table.virtual_hosts.sorted().into_iter().cloned().collect();
+        for mut host in hosts {
             self.virtual_hosts.push(host.name.clone());
-            let of_host = self.effect(|target| matches_virtual_host(target, scope, host));
-            self.apply_to_routes(host, scope, [&of_host, &of_table, &inserted], report);
+            let of_host = self.effect(|target| matches_virtual_host(target, scope, &host));
+            self.apply_to_routes(&mut host, scope, [&of_host, &of_table, &inserted], report);
+            table.virtual_hosts.insert(host);
         }
         self.report_missing_filter(&inserted, &of_table, report);
         table.rate_limit = inserted.limit;

@@ -99,16 +99,12 @@ fn template(
     let field = format!("{}.headers", rule.field);
     let operations = headers::operations(rule.object, &field, rule.spec.headers.as_ref(), report);
     let action = action::action(rule, operations.authority, context, report)?;
+    let object = Arc::new(rule.object.name.clone());
     Some(Route {
         name: rule.spec.name.clone(),
-        object: rule.object.name.clone(),
         rule: index,
-        match_index: None,
-        matcher: RouteMatch::any(),
-        action,
         headers: operations.ops,
-        rate_limit: None,
-        rate_limit_descriptors: Arc::new([]),
+        ..Route::new(object, RouteMatch::any(), action)
     })
 }
 

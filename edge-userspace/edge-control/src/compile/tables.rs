@@ -99,11 +99,7 @@ pub(crate) fn table(
         }
     }
     let port = servers.first().map_or(0, |server| server.declared_port);
-    RouteTable {
-        name,
-        virtual_hosts: hosts.finish(port),
-        rate_limit: None,
-    }
+    RouteTable::new(name, hosts.finish(port))
 }
 
 /// Hosts that a server and a VirtualService have in common: of each pair the narrower one.
@@ -137,12 +133,7 @@ impl Hosts {
     /// could never be reached.
     fn add(&mut self, domain: HostPattern, server: &BoundServer<'_>, routes: &[Arc<Route>]) {
         let number = *self.numbers.entry(domain.clone()).or_insert_with(|| {
-            self.hosts.push(VirtualHost {
-                name: format!("{domain}:{}", server.declared_port),
-                domain,
-                require_tls: false,
-                routes: vec![],
-            });
+            self.hosts.push(VirtualHost::new(domain, server.declared_port));
             self.hosts.len() - 1
         });
         let Some(host) = self.hosts.get_mut(number) else {
@@ -162,9 +153,7 @@ impl Hosts {
         if self.hosts.is_empty() {
             self.hosts.push(VirtualHost {
                 name: format!("blackhole:{port}"),
-                domain: HostPattern::Any,
-                require_tls: false,
-                routes: vec![],
+                ..VirtualHost::new(HostPattern::Any, port)
             });
         }
         for host in &mut self.hosts {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edge_config::istio::gateway::{ServerTlsSettings, TlsMode, TlsProtocol};
-use edge_model::{Certificate, RouteTable, TlsServer, TlsVersion};
+use edge_model::{Certificate, RouteTable, ServerTls, TlsServer, TlsService, TlsVersion};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -34,10 +34,14 @@ pub(crate) fn tls_server(
     Some(TlsServer {
         gateway: bound.gateway.name.clone(),
         hosts,
-        certificate,
-        min_version: version(tls.min_protocol_version, TlsVersion::V1_2),
-        max_version: version(tls.max_protocol_version, TlsVersion::V1_3),
-        routes,
+        service: TlsService::Http {
+            tls: ServerTls {
+                min_version: version(tls.min_protocol_version, TlsVersion::V1_2),
+                max_version: version(tls.max_protocol_version, TlsVersion::V1_3),
+                ..ServerTls::simple(certificate)
+            },
+            routes,
+        },
     })
 }
 
@@ -73,7 +77,11 @@ fn load(
     let key_pem = read_file("privateKey", &tls.private_key);
     let (chain_pem, key_pem) = (chain_pem?, key_pem?);
     match check(&chain_pem, &key_pem) {
-        Ok(()) => Some(Certificate { chain_pem, key_pem }),
+        Ok(()) => Some(Certificate {
+            chain_pem,
+            key_pem,
+            ocsp_staple: None,
+        }),
         Err(problem) => {
             let (name, path) = match problem.file {
                 File::Certificate => ("serverCertificate", &tls.server_certificate),

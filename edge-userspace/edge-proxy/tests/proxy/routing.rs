@@ -15,7 +15,12 @@ fn edit(set: &[(&'static str, &'static str)], remove: &[&'static str]) -> Header
         remove: remove.iter().map(|name| HeaderName::from_static(name)).collect(),
         set: set
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value).into(),
+                )
+            })
             .collect(),
         add: vec![],
     }
@@ -104,7 +109,7 @@ fn every_load_balancer_reaches_every_endpoint() {
         let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
         let port = free_port();
         let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
-        let edge = Edge::start(Snap::new(port, routes).with(service_with("web", &addresses, policy)));
+        let edge = Edge::start(Snap::new(port, routes).with(service_with("web", &addresses, policy.clone())));
         let mut client = Client::connect(port);
         for _ in 0..300 {
             client.get("a.com", "/").unwrap();

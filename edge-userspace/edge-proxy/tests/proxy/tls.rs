@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    Certificate, HostPattern, Kind, ListenerProtocol, ObjectRef, RouteTable, TlsServer, TlsVersion,
+    Certificate, HostPattern, Kind, ListenerProtocol, ObjectRef, Route, RouteTable, ServerTls, TlsServer,
+    TlsService, TlsVersion,
 };
 use edge_proxy::{ProxyOptions, Timeouts};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -29,6 +30,7 @@ fn identity(name: &str) -> Identity {
         certificate: Arc::new(Certificate {
             chain_pem: cert.pem().into_bytes(),
             key_pem: signing_key.serialize_pem().into_bytes(),
+            ocsp_staple: None,
         }),
         roots,
     }
@@ -47,20 +49,23 @@ fn server(hosts: &[&str], identity: Option<&Identity>, text: &'static str) -> Tl
             .iter()
             .map(|host| HostPattern::parse(host).unwrap())
             .collect(),
-        certificate: identity.map(|identity| Arc::clone(&identity.certificate)),
-        min_version: TlsVersion::V1_2,
-        max_version: TlsVersion::V1_3,
-        routes: Arc::new(RouteTable {
-            name: format!("https.443.{text}"),
-            virtual_hosts: vec![Arc::new(virtual_host("*", routes))],
-            rate_limit: None,
-        }),
+        service: TlsService::Http {
+            tls: ServerTls::simple(identity.map(|identity| Arc::clone(&identity.certificate))),
+            routes: table("*", routes),
+        },
     }
+}
+
+fn table(domain: &str, routes: Vec<Route>) -> Arc<RouteTable> {
+    Arc::new(RouteTable::new(
+        "https.443",
+        [Arc::new(virtual_host(domain, routes))],
+    ))
 }
 
 fn listen(port: u16, servers: Vec<TlsServer>) -> Snap {
     let servers = servers.into_iter().map(Arc::new).collect();
-    Snap::default().listen_with(port, ListenerProtocol::Https(servers))
+    Snap::default().listen_with(port, ListenerProtocol::Tls(servers))
 }
 
 fn client_config(identity: &Identity) -> ClientConfig {
@@ -144,6 +149,7 @@ fn a_missing_or_broken_certificate_closes_its_own_names_only() {
         certificate: Arc::new(Certificate {
             chain_pem: b"not pem".to_vec(),
             key_pem: b"nor this".to_vec(),
+            ocsp_staple: None,
         }),
         roots: good.roots.clone(),
     };
@@ -170,13 +176,14 @@ fn a_missing_or_broken_certificate_closes_its_own_names_only() {
 fn the_upstream_learns_that_the_client_came_by_https() {
     let (web, a) = (Backend::start("web"), identity("a.com"));
     let port = free_port();
-    let mut tls = server(&["a.com"], Some(&a), "a");
     let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
-    tls.routes = Arc::new(RouteTable {
-        name: "https.443".into(),
-        virtual_hosts: vec![Arc::new(virtual_host("a.com", routes))],
-        rate_limit: None,
-    });
+    let tls = TlsServer {
+        service: TlsService::Http {
+            tls: ServerTls::simple(Some(Arc::clone(&a.certificate))),
+            routes: table("a.com", routes),
+        },
+        ..server(&["a.com"], None, "")
+    };
     let _edge = Edge::start(listen(port, vec![tls]).with(service("web", &[web.address])));
     let (mut client, _) = connect(port, "a.com", &Arc::new(client_config(&a))).unwrap();
     let reply = client.get("a.com", "/").unwrap();
@@ -195,8 +202,16 @@ fn the_upstream_learns_that_the_client_came_by_https() {
 fn versions_and_protocols_outside_of_the_servers_are_refused() {
     let a = identity("a.com");
     let port = free_port();
-    let mut only_1_3 = server(&["a.com"], Some(&a), "a");
-    only_1_3.min_version = TlsVersion::V1_3;
+    let only_1_3 = TlsServer {
+        service: TlsService::Http {
+            tls: ServerTls {
+                min_version: TlsVersion::V1_3,
+                ..ServerTls::simple(Some(Arc::clone(&a.certificate)))
+            },
+            routes: table("a.com", vec![]),
+        },
+        ..server(&["a.com"], None, "")
+    };
     let _edge = Edge::start(listen(port, vec![only_1_3]));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let only_1_2 = ClientConfig::builder_with_provider(provider)

@@ -35,10 +35,11 @@ impl Balancer {
     #[must_use]
     pub fn new(cluster: &Cluster, load: ClusterLoad, rng: &mut Rng) -> Self {
         let weights = Weights::new(cluster.endpoints.iter().map(|endpoint| endpoint.weight));
-        let policy = match cluster.load_balancer {
+        let policy = match &cluster.load_balancer {
             LoadBalancer::RoundRobin => Policy::RoundRobin(RoundRobin::new(&weights, rng)),
             LoadBalancer::LeastRequest => Policy::LeastRequest(LeastRequest::new(weights)),
-            LoadBalancer::Random => Policy::Random(Random::new(weights)),
+            // Nothing of the request is hashed: as for a request that lacks what is.
+            LoadBalancer::Random | LoadBalancer::ConsistentHash(_) => Policy::Random(Random::new(weights)),
         };
         Self { policy, load }
     }
@@ -73,9 +74,8 @@ impl Balancer {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use edge_model::{ClusterName, Endpoint, WorkloadMeta};
+    use edge_model::{Endpoint, WorkloadMeta};
     use std::sync::Arc;
-    use std::time::Duration;
 
     /// A cluster with one endpoint for each weight.
     pub(crate) fn cluster(load_balancer: LoadBalancer, weights: &[u32]) -> Cluster {
@@ -87,20 +87,17 @@ pub(crate) mod testing {
             canonical_service: "web".into(),
             canonical_revision: "v1".into(),
         });
-        let endpoints = weights.iter().enumerate().map(|(index, weight)| Endpoint {
-            address: format!("192.0.2.{}:8080", index + 1).parse().unwrap(),
-            weight: *weight,
-            workload: Arc::clone(&workload),
+        let endpoints = weights.iter().enumerate().map(|(index, weight)| {
+            let address = format!("192.0.2.{}:8080", index + 1).parse().unwrap();
+            Endpoint {
+                weight: *weight,
+                ..Endpoint::new(address, Arc::clone(&workload))
+            }
         });
         Cluster {
-            name: ClusterName::outbound(80, "", "web.shop.svc.cluster.local"),
-            host: "web.shop.svc.cluster.local".into(),
-            namespace: "shop".into(),
-            port: 80,
-            subset: None,
             load_balancer,
-            connect_timeout: Duration::from_secs(10),
             endpoints: endpoints.collect(),
+            ..Cluster::new("web.shop.svc.cluster.local", "shop", 80, None)
         }
     }
 
@@ -175,7 +172,7 @@ mod tests {
             let mut rng = Rng::with_seed(seed);
             let fresh = (0..weights.len()).any(|index| !tried.contains(&index));
             for policy in POLICIES {
-                let picked = balancer(policy, &weights, &mut rng).pick(&tried, &mut rng).unwrap();
+                let picked = balancer(policy.clone(), &weights, &mut rng).pick(&tried, &mut rng).unwrap();
                 prop_assert!(picked < weights.len());
                 prop_assert!(!fresh || !tried.contains(&picked), "{policy:?} took {picked}");
             }
@@ -187,7 +184,7 @@ mod tests {
         for policy in POLICIES {
             let mut rng = Rng::with_seed(1);
             assert_eq!(
-                balancer(policy, &[], &mut rng).pick(&[], &mut rng),
+                balancer(policy.clone(), &[], &mut rng).pick(&[], &mut rng),
                 None,
                 "{policy:?}"
             );

@@ -1,14 +1,13 @@
 //! Snapshots in few words.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    Cluster, ClusterName, DataPathConfig, DirectResponse, Endpoint, Forward, HeaderOps, HostPattern, Kind,
-    Listener, ListenerProtocol, LoadBalancer, ObjectRef, PathMatch, PenaltyPolicy, Redirect, RedirectPath,
-    RedirectPort, Rewrite, Route, RouteAction, RouteMatch, RouteTable, Snapshot, VirtualHost,
+    Cluster, ClusterName, DirectResponse, Endpoint, Forward, HeaderOps, HostPattern, Kind, Listener,
+    ListenerProtocol, LoadBalancer, ObjectRef, PathMatch, PenaltyPolicy, Redirect, RedirectPath,
+    RedirectPort, Route, RouteAction, RouteMatch, RouteTable, SharedMap, Snapshot, VirtualHost,
     WeightedDestination, WorkloadMeta,
 };
 use http::StatusCode;
@@ -17,7 +16,7 @@ use http::StatusCode;
 #[derive(Clone, Default)]
 pub(crate) struct Snap {
     pub(crate) listeners: Vec<Arc<Listener>>,
-    pub(crate) clusters: HashMap<ClusterName, Arc<Cluster>>,
+    pub(crate) clusters: SharedMap<ClusterName, Arc<Cluster>>,
     pub(crate) penalties: Option<PenaltyPolicy>,
 }
 
@@ -34,21 +33,13 @@ impl Snap {
 
     /// One more HTTP listener.
     pub(crate) fn listen(self, port: u16, virtual_hosts: Vec<VirtualHost>) -> Self {
-        let table = RouteTable {
-            name: format!("http.{port}"),
-            virtual_hosts: virtual_hosts.into_iter().map(Arc::new).collect(),
-            rate_limit: None,
-        };
+        let table = RouteTable::new(format!("http.{port}"), virtual_hosts.into_iter().map(Arc::new));
         self.listen_with(port, ListenerProtocol::Http(Arc::new(table)))
     }
 
     /// One more listener.
     pub(crate) fn listen_with(mut self, port: u16, protocol: ListenerProtocol) -> Self {
-        self.listeners.push(Arc::new(Listener {
-            name: format!("0.0.0.0_{port}"),
-            port,
-            protocol,
-        }));
+        self.listeners.push(Arc::new(Listener::new(port, protocol)));
         self
     }
 
@@ -64,7 +55,7 @@ impl Snap {
             listeners: self.listeners,
             clusters: self.clusters,
             penalties: self.penalties,
-            datapath: DataPathConfig::default(),
+            ..Snapshot::default()
         }
     }
 }
@@ -88,29 +79,21 @@ pub(crate) fn service_with(name: &str, endpoints: &[SocketAddr], load_balancer: 
         canonical_service: name.into(),
         canonical_revision: "v1".into(),
     });
-    let endpoints = endpoints.iter().map(|address| Endpoint {
-        address: *address,
-        weight: 1,
-        workload: Arc::clone(&workload),
-    });
+    let endpoints = endpoints
+        .iter()
+        .map(|address| Endpoint::new(*address, Arc::clone(&workload)));
     Cluster {
-        name: cluster(name),
-        host: format!("{name}.shop.svc.cluster.local"),
-        namespace: "shop".into(),
-        port: 80,
-        subset: None,
         load_balancer,
         connect_timeout: Duration::from_secs(1),
         endpoints: endpoints.collect(),
+        ..Cluster::new(&format!("{name}.shop.svc.cluster.local"), "shop", 80, None)
     }
 }
 
 pub(crate) fn virtual_host(domain: &str, routes: Vec<Route>) -> VirtualHost {
     VirtualHost {
-        name: format!("{domain}:80"),
-        domain: HostPattern::parse(domain).unwrap(),
-        require_tls: false,
         routes: routes.into_iter().map(Arc::new).collect(),
+        ..VirtualHost::new(HostPattern::parse(domain).unwrap(), 80)
     }
 }
 
@@ -125,20 +108,15 @@ pub(crate) fn prefix(value: &str) -> RouteMatch {
 }
 
 pub(crate) fn route(matcher: RouteMatch, action: RouteAction) -> Route {
+    let object = ObjectRef {
+        kind: Kind::VirtualService,
+        namespace: "shop".into(),
+        name: "web".into(),
+    };
     Route {
         name: "route".into(),
-        object: ObjectRef {
-            kind: Kind::VirtualService,
-            namespace: "shop".into(),
-            name: "web".into(),
-        },
-        rule: 0,
         match_index: Some(0),
-        matcher,
-        action,
-        headers: HeaderOps::default(),
-        rate_limit: None,
-        rate_limit_descriptors: Arc::new([]),
+        ..Route::new(Arc::new(object), matcher, action)
     }
 }
 
@@ -152,14 +130,8 @@ pub(crate) fn destination(name: &str, weight: u32) -> WeightedDestination {
 
 /// Forwarding to services by weight.
 pub(crate) fn forward(services: &[(&str, u32)]) -> RouteAction {
-    RouteAction::Forward(Forward {
-        destinations: services
-            .iter()
-            .map(|(name, weight)| destination(name, *weight))
-            .collect(),
-        rewrite: Rewrite::default(),
-        timeout: None,
-    })
+    let destinations = services.iter().map(|(name, weight)| destination(name, *weight));
+    RouteAction::Forward(Forward::to(destinations.collect()))
 }
 
 pub(crate) fn redirect(code: u16, authority: Option<&str>, path: RedirectPath) -> RouteAction {
