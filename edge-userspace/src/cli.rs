@@ -150,6 +150,9 @@ pub(crate) struct ExplainRequestArgs {
     /// Header of the request; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub(crate) headers: Vec<String>,
+    /// Claims of the request's token, which is taken as verified.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) claims: Option<String>,
     /// URL of the request, or its path when a Host header is given.
     pub(crate) url: String,
 }

@@ -155,8 +155,10 @@ fn handshake(server: &TlsServer) -> Option<Arc<ServerConfig>> {
 
 fn table<'a>(routes: &Arc<RouteTable>, before: impl IntoIterator<Item = &'a Arc<Table>>) -> Arc<Table> {
     let mut before = before.into_iter();
-    let kept = before.find(|table| Arc::ptr_eq(table.routes(), routes));
-    kept.map_or_else(|| Arc::new(Table::new(Arc::clone(routes))), Arc::clone)
+    match before.find(|table| table.routes().name == routes.name) {
+        Some(table) if Arc::ptr_eq(table.routes(), routes) => Arc::clone(table),
+        previous => Arc::new(Table::after(previous.map(|table| &**table), Arc::clone(routes))),
+    }
 }
 
 impl ClusterConfig {

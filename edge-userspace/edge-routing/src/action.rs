@@ -289,6 +289,7 @@ mod tests {
             method: "GET",
             scheme: "http",
             headers: &headers,
+            claims: None,
         };
         let location = redirect_location(redirect, &prefix("/old"), &request);
         assert_eq!(location, expected, "{redirect:?} of {authority}{target}");

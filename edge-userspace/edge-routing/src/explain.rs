@@ -6,7 +6,7 @@ use edge_model::{Listener, ListenerProtocol, Snapshot};
 use http::HeaderMap;
 
 use crate::explanation::{Explanation, Outcome, Step, TraceStep};
-use crate::{RequestView, SniIndex, Table, normalize_path};
+use crate::{Claims, RequestView, SniIndex, Table, normalize_path};
 
 /// A request that is asked about.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct Probe<'r> {
     pub method: &'r str,
     /// Headers.
     pub headers: &'r HeaderMap,
+    /// Claims of its token, taken as verified.
+    pub claims: Option<&'r Claims>,
 }
 
 /// Says what the Snapshot does with a request, and why.
@@ -114,9 +116,10 @@ fn explain_table(snapshot: &Snapshot, table: &Table, probe: &Probe<'_>, explanat
         method: probe.method,
         scheme: if probe.tls { "https" } else { "http" },
         headers: probe.headers,
+        claims: probe.claims,
     };
     let mut passed_over = vec![];
-    let decision = table.decide_with(&request, |route, mismatch| {
+    let decision = table.walk(&request, |route, mismatch| {
         passed_over.push(TraceStep::passed_over(route, &mismatch, &request));
     });
     explanation.note_virtual_host(&decision, table, &request);
@@ -174,6 +177,7 @@ mod tests {
                 path_and_query,
                 method: "GET",
                 headers: &headers,
+                claims: None,
             },
         )
     }

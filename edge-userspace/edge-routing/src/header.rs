@@ -14,31 +14,43 @@ use crate::RequestView;
 /// matches, and a missing header then counts as the empty text (Istio sets `treat_missing_header_as_empty`); inverted
 /// presence asks that the header be absent.
 pub(crate) fn matches(condition: &HeaderMatch, request: &RequestView<'_>) -> bool {
-    let mut values = values(condition, request).peekable();
+    let mut lines = lines(condition, request).peekable();
     if !condition.invert {
-        return values.any(|value| condition.value.matches(&value));
+        return lines.any(|line| line_matches(&condition.value, line));
     }
-    match (values.peek().is_some(), &condition.value) {
+    match (lines.peek().is_some(), &condition.value) {
         (is_there, StringMatch::Present) => !is_there,
-        (false, _) => !condition.value.matches(""),
-        (true, _) => !values.any(|value| condition.value.matches(&value)),
+        (false, value) => !value.matches(""),
+        (true, value) => !lines.any(|line| line_matches(value, line)),
     }
 }
 
-/// The values of the header that the condition names. `host` means the authority, which HTTP/2 sends without a Host.
+/// The values of the header that the condition names, as text for people.
 pub(crate) fn values<'r>(
     condition: &HeaderMatch,
     request: &RequestView<'r>,
 ) -> impl Iterator<Item = Cow<'r, str>> + use<'r> {
-    let is_host = condition.name == HOST;
-    let authority = is_host.then_some(Cow::Borrowed(request.authority));
-    let lines = (!is_host).then(|| request.headers.get_all(&condition.name).into_iter().map(text));
-    authority.into_iter().chain(lines.into_iter().flatten())
+    lines(condition, request).map(String::from_utf8_lossy)
 }
 
-/// A value as text; bytes that are not UTF-8 never equal anything a user can write.
-fn text(value: &HeaderValue) -> Cow<'_, str> {
-    String::from_utf8_lossy(value.as_bytes())
+/// The header's lines. `host` means the authority, which HTTP/2 sends without a Host.
+fn lines<'r>(condition: &HeaderMatch, request: &RequestView<'r>) -> impl Iterator<Item = &'r [u8]> + use<'r> {
+    let is_host = condition.name == HOST;
+    let authority = is_host.then_some(request.authority.as_bytes());
+    let lines = (!is_host).then(|| request.headers.get_all(&condition.name));
+    authority
+        .into_iter()
+        .chain(lines.into_iter().flatten().map(HeaderValue::as_bytes))
+}
+
+/// Bytes that are no UTF-8 never equal what a user can write; an expression reads replacement characters for them.
+fn line_matches(condition: &StringMatch, line: &[u8]) -> bool {
+    match condition {
+        StringMatch::Exact(value) => value.as_bytes() == line,
+        StringMatch::Prefix(value) => line.starts_with(value.as_bytes()),
+        StringMatch::Regex(pattern) => pattern.matches(&String::from_utf8_lossy(line)),
+        StringMatch::Present => true,
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +72,7 @@ mod tests {
                 method: "GET",
                 scheme: "http",
                 headers: &headers,
+                claims: None,
             };
             let condition = HeaderMatch {
                 name: HeaderName::from_static("x"),
@@ -117,6 +130,7 @@ mod tests {
             method: "GET",
             scheme: "http",
             headers: &headers,
+            claims: None,
         };
         let condition = HeaderMatch {
             name: HOST,

@@ -1,21 +1,23 @@
 //! Host names of requests, and the lookup of the pattern that takes one.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use edge_model::HostPattern;
 
 /// Finds the pattern that a host belongs to: the exact name, else the longest suffix wildcard, else `*`.
 ///
-/// A lookup costs one hash of the host, and one per label for the wildcards; a host that is longer than every suffix
-/// costs nothing extra, so that a request cannot make it slow.
+/// A lookup costs one hash of the host, and one for each length that wildcards have; a host that is longer than any
+/// name costs nothing extra, so that a request cannot make it slow.
 #[derive(Debug, Clone, Default)]
 pub struct HostIndex {
-    exact: HashMap<Box<str>, usize>,
-    suffix: HashMap<Box<str>, usize>,
+    exact: Numbers,
+    suffix: Numbers,
     any: Option<usize>,
-    longest_suffix: usize,
+    /// Lengths of the suffixes, the longest first.
+    suffix_lengths: Vec<usize>,
 }
+
+type Numbers = HashMap<Box<str>, usize, foldhash::fast::RandomState>;
 
 impl HostIndex {
     /// Builds the index from patterns and the numbers to return for them; the first of two equal patterns wins.
@@ -27,7 +29,6 @@ impl HostIndex {
                     index.exact.entry(name.as_str().into()).or_insert(number);
                 }
                 HostPattern::Suffix(suffix) => {
-                    index.longest_suffix = index.longest_suffix.max(suffix.len());
                     index.suffix.entry(suffix.as_str().into()).or_insert(number);
                 }
                 HostPattern::Any => {
@@ -35,31 +36,28 @@ impl HostIndex {
                 }
             }
         }
+        let lengths: BTreeSet<usize> = index.suffix.keys().map(|suffix| suffix.len()).collect();
+        index.suffix_lengths = lengths.into_iter().rev().collect();
         index
     }
 
-    /// The number of the pattern that takes `host` (any case, without port).
+    /// The number of the pattern that takes `host` (any case, without port). Takes no memory.
     #[must_use]
     pub fn lookup(&self, host: &str) -> Option<usize> {
-        let host = lower_case(host);
-        self.exact
-            .get(&*host)
-            .copied()
-            .or_else(|| self.lookup_suffix(&host))
-            .or(self.any)
+        with_lower_case(host, |host| {
+            let exact = self.exact.get(host).copied();
+            exact.or_else(|| self.lookup_suffix(host)).or(self.any)
+        })
     }
 
     fn lookup_suffix(&self, host: &str) -> Option<usize> {
-        if self.suffix.is_empty() {
+        if host.len() > HostPattern::MAX_LEN {
             return None;
         }
-        // A suffix needs at least one character before it, so the search starts behind the first byte.
-        let start = host.len().saturating_sub(self.longest_suffix).max(1);
-        let tail = host.as_bytes().get(start..)?;
-        tail.iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'.')
-            .find_map(|(offset, _)| self.suffix.get(host.get(start + offset..)?).copied())
+        // A suffix needs at least one character before it.
+        let shorter = self.suffix_lengths.iter().filter(|length| **length < host.len());
+        let mut suffixes = shorter.filter_map(|length| host.get(host.len() - length..));
+        suffixes.find_map(|suffix| self.suffix.get(suffix).copied())
     }
 }
 
@@ -76,12 +74,17 @@ pub fn without_port(authority: &str) -> &str {
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
-pub(crate) fn lower_case(host: &str) -> Cow<'_, str> {
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
+/// Hands a host over in lower case. One that is longer than names can be goes as it is: no pattern but `*` takes it.
+#[inline]
+pub(crate) fn with_lower_case<T>(host: &str, then: impl FnOnce(&str) -> T) -> T {
+    if host.len() > HostPattern::MAX_LEN || !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return then(host);
     }
+    let mut folded = [0; HostPattern::MAX_LEN];
+    let folded = folded.get_mut(..host.len()).unwrap_or_default();
+    folded.copy_from_slice(host.as_bytes());
+    folded.make_ascii_lowercase();
+    then(std::str::from_utf8(folded).unwrap_or(host))
 }
 
 #[cfg(test)]
@@ -107,6 +110,8 @@ mod tests {
         check(&patterns, "b.foo.com", Some("*.foo.com"));
         check(&patterns, "foo.com", Some("*.com"));
         check(&patterns, "com", Some("*"));
+        let long = "a".repeat(300);
+        check(&patterns, &format!("{long}.COM"), Some("*"));
     }
 
     #[test]

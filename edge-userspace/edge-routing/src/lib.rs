@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod claim;
 mod edit;
 mod explain;
 mod explanation;
@@ -15,6 +16,7 @@ mod explanation;
 mod fixture;
 mod header;
 mod host;
+mod index;
 mod path;
 mod predicate;
 mod query;
@@ -23,6 +25,7 @@ mod sni;
 mod table;
 
 pub use action::{Rewritten, choose_destination, redirect_location, rewrite, tls_redirect_location};
+pub use claim::Claims;
 pub use edit::{apply_request_ops, apply_response_ops};
 pub use explain::{Probe, explain};
 pub use explanation::{ClusterShare, Explanation, Outcome, Step, TraceStep};

@@ -2,7 +2,8 @@
 
 use edge_model::{ClaimMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
 
-use crate::{RequestView, header, query};
+use crate::request::Head;
+use crate::{RequestView, claim, header, query};
 
 /// The first condition that did not hold. It only borrows, so that walking past a route costs no allocation.
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +28,20 @@ pub enum Mismatch<'m> {
 ///
 /// # Errors
 /// Returns the first condition that does not hold.
-pub(crate) fn check<'m>(matcher: &'m RouteMatch, request: &RequestView<'_>) -> Result<(), Mismatch<'m>> {
-    if !path_matches(&matcher.path, request.path()) {
-        return Err(Mismatch::Path(&matcher.path));
+pub(crate) fn check<'m>(matcher: &'m RouteMatch, head: &Head<'_>) -> Result<(), Mismatch<'m>> {
+    if path_matches(&matcher.path, head.path) {
+        check_behind_path(matcher, head)
+    } else {
+        Err(Mismatch::Path(&matcher.path))
     }
+}
+
+/// Checks all conditions but the one on the path.
+///
+/// # Errors
+/// Returns the first condition that does not hold.
+pub(crate) fn check_behind_path<'m>(matcher: &'m RouteMatch, head: &Head<'_>) -> Result<(), Mismatch<'m>> {
+    let request = head.request;
     if let Some(method) = failing(matcher.method.as_ref(), request.method) {
         return Err(Mismatch::Method(method));
     }
@@ -43,14 +54,36 @@ pub(crate) fn check<'m>(matcher: &'m RouteMatch, request: &RequestView<'_>) -> R
     if let Some(condition) = matcher.headers.iter().find(|c| !header::matches(c, request)) {
         return Err(Mismatch::Header(condition));
     }
-    if let Some(condition) = matcher.query.iter().find(|c| !query::matches(c, request.query())) {
+    if let Some(condition) = matcher.query.iter().find(|c| !query::matches(c, head.query)) {
         return Err(Mismatch::Query(condition));
     }
-    // No token is verified, so that no request has claims: only their absence can be met.
-    if let Some(condition) = matcher.claims.iter().find(|claim| !claim.invert) {
+    if let Some(condition) = matcher.claims.iter().find(|c| !claim::matches(c, request.claims)) {
         return Err(Mismatch::Claim(condition));
     }
     Ok(())
+}
+
+/// Whether a regular expression on the path holds; any other condition counts as held.
+pub(crate) fn regex_matches(condition: &PathMatch, path: &str) -> bool {
+    match condition {
+        PathMatch::Regex(pattern) => pattern.matches(path),
+        PathMatch::Any | PathMatch::Exact { .. } | PathMatch::Prefix { .. } => true,
+    }
+}
+
+/// Whether nothing but the path counts.
+pub(crate) fn has_path_only(matcher: &RouteMatch) -> bool {
+    let RouteMatch {
+        path: _,
+        method,
+        scheme,
+        authority,
+        headers,
+        query,
+        claims,
+    } = matcher;
+    let is_any = method.is_none() && scheme.is_none() && authority.is_none();
+    is_any && headers.is_empty() && query.is_empty() && claims.is_empty()
 }
 
 /// The condition, if there is one and it does not hold.
@@ -95,6 +128,9 @@ impl Mismatch<'_> {
             Self::Header(condition) if condition.invert => format!("withoutHeaders.{}", condition.name),
             Self::Header(condition) => format!("headers.{}", condition.name),
             Self::Query(condition) => format!("queryParams.{}", condition.name),
+            Self::Claim(condition) if condition.invert => {
+                format!("withoutHeaders.@request.auth.claims.{}", condition.path.join("."))
+            }
             Self::Claim(condition) => format!("headers.@request.auth.claims.{}", condition.path.join(".")),
         }
     }
@@ -108,6 +144,7 @@ impl Mismatch<'_> {
                 condition.to_string()
             }
             Self::Header(condition) if condition.invert => format!("not {}", condition.value),
+            Self::Claim(condition) if condition.invert => format!("not {}", condition.value),
             Self::Header(condition) => condition.value.to_string(),
             Self::Query(condition) => condition.value.to_string(),
             Self::Claim(condition) => condition.value.to_string(),
@@ -134,7 +171,7 @@ impl Mismatch<'_> {
             }
             Self::Query(condition) => query::first_value(request.query(), &condition.name)
                 .map_or_else(|| "absent".into(), |value| format!("{value:?}")),
-            Self::Claim(_) => "absent".into(),
+            Self::Claim(condition) => claim::text(condition, request.claims),
         }
     }
 }
@@ -168,7 +205,7 @@ mod tests {
             ..RouteMatch::any()
         };
         assert_eq!(
-            check(&matcher, &request).is_ok(),
+            check(&matcher, &Head::new(&request)).is_ok(),
             expected,
             "{condition:?} against {path_and_query}"
         );
@@ -181,6 +218,7 @@ mod tests {
             method: "get",
             scheme: "http",
             headers,
+            claims: None,
         }
     }
 
@@ -286,7 +324,7 @@ mod tests {
         let headers = HeaderMap::new();
         let request = view("/a", &headers);
         for (matcher, field, expected, actual) in rows {
-            let mismatch = check(&matcher, &request).unwrap_err();
+            let mismatch = check(&matcher, &Head::new(&request)).unwrap_err();
             assert_eq!(mismatch.field(), field);
             assert_eq!(mismatch.expected(), expected);
             assert_eq!(mismatch.actual(&request), actual);

@@ -2,6 +2,8 @@
 
 use http::HeaderMap;
 
+use crate::Claims;
+
 /// A borrowed view of a request's head.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestView<'r> {
@@ -15,6 +17,8 @@ pub struct RequestView<'r> {
     pub scheme: &'r str,
     /// Headers.
     pub headers: &'r HeaderMap,
+    /// Claims of the request's token; `None` unless one was verified.
+    pub claims: Option<&'r Claims>,
 }
 
 impl<'r> RequestView<'r> {
@@ -31,13 +35,38 @@ impl<'r> RequestView<'r> {
     }
 }
 
+/// A view with its path and query found once, for the many conditions that look at them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head<'r> {
+    pub(crate) request: &'r RequestView<'r>,
+    /// [`RequestView::path`].
+    pub(crate) path: &'r str,
+    /// [`RequestView::query`].
+    pub(crate) query: &'r str,
+}
+
+impl<'r> Head<'r> {
+    pub(crate) fn new(request: &'r RequestView<'r>) -> Self {
+        let (path, query) = split_query(request.path_and_query);
+        Self {
+            request,
+            path,
+            query: query.unwrap_or(""),
+        }
+    }
+}
+
 /// Splits at the first question mark, which belongs to neither part; a fragment is cut off.
 pub(crate) fn split_query(path_and_query: &str) -> (&str, Option<&str>) {
-    let text = path_and_query.split('#').next().unwrap_or("");
-    match text.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (text, None),
-    }
+    let Some(end) = memchr::memchr2(b'?', b'#', path_and_query.as_bytes()) else {
+        return (path_and_query, None);
+    };
+    let (path, rest) = path_and_query.split_at(end);
+    let query = rest.strip_prefix('?').map(|query| {
+        let end = memchr::memchr(b'#', query.as_bytes());
+        end.and_then(|end| query.get(..end)).unwrap_or(query)
+    });
+    (path, query)
 }
 
 #[cfg(test)]

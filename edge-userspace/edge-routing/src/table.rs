@@ -1,18 +1,25 @@
 //! The route table of a listener or TLS server: virtual host, then the first route that matches.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use edge_model::{Route, RouteTable, VirtualHost};
+use edge_model::{HostChange, Route, RouteTable, VirtualHost, VirtualHosts};
 
 use crate::RequestView;
-use crate::host::{lower_case, without_port};
+use crate::host::{with_lower_case, without_port};
+use crate::index::RouteIndex;
 use crate::predicate::{self, Mismatch};
+use crate::request::Head;
 
 /// A [`RouteTable`] made ready for lookups.
 #[derive(Debug, Clone)]
 pub struct Table {
     routes: Arc<RouteTable>,
+    indexes: Arc<Indexes>,
 }
+
+/// Indexes of the virtual hosts that have many routes, by their addresses in memory: while the table lives, so do they.
+type Indexes = HashMap<usize, Arc<RouteIndex>, foldhash::fast::FixedState>;
 
 /// What the table says about a request.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +49,29 @@ impl Table {
     /// Makes a table ready.
     #[must_use]
     pub fn new(routes: Arc<RouteTable>) -> Self {
-        Self { routes }
+        Self::after(None, routes)
+    }
+
+    /// Makes a table ready that comes in place of another: what stayed the same is taken over, so that it costs no
+    /// more than what changed.
+    #[must_use]
+    pub fn after(previous: Option<&Self>, routes: Arc<RouteTable>) -> Self {
+        let none = VirtualHosts::default();
+        let before = previous.map_or(&none, |previous| &previous.routes.virtual_hosts);
+        let mut indexes = previous
+            .map(|previous| Arc::clone(&previous.indexes))
+            .unwrap_or_default();
+        for HostChange { before, after } in routes.virtual_hosts.changes_since(before) {
+            if let Some(before) = before.filter(|before| indexes.contains_key(&address(before))) {
+                Arc::make_mut(&mut indexes).remove(&address(before));
+            }
+            if let Some(after) = after
+                && let Some(index) = RouteIndex::new(&after.routes)
+            {
+                Arc::make_mut(&mut indexes).insert(address(after), Arc::new(index));
+            }
+        }
+        Self { routes, indexes }
     }
 
     /// The table that was indexed.
@@ -51,17 +80,35 @@ impl Table {
         &self.routes
     }
 
-    /// Decides about a request. Allocates only when its host is not in lower case.
+    /// Decides about a request.
+    ///
+    /// It costs about the same for ten routes and for thousands: see [`Table::walk`] for what it must agree with.
     #[must_use]
     pub fn decide(&self, request: &RequestView<'_>) -> Decision<'_> {
-        self.decide_with(request, |_, _| {})
+        self.decide_by(request, |virtual_host, head| {
+            match self.indexes.get(&address(virtual_host)) {
+                Some(index) => index.find(&virtual_host.routes, head),
+                None => first_match(&virtual_host.routes, head, |_, _| {}),
+            }
+        })
     }
 
-    /// Decides, and tells `passed_over` of each route before the one taken, with the condition that failed.
-    pub(crate) fn decide_with<'t>(
+    /// Decides by looking at one route after the other, and tells `passed_over` of each one before the one taken, with
+    /// the condition that failed. This is what [`decide`](Self::decide) means.
+    pub fn walk<'t>(
         &'t self,
         request: &RequestView<'_>,
-        mut passed_over: impl FnMut(&'t Arc<Route>, Mismatch<'t>),
+        passed_over: impl FnMut(&'t Arc<Route>, Mismatch<'t>),
+    ) -> Decision<'t> {
+        self.decide_by(request, |virtual_host, head| {
+            first_match(&virtual_host.routes, head, passed_over)
+        })
+    }
+
+    fn decide_by<'t>(
+        &'t self,
+        request: &RequestView<'_>,
+        find: impl FnOnce(&'t Arc<VirtualHost>, &Head<'_>) -> Option<&'t Arc<Route>>,
     ) -> Decision<'t> {
         let Some(virtual_host) = self.virtual_host(request.authority) else {
             return Decision::NoVirtualHost;
@@ -70,21 +117,39 @@ impl Table {
         if virtual_host.require_tls && request.scheme != "https" {
             return Decision::RequireTls { virtual_host };
         }
-        for route in &virtual_host.routes {
-            match predicate::check(&route.matcher, request) {
-                Ok(()) => return Decision::Route { virtual_host, route },
-                Err(mismatch) => passed_over(route, mismatch),
-            }
+        match find(virtual_host, &Head::new(request)) {
+            Some(route) => Decision::Route { virtual_host, route },
+            None => Decision::NoRoute { virtual_host },
         }
-        Decision::NoRoute { virtual_host }
     }
 
     /// The virtual host of an authority, whose port does not count.
     fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
-        self.routes
-            .virtual_hosts
-            .find(&lower_case(without_port(authority)))
+        with_lower_case(without_port(authority), |host| {
+            self.routes.virtual_hosts.find(host)
+        })
     }
+}
+
+fn address(host: &Arc<VirtualHost>) -> usize {
+    Arc::as_ptr(host).addr()
+}
+
+/// The definition of a virtual host's decision: the first route whose conditions all hold.
+fn first_match<'t>(
+    routes: &'t [Arc<Route>],
+    head: &Head<'_>,
+    mut passed_over: impl FnMut(&'t Arc<Route>, Mismatch<'t>),
+) -> Option<&'t Arc<Route>> {
+    routes
+        .iter()
+        .find(|route| match predicate::check(&route.matcher, head) {
+            Ok(()) => true,
+            Err(mismatch) => {
+                passed_over(route, mismatch);
+                false
+            }
+        })
 }
 
 #[cfg(test)]
@@ -102,6 +167,7 @@ mod tests {
             method: "GET",
             scheme: "http",
             headers: &headers,
+            claims: None,
         };
         let decided = match table.decide(&request) {
             Decision::NoVirtualHost => "no virtual host".to_owned(),

@@ -1,7 +1,7 @@
 //! `edge explain request`.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use edge_routing::{Explanation, Probe, explain};
+use edge_routing::{Claims, Explanation, Probe, explain};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use crate::cli::ExplainRequestArgs;
@@ -20,6 +20,7 @@ pub(crate) fn run(args: &ExplainRequestArgs) -> Result<(), Failure> {
         path_and_query: &request.path_and_query,
         method: &args.method,
         headers: &request.headers,
+        claims: request.claims.as_ref(),
     };
     let explanation = explain(&loaded.snapshot, &probe);
     if args.json {
@@ -38,6 +39,7 @@ struct Request {
     path_and_query: String,
     headers: HeaderMap,
     sni: Option<String>,
+    claims: Option<Claims>,
 }
 
 impl Request {
@@ -62,13 +64,19 @@ impl Request {
             .then(|| args.sni.clone().or_else(|| uri.host().map(ToOwned::to_owned)))
             .flatten();
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let claims = args.claims.as_deref().map(claims).transpose()?;
         Ok(Self {
             authority,
             path_and_query,
             headers,
             sni,
+            claims,
         })
     }
+}
+
+fn claims(json: &str) -> Result<Claims> {
+    serde_json::from_str(json).with_context(|| format!("the claims {json:?} are no JSON object"))
 }
 
 fn headers(lines: &[String]) -> Result<HeaderMap> {
@@ -140,6 +148,7 @@ mod tests {
             sni: None,
             method: "GET".to_owned(),
             headers: headers.iter().map(ToString::to_string).collect(),
+            claims: None,
             url: url.to_owned(),
         }
     }

@@ -73,6 +73,7 @@ pub fn ask(snapshot: &Snapshot, request: &Request) -> Result<Answer, String> {
             path_and_query: &parts.path_and_query,
             method: &parts.method,
             headers: &parts.headers,
+            claims: None,
         },
     );
     let mut answer = Answer::of(snapshot, &explanation);
@@ -87,6 +88,7 @@ pub fn ask(snapshot: &Snapshot, request: &Request) -> Result<Answer, String> {
             method: &parts.method,
             scheme: if parts.is_tls { "https" } else { "http" },
             headers: &parts.headers,
+            claims: None,
         };
         answer.act(table.decide(&view), &view, request.draw);
     }

@@ -107,6 +107,7 @@ impl Exchange<'_> {
             method: self.head.method.as_str(),
             scheme: self.conn.peer().scheme,
             headers: &self.head.headers,
+            claims: None,
         };
         let table = self.table.as_deref().ok_or_else(Reply::no_route)?;
         let decision = table.decide(&request);

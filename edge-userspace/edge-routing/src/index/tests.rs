@@ -1,0 +1,246 @@
+//! The index decides as the walk does, whatever the routes and the request are.
+
+use std::sync::Arc;
+
+use edge_model::{ClaimMatch, HeaderMatch, PathMatch, Pattern, QueryMatch, Route, RouteMatch, StringMatch};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{FEW, RouteIndex};
+use crate::fixture::{forward_to, route};
+use crate::request::Head;
+use crate::{Claims, RequestView, predicate};
+
+/// Few pieces, so that paths have much in common.
+fn path() -> impl Strategy<Value = String> {
+    let piece = select(vec![
+        "/", "a", "b", "A", "/a", "/ab", "/api", "/api/v1", "\u{e4}", "1", ".", "*",
+    ]);
+    vec(piece, 0..5).prop_map(|pieces| pieces.concat())
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    let fixed = select(vec![
+        ".*",
+        "/.*",
+        "/a+",
+        "/(a|b)/.*",
+        "/api/v[0-9]+",
+        "/api/v[0-9]+/.*",
+        "(?i)/API.*",
+        "/a|/b",
+        r"/\w+",
+        ".*b",
+        "/api/[^/]*",
+        "a?",
+        "(/a)+b?",
+        "^/ab$",
+        "",
+        "/(ab|ac).*",
+        r".*\b1",
+        "/a.*1|/b",
+    ]);
+    let exact = path().prop_map(|path| regex_syntax::escape(&path));
+    prop_oneof![4 => fixed.prop_map(str::to_owned), 1 => exact]
+        .prop_map(|source| Pattern::new(&source).unwrap())
+}
+
+fn path_match() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        1 => Just(PathMatch::Any),
+        3 => (path(), any::<bool>()).prop_map(|(value, ignore_case)| PathMatch::Exact { value, ignore_case }),
+        5 => (path(), any::<bool>()).prop_map(|(value, ignore_case)| PathMatch::Prefix { value, ignore_case }),
+        3 => pattern().prop_map(PathMatch::Regex),
+    ]
+}
+
+fn word() -> impl Strategy<Value = String> {
+    select(vec![
+        "", "a", "b", "ab", "A", "1", "a.com:80", "GET", "POST", "\u{e4}",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn text() -> impl Strategy<Value = StringMatch> {
+    prop_oneof![
+        6 => word().prop_map(StringMatch::Exact),
+        1 => word().prop_map(StringMatch::Prefix),
+        1 => Just(StringMatch::Present),
+        1 => select(vec!["a.*", ".*", r"\d", "[^a]*"]).prop_map(|s| StringMatch::Regex(Pattern::new(s).unwrap())),
+    ]
+}
+
+fn header_name() -> impl Strategy<Value = HeaderName> {
+    let custom = ["x-a", "x-b"].map(HeaderName::from_static);
+    select(vec![custom[0].clone(), custom[1].clone(), HOST])
+}
+
+fn header_match() -> impl Strategy<Value = HeaderMatch> {
+    (header_name(), text(), prop::bool::weighted(0.2)).prop_map(|(name, value, invert)| HeaderMatch {
+        name,
+        value,
+        invert,
+    })
+}
+
+fn query_match() -> impl Strategy<Value = QueryMatch> {
+    (select(vec!["q", "r", ""]), text()).prop_map(|(name, value)| QueryMatch {
+        name: name.into(),
+        value,
+    })
+}
+
+fn claim_match() -> impl Strategy<Value = ClaimMatch> {
+    let path = select(vec![vec!["sub".to_owned()], vec!["groups".to_owned()]]);
+    (path, text(), any::<bool>()).prop_map(|(path, value, invert)| ClaimMatch { path, value, invert })
+}
+
+fn maybe<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>) -> impl Strategy<Value = Option<T>> {
+    prop::option::weighted(0.2, strategy)
+}
+
+fn matcher() -> impl Strategy<Value = RouteMatch> {
+    let scheme = select(vec!["http", "https"]).prop_map(|scheme| StringMatch::Exact(scheme.into()));
+    let one_line = (maybe(text()), maybe(scheme), maybe(text()));
+    let lists = (
+        vec(header_match(), 0..3),
+        vec(query_match(), 0..2),
+        maybe(claim_match()),
+    );
+    (path_match(), one_line, lists).prop_map(
+        |(path, (method, scheme, authority), (headers, query, claim))| RouteMatch {
+            path,
+            method,
+            scheme,
+            authority,
+            headers,
+            query,
+            claims: claim.into_iter().collect(),
+        },
+    )
+}
+
+/// Routes of one virtual host. Some lists have one path for all, so that only the other conditions tell them apart.
+fn routes() -> impl Strategy<Value = Vec<Arc<Route>>> {
+    let mixed = vec(matcher(), FEW + 1..60);
+    let one_path = (path_match(), vec(matcher(), FEW + 1..60)).prop_map(|(path, mut matchers)| {
+        for matcher in &mut matchers {
+            matcher.path = path.clone();
+        }
+        matchers
+    });
+    prop_oneof![mixed, one_path].prop_map(|matchers| {
+        let routes = (0..).zip(matchers);
+        let routes =
+            routes.map(|(number, matcher)| route(&number.to_string(), matcher, forward_to(&[("x", 1)])));
+        routes.map(Arc::new).collect()
+    })
+}
+
+/// What a request consists of.
+#[derive(Debug, Clone)]
+struct Request {
+    target: String,
+    method: &'static str,
+    scheme: &'static str,
+    authority: &'static str,
+    headers: HeaderMap,
+    claims: Option<Claims>,
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let target = (path(), prop::option::of(r"([qr]=(a|b|ab|1)?&?){0,3}"));
+    let target = target.prop_map(|(path, query)| match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    });
+    let headers = vec((header_name(), word()), 0..4).prop_map(|lines| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.into_iter().filter(|(name, _)| *name != HOST) {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    });
+    let claims = prop::option::of(word()).prop_map(|word| {
+        let claims = serde_json::json!({"sub": word?, "groups": ["a", "b"]});
+        claims.as_object().cloned()
+    });
+    let lines = (
+        select(vec!["GET", "POST", "a"]),
+        select(vec!["http", "https"]),
+        select(vec!["a", "a.com:80"]),
+    );
+    (target, lines, headers, claims).prop_map(|(target, (method, scheme, authority), headers, claims)| {
+        Request {
+            target,
+            method,
+            scheme,
+            authority,
+            headers,
+            claims,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn the_index_finds_what_the_walk_finds(routes in routes(), requests in vec(request(), 1..12)) {
+        let index = RouteIndex::new(&routes).unwrap();
+        for request in &requests {
+            let view = RequestView {
+                authority: request.authority,
+                path_and_query: &request.target,
+                method: request.method,
+                scheme: request.scheme,
+                headers: &request.headers,
+                claims: request.claims.as_ref(),
+            };
+            let head = Head::new(&view);
+            let walked = routes.iter().find(|route| predicate::check(&route.matcher, &head).is_ok());
+            let found = index.find(&routes, &head);
+            prop_assert_eq!(found.map(|route| &route.name), walked.map(|route| &route.name), "{:?}", request);
+        }
+    }
+}
+
+#[test]
+fn many_expressions_are_matched_together_and_the_first_is_taken() {
+    let matchers = (0..300).map(|number| RouteMatch {
+        path: PathMatch::Regex(Pattern::new(&format!("/[a-z]+/item{number}(/.*)?")).unwrap()),
+        ..RouteMatch::any()
+    });
+    let catch_all = RouteMatch {
+        path: PathMatch::Regex(Pattern::new("/shop/.*").unwrap()),
+        ..RouteMatch::any()
+    };
+    let routes = (0..).zip(matchers.chain([catch_all]));
+    let routes: Vec<_> = routes
+        .map(|(number, matcher)| Arc::new(route(&number.to_string(), matcher, forward_to(&[("x", 1)]))))
+        .collect();
+    let index = RouteIndex::new(&routes).unwrap();
+    let headers = HeaderMap::new();
+    for (path, expected) in [
+        ("/shop/item0", Some("0")),
+        ("/shop/item299/x", Some("299")),
+        ("/a/item77", Some("77")),
+        ("/shop/item300", Some("300")),
+        ("/a/item300", None),
+        ("/a/item77x", None),
+    ] {
+        let view = RequestView {
+            authority: "a",
+            path_and_query: path,
+            method: "GET",
+            scheme: "http",
+            headers: &headers,
+            claims: None,
+        };
+        let found = index.find(&routes, &Head::new(&view));
+        assert_eq!(found.map(|route| route.name.as_str()), expected, "{path}");
+    }
+}
