@@ -146,10 +146,15 @@ impl Reading<'_> {
             Kind::ServiceEntry => self.istio(source).map(Resource::ServiceEntry),
             Kind::WorkloadEntry => self.istio(source).map(Resource::WorkloadEntry),
             Kind::EnvoyFilter => self.istio(source).map(Resource::EnvoyFilter),
+            Kind::AuthorizationPolicy => self.istio(source).map(Resource::AuthorizationPolicy),
+            Kind::RequestAuthentication => self.istio(source).map(Resource::RequestAuthentication),
+            Kind::PeerAuthentication => self.istio(source).map(Resource::PeerAuthentication),
             Kind::Service => self.k8s("spec", source).map(Resource::Service),
             Kind::EndpointSlice => self.k8s("", source).map(Resource::EndpointSlice),
             Kind::Pod => self.k8s("", source).map(Resource::Pod),
             Kind::Namespace => self.k8s("", source).map(Resource::Namespace),
+            Kind::Secret => self.k8s("", source).map(Resource::Secret),
+            Kind::ConfigMap => self.k8s("", source).map(Resource::ConfigMap),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Text goes in, checked values and [`Problem`]s come out; nothing here reads a file, a clock or the network.
 //! [`parse_documents`] reads the shape of every resource, [`validate()`] applies the rules of Istio's admission webhook
-//! to one of them, [`unsupported()`] names the fields that the edge does not honour, and [`check`] is both. What
+//! to one of them, [`unsupported()`] names the fields that are accepted and not enforced, and [`check`] is both. What
 //! several objects mean together is `edge-control`'s to find out.
 #![forbid(unsafe_code)]
 
@@ -28,4 +28,4 @@ pub use object::{Object, Resource, SourceRef};
 pub use problem::{ObjectName, Problem, Severity};
 pub use report::{Report, ReportedProblem, Verdict, check, reports};
 pub use unsupported::unsupported;
-pub use validate::validate;
+pub use validate::{CLAIM_PREFIX, has_format_command, validate};

@@ -8,13 +8,16 @@ use edge_model::{Kind, ObjectRef};
 use crate::istio::destination_rule::DestinationRule;
 use crate::istio::envoy_filter::EnvoyFilter;
 use crate::istio::gateway::Gateway;
+use crate::istio::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use crate::istio::service_entry::ServiceEntry;
 use crate::istio::virtual_service::VirtualService;
 use crate::istio::workload_entry::WorkloadEntry;
+use crate::k8s::config_map::ConfigMap;
 use crate::k8s::endpoint_slice::EndpointSlice;
 use crate::k8s::meta::Meta;
 use crate::k8s::namespace::Namespace;
 use crate::k8s::pod::Pod;
+use crate::k8s::secret::Secret;
 use crate::k8s::service::Service;
 use crate::yaml::LineIndex;
 use crate::{ObjectName, Problem, Severity};
@@ -114,6 +117,12 @@ pub enum Resource {
     WorkloadEntry(Object<WorkloadEntry>),
     /// `networking.istio.io` EnvoyFilter.
     EnvoyFilter(Object<EnvoyFilter>),
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy(Object<AuthorizationPolicy>),
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication(Object<RequestAuthentication>),
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication(Object<PeerAuthentication>),
     /// Kubernetes core Service.
     Service(Object<Service>),
     /// Kubernetes `discovery.k8s.io` EndpointSlice.
@@ -122,6 +131,10 @@ pub enum Resource {
     Pod(Object<Pod>),
     /// Kubernetes core Namespace.
     Namespace(Object<Namespace>),
+    /// Kubernetes core Secret.
+    Secret(Object<Secret>),
+    /// Kubernetes core ConfigMap.
+    ConfigMap(Object<ConfigMap>),
 }
 
 impl Resource {
@@ -135,10 +148,15 @@ impl Resource {
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::EnvoyFilter(_) => Kind::EnvoyFilter,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::RequestAuthentication(_) => Kind::RequestAuthentication,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Pod(_) => Kind::Pod,
             Self::Namespace(_) => Kind::Namespace,
+            Self::Secret(_) => Kind::Secret,
+            Self::ConfigMap(_) => Kind::ConfigMap,
         }
     }
 
@@ -186,10 +204,15 @@ impl Resource {
             Self::ServiceEntry(object) => (&object.meta, &object.source),
             Self::WorkloadEntry(object) => (&object.meta, &object.source),
             Self::EnvoyFilter(object) => (&object.meta, &object.source),
+            Self::AuthorizationPolicy(object) => (&object.meta, &object.source),
+            Self::RequestAuthentication(object) => (&object.meta, &object.source),
+            Self::PeerAuthentication(object) => (&object.meta, &object.source),
             Self::Service(object) => (&object.meta, &object.source),
             Self::EndpointSlice(object) => (&object.meta, &object.source),
             Self::Pod(object) => (&object.meta, &object.source),
             Self::Namespace(object) => (&object.meta, &object.source),
+            Self::Secret(object) => (&object.meta, &object.source),
+            Self::ConfigMap(object) => (&object.meta, &object.source),
         }
     }
 }

@@ -17,6 +17,12 @@ pub enum Kind {
     WorkloadEntry,
     /// `networking.istio.io` EnvoyFilter.
     EnvoyFilter,
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy,
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication,
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication,
     /// Kubernetes core Service.
     Service,
     /// Kubernetes `discovery.k8s.io` EndpointSlice.
@@ -25,6 +31,10 @@ pub enum Kind {
     Pod,
     /// Kubernetes core Namespace.
     Namespace,
+    /// Kubernetes core Secret.
+    Secret,
+    /// Kubernetes core ConfigMap.
+    ConfigMap,
 }
 
 impl Kind {
@@ -38,10 +48,15 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::EnvoyFilter => "EnvoyFilter",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::RequestAuthentication => "RequestAuthentication",
+            Self::PeerAuthentication => "PeerAuthentication",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 }

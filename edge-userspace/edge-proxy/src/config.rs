@@ -17,6 +17,8 @@ use crate::{ClusterStatus, EndpointStatus, tls};
 /// What the workers serve. Parts that a new Snapshot leaves as they were are taken over: tables, tickets, token
 /// buckets, counts of refusals and of active requests.
 pub(crate) struct Config {
+    /// A security policy is for this gateway and cannot be enforced: nothing is let in.
+    pub(crate) is_closed: bool,
     listeners: HashMap<u16, Arc<ListenerConfig>>,
     /// Counts the configurations of this process.
     pub(crate) generation: u64,
@@ -66,6 +68,7 @@ impl Config {
         let no_limiters = Limiters::default();
         let limiters = previous.map_or(&no_limiters, |previous| &previous.limiters);
         Self {
+            is_closed: !snapshot.unenforced.is_empty(),
             listeners: listeners.collect(),
             clusters: clusters.collect(),
             limiters: limiters.next(rate_limits(snapshot), now),

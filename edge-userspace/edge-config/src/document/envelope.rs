@@ -127,7 +127,7 @@ pub(super) fn guess_name(text: &str) -> Option<ObjectName> {
 }
 
 /// Group and versions of the kinds that are read.
-const APIS: [(Kind, &str, &[&str]); 10] = [
+const APIS: [(Kind, &str, &[&str]); 15] = [
     (
         Kind::Gateway,
         "networking.istio.io",
@@ -154,17 +154,19 @@ const APIS: [(Kind, &str, &[&str]); 10] = [
         &["v1", "v1beta1", "v1alpha3"],
     ),
     (Kind::EnvoyFilter, "networking.istio.io", &["v1alpha3"]),
+    (Kind::AuthorizationPolicy, "security.istio.io", &["v1", "v1beta1"]),
+    (
+        Kind::RequestAuthentication,
+        "security.istio.io",
+        &["v1", "v1beta1"],
+    ),
+    (Kind::PeerAuthentication, "security.istio.io", &["v1", "v1beta1"]),
     (Kind::Service, "", &["v1"]),
     (Kind::EndpointSlice, "discovery.k8s.io", &["v1", "v1beta1"]),
     (Kind::Pod, "", &["v1"]),
     (Kind::Namespace, "", &["v1"]),
-];
-
-/// Kinds that protect something: to pass them over would let in what they keep out.
-const SECURITY_KINDS: [&str; 3] = [
-    "AuthorizationPolicy",
-    "RequestAuthentication",
-    "PeerAuthentication",
+    (Kind::Secret, "", &["v1"]),
+    (Kind::ConfigMap, "", &["v1"]),
 ];
 
 /// The kind of an object, or why it is not read: a warning for objects of others, an error for what must be mended.
@@ -184,14 +186,6 @@ pub(super) fn kind_of(value: &Value) -> Result<Kind, Finding> {
         Some((known, own, _)) if distance(group, own) <= 3 => {
             let message = format!("{api_version} is not a version of {known}");
             Err(error("apiVersion", &message, &format!("write {usual}")))
-        }
-        _ if group == "security.istio.io" && SECURITY_KINDS.contains(&kind) => {
-            let message = format!("unsupported: the edge does not enforce {kind}");
-            Err(error(
-                "kind",
-                &message,
-                "remove it only if the traffic may pass without it",
-            ))
         }
         _ => Err(Finding {
             severity: Severity::Warning,

@@ -87,23 +87,23 @@ spec: {ports: [}
 }
 
 #[test]
-fn kinds_of_others_are_passed_over_with_a_warning_and_security_kinds_are_refused() {
+fn kinds_of_others_are_passed_over_with_a_warning() {
     check(
         "\
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: a}
 ---
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
+apiVersion: networking.istio.io/v1
+kind: Sidecar
 metadata: {name: b}
 ",
         &[],
         &[
             "a.yaml:2: warning Deployment/default/a kind: unknown kind, ignored \
              (the edge does not read Deployment of apps/v1)",
-            "a.yaml:6: error AuthorizationPolicy/default/b kind: unsupported: the edge does not enforce \
-             AuthorizationPolicy (remove it only if the traffic may pass without it)",
+            "a.yaml:6: warning Sidecar/default/b kind: unknown kind, ignored \
+             (the edge does not read Sidecar of networking.istio.io/v1)",
         ],
     );
 }
@@ -227,4 +227,66 @@ status: {observedGeneration: 1}
         Some(1_769_860_800)
     );
     assert_eq!(meta.labels.get("app").map(String::as_str), Some("a"));
+}
+
+#[test]
+fn security_policies_secrets_and_config_maps_are_read() {
+    check(
+        "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: a}
+spec:
+  selector: {matchLabels: {app: a}}
+  action: DENY
+  rules:
+  - from: [{source: {principals: [p], notIpBlocks: [192.0.2.0/24]}}]
+    to: [{operation: {methods: [GET], paths: [/a]}}]
+    when: [{key: 'request.headers[x]', values: [y]}]
+---
+apiVersion: security.istio.io/v1beta1
+kind: RequestAuthentication
+metadata: {name: b}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: g}
+  jwtRules:
+  - issuer: i
+    jwksUri: https://example.com/keys
+    fromHeaders: [{name: x, prefix: 'Bearer '}]
+    outputClaimToHeaders: [{header: x-sub, claim: sub}]
+    timeout: 5s
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: c}
+spec: {selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}}
+---
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/tls
+metadata: {name: d}
+data: {tls.crt: YQ==, tls.key: YQ==}
+stringData: {ca.crt: a}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: e}
+data: {ca.crt: a}
+---
+apiVersion: security.istio.io/v2
+kind: AuthorizationPolicy
+metadata: {name: f}
+",
+        &[
+            "AuthorizationPolicy/default/a",
+            "RequestAuthentication/default/b",
+            "PeerAuthentication/default/c",
+            "Secret/default/d",
+            "ConfigMap/default/e",
+        ],
+        &[
+            "a.yaml:41: error AuthorizationPolicy/default/f apiVersion: security.istio.io/v2 is not a version of \
+             AuthorizationPolicy (write security.istio.io/v1)",
+        ],
+    );
 }

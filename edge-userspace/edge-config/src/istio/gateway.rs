@@ -1,6 +1,7 @@
 //! `networking.istio.io` Gateway.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 
@@ -30,6 +31,15 @@ pub struct Server {
     pub default_endpoint: String,
     /// Name in statistics, unique in its Gateway.
     pub name: String,
+}
+
+impl Server {
+    /// Whether it is to listen on less than all addresses.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        let address = self.bind.parse::<IpAddr>();
+        !self.bind.is_empty() && !address.is_ok_and(|address| address.is_unspecified())
+    }
 }
 
 /// A port of a server.

@@ -1,6 +1,6 @@
 //! DestinationRule.
 
-use super::{Refused, Row, report, row};
+use super::{NoEffect, NotEnforced, Row, report, row};
 use crate::checker::Checker;
 use crate::istio::destination_rule::DestinationRule;
 use crate::istio::destination_rule::policy::{
@@ -8,49 +8,53 @@ use crate::istio::destination_rule::policy::{
     TrafficPolicy,
 };
 
-const RULE: &[Row<DestinationRule>] = &[row(
-    "workloadSelector",
-    |rule| rule.workload_selector.is_some(),
-    Refused("remove it: a rule is for every client"),
-)];
+#[rustfmt::skip] // A table: one field, one line.
+const RULE: &[Row<DestinationRule>] = &[
+    row("workloadSelector", |rule| rule.workload_selector.is_some(), NotEnforced("the rule is for every client")),
+];
 
-const NO_EJECTION: &str = "remove it: no endpoint is taken out for its answers";
-const PLAIN_TEXT: &str = "remove it, or write mode: DISABLE: endpoints are spoken to in plain text";
-const NO_LIMITS: &str = "remove it: of the connection pool, only tcp.connectTimeout is looked at";
+const NO_EJECTION: &str = "no endpoint is taken out for its answers";
+const NO_TLS: &str = "requests get 503: they are not sent in plain text";
+const NO_LIMITS: &str = "of the connection pool, only tcp.connectTimeout is looked at";
+const ALL_ALIKE: &str = "all endpoints are alike, wherever they are";
+const NO_WARMUP: &str = "a new endpoint takes its share at once";
 
 #[rustfmt::skip] // A table: one field, one line.
 const POLICY: &[Row<TrafficPolicy>] = &[
-    row("outlierDetection", |policy| policy.outlier_detection.is_some(), Refused(NO_EJECTION)),
-    row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), Refused(PLAIN_TEXT)),
-    row("tunnel", |policy| policy.tunnel.is_some(), Refused("remove it: requests are not tunnelled")),
-    row("proxyProtocol", |policy| policy.proxy_protocol.is_some(), Refused("remove it: endpoints get the client's address in x-forwarded-for")),
-    row("retryBudget", |policy| policy.retry_budget.is_some(), Refused("remove it: nothing is retried")),
+    row("outlierDetection", |policy| policy.outlier_detection.is_some(), NotEnforced(NO_EJECTION)),
+    row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), NotEnforced(NO_TLS)),
+    row("tunnel", |policy| policy.tunnel.is_some(), NoEffect("tunnels are for egress")),
+    row("proxyProtocol", |policy| policy.proxy_protocol.is_some(), NotEnforced("endpoints get the client's address in x-forwarded-for alone")),
+    row("retryBudget", |policy| policy.retry_budget.is_some(), NotEnforced("nothing is tried again")),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
 const PORT_POLICY: &[Row<PortTrafficPolicy>] = &[
-    row("outlierDetection", |policy| policy.outlier_detection.is_some(), Refused(NO_EJECTION)),
-    row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), Refused(PLAIN_TEXT)),
+    row("outlierDetection", |policy| policy.outlier_detection.is_some(), NotEnforced(NO_EJECTION)),
+    row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), NotEnforced(NO_TLS)),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
 const LOAD_BALANCER: &[Row<LoadBalancerSettings>] = &[
-    row("consistentHash", |lb| lb.consistent_hash.is_some(), Refused("use simple")),
-    row("localityLbSetting", |lb| lb.locality_lb_setting.is_some(), Refused("remove it: all endpoints are alike")),
-    row("zoneAwareLbSetting", |lb| lb.zone_aware_lb_setting.is_some(), Refused("remove it: all endpoints are alike")),
-    row("warmup", |lb| lb.warmup.is_some(), Refused("remove it: a new endpoint takes its share at once")),
-    row("warmupDurationSecs", |lb| lb.warmup_duration_secs.is_some(), Refused("remove it: a new endpoint takes its share at once")),
-    row("simple", |lb| lb.simple == Some(SimpleLb::Passthrough), Refused("write LEAST_REQUEST, ROUND_ROBIN or RANDOM")),
+    row("consistentHash", |lb| lb.consistent_hash.is_some(), NotEnforced("endpoints are chosen by LEAST_REQUEST")),
+    row("localityLbSetting", |lb| lb.locality_lb_setting.is_some(), NotEnforced(ALL_ALIKE)),
+    row("zoneAwareLbSetting", |lb| lb.zone_aware_lb_setting.is_some(), NotEnforced(ALL_ALIKE)),
+    row("warmup", |lb| lb.warmup.is_some(), NotEnforced(NO_WARMUP)),
+    row("warmupDurationSecs", |lb| lb.warmup_duration_secs.is_some(), NotEnforced(NO_WARMUP)),
+    row("simple", |lb| lb.simple == Some(SimpleLb::Passthrough), NotEnforced("endpoints are chosen by LEAST_REQUEST")),
 ];
 
-const POOL: &[Row<ConnectionPoolSettings>] = &[row("http", |pool| pool.http.is_some(), Refused(NO_LIMITS))];
+#[rustfmt::skip] // A table: one field, one line.
+const POOL: &[Row<ConnectionPoolSettings>] = &[
+    row("http", |pool| pool.http.is_some(), NotEnforced(NO_LIMITS)),
+];
 
 #[rustfmt::skip] // A table: one field, one line.
 const TCP: &[Row<TcpSettings>] = &[
-    row("maxConnections", |tcp| tcp.max_connections != 0, Refused(NO_LIMITS)),
-    row("tcpKeepalive", |tcp| tcp.tcp_keepalive.is_some(), Refused(NO_LIMITS)),
-    row("maxConnectionDuration", |tcp| tcp.max_connection_duration.is_some(), Refused(NO_LIMITS)),
-    row("idleTimeout", |tcp| tcp.idle_timeout.is_some(), Refused(NO_LIMITS)),
+    row("maxConnections", |tcp| tcp.max_connections != 0, NotEnforced(NO_LIMITS)),
+    row("tcpKeepalive", |tcp| tcp.tcp_keepalive.is_some(), NotEnforced(NO_LIMITS)),
+    row("maxConnectionDuration", |tcp| tcp.max_connection_duration.is_some(), NotEnforced(NO_LIMITS)),
+    row("idleTimeout", |tcp| tcp.idle_timeout.is_some(), NotEnforced(NO_LIMITS)),
 ];
 
 fn is_encrypted(mode: Option<ClientTlsMode>) -> bool {

@@ -1,36 +1,54 @@
 //! Gateway.
 
-use super::{Refused, Row, refuse, report, row};
+use super::{NoEffect, NotEnforced, Row, not_enforced, report, row};
 use crate::checker::Checker;
 use crate::istio::gateway::{Gateway, Server, ServerTlsSettings, TlsMode, TlsProtocol};
 
 /// Protocols of a port that the edge speaks.
-const HONOURED_PROTOCOLS: [&str; 2] = ["HTTP", "HTTPS"];
+const SPOKEN: [&str; 5] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS"];
 
 #[rustfmt::skip] // A table: one field, one line.
 const SERVER: &[Row<Server>] = &[
-    row("bind", |server| !server.bind.is_empty(), Refused("remove it: every address is listened on")),
-    row("defaultEndpoint", |server| !server.default_endpoint.is_empty(), Refused("remove it: Istio has not implemented it")),
+    row("bind", Server::is_bound, NotEnforced("the port is not opened: it would listen on other addresses too")),
+    row("defaultEndpoint", |server| !server.default_endpoint.is_empty(), NoEffect("Istio has not implemented it either")),
 ];
 
-const FROM_SECRETS: &str = "give serverCertificate and privateKey, the paths of files";
-const NO_CLIENT_CERTIFICATES: &str = "remove it: client certificates are not checked";
+const NO_CERTIFICATE: &str =
+    "handshakes for the server's hosts fail: give serverCertificate and privateKey, the paths of files";
+const CLIENTS_ARE_SHUT_OUT: &str =
+    "handshakes for the server's hosts fail: client certificates cannot be checked";
+const ONLY_MUTUAL: &str = "only the modes MUTUAL and OPTIONAL_MUTUAL ask for client certificates";
 
 #[rustfmt::skip] // A table: one field, one line.
 const TLS: &[Row<ServerTlsSettings>] = &[
-    row("credentialName", |tls| !tls.credential_name.is_empty(), Refused(FROM_SECRETS)),
-    row("credentialNames", |tls| !tls.credential_names.is_empty(), Refused(FROM_SECRETS)),
-    row("caCertCredentialName", |tls| !tls.ca_cert_credential_name.is_empty(), Refused(NO_CLIENT_CERTIFICATES)),
-    row("tlsCertificates", |tls| !tls.tls_certificates.is_empty(), Refused(FROM_SECRETS)),
-    row("caCertificates", |tls| !tls.ca_certificates.is_empty(), Refused(NO_CLIENT_CERTIFICATES)),
-    row("caCrl", |tls| !tls.ca_crl.is_empty(), Refused(NO_CLIENT_CERTIFICATES)),
-    row("subjectAltNames", |tls| !tls.subject_alt_names.is_empty(), Refused(NO_CLIENT_CERTIFICATES)),
-    row("verifyCertificateSpki", |tls| !tls.verify_certificate_spki.is_empty(), Refused(NO_CLIENT_CERTIFICATES)),
-    row("verifyCertificateHash", |tls| !tls.verify_certificate_hash.is_empty(), Refused(NO_CLIENT_CERTIFICATES)),
-    row("insecureSkipVerify", |tls| tls.insecure_skip_verify, Refused(NO_CLIENT_CERTIFICATES)),
-    row("cipherSuites", |tls| !tls.cipher_suites.is_empty(), Refused("remove it: rustls offers its safe defaults")),
-    row("minProtocolVersion", |tls| is_old(tls.min_protocol_version), Refused("write TLSV1_2 or TLSV1_3")),
-    row("maxProtocolVersion", |tls| is_old(tls.max_protocol_version), Refused("write TLSV1_2 or TLSV1_3")),
+    row("credentialName", |tls| !tls.credential_name.is_empty(), NotEnforced(NO_CERTIFICATE)),
+    row("credentialNames", |tls| !tls.credential_names.is_empty(), NotEnforced(NO_CERTIFICATE)),
+    row("tlsCertificates", |tls| !tls.tls_certificates.is_empty(), NotEnforced(NO_CERTIFICATE)),
+    row("cipherSuites", |tls| !tls.cipher_suites.is_empty(), NotEnforced("all that rustls has, and holds to be safe, are offered")),
+    row("minProtocolVersion", |tls| is_old(tls.min_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
+    row("maxProtocolVersion", |tls| is_old(tls.max_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
+];
+
+/// What is about client certificates: enforced with the modes that ask for them, or not at all.
+#[rustfmt::skip] // A table: one field, one line.
+const CLIENT_CERTIFICATES: &[Row<ServerTlsSettings>] = &[
+    row("caCertCredentialName", |tls| !tls.ca_cert_credential_name.is_empty(), NoEffect(ONLY_MUTUAL)),
+    row("caCertificates", |tls| !tls.ca_certificates.is_empty(), NoEffect(ONLY_MUTUAL)),
+    row("caCrl", |tls| !tls.ca_crl.is_empty(), NoEffect(ONLY_MUTUAL)),
+    row("subjectAltNames", |tls| !tls.subject_alt_names.is_empty(), NoEffect(ONLY_MUTUAL)),
+    row("verifyCertificateSpki", |tls| !tls.verify_certificate_spki.is_empty(), NoEffect(ONLY_MUTUAL)),
+    row("verifyCertificateHash", |tls| !tls.verify_certificate_hash.is_empty(), NoEffect(ONLY_MUTUAL)),
+    row("insecureSkipVerify", |tls| tls.insecure_skip_verify, NoEffect(ONLY_MUTUAL)),
+];
+
+/// Modes that are not served; a server with one of them gets no connection.
+#[rustfmt::skip] // A table: one field, one line.
+const MODES: &[(TlsMode, &str)] = &[
+    (TlsMode::Mutual, CLIENTS_ARE_SHUT_OUT),
+    (TlsMode::OptionalMutual, CLIENTS_ARE_SHUT_OUT),
+    (TlsMode::IstioMutual, "handshakes for the server's hosts fail: the edge has no certificate of a mesh"),
+    (TlsMode::Passthrough, "connections for the server's hosts are closed: TLS is not passed through"),
+    (TlsMode::AutoPassthrough, "connections for the server's hosts are closed: TLS is not passed through"),
 ];
 
 /// rustls speaks TLS 1.2 and 1.3.
@@ -47,26 +65,25 @@ pub(super) fn check(check: &mut Checker<'_>, gateway: &Gateway) {
             .as_ref()
             .map(|port| port.protocol.to_ascii_uppercase())
             .unwrap_or_default();
-        if !protocol.is_empty() && !HONOURED_PROTOCOLS.contains(&protocol.as_str()) {
+        if !protocol.is_empty() && !SPOKEN.contains(&protocol.as_str()) {
+            let instead = "nothing listens for it: only HTTP and HTTPS are served";
             let what = format!("protocol {protocol}");
-            refuse(
-                check,
-                &format!("{path}.port.protocol"),
-                &what,
-                "write HTTP or HTTPS",
-            );
+            not_enforced(check, &format!("{path}.port.protocol"), &what, instead);
         }
-        if let Some(tls) = &server.tls {
-            report(check, &format!("{path}.tls"), tls, TLS);
-            if protocol == "HTTPS" && tls.mode != TlsMode::Simple {
-                let what = format!("mode {}", crate::validate::mode_name(tls.mode));
-                refuse(
-                    check,
-                    &format!("{path}.tls.mode"),
-                    &what,
-                    "write mode: SIMPLE, with certificate and key",
-                );
-            }
+        if let Some(settings) = &server.tls {
+            tls(check, &format!("{path}.tls"), &protocol, settings);
         }
+    }
+}
+
+fn tls(check: &mut Checker<'_>, path: &str, protocol: &str, tls: &ServerTlsSettings) {
+    report(check, path, tls, TLS);
+    if !matches!(tls.mode, TlsMode::Mutual | TlsMode::OptionalMutual) {
+        report(check, path, tls, CLIENT_CERTIFICATES);
+    }
+    let unserved = MODES.iter().find(|(mode, _)| *mode == tls.mode);
+    if let (Some((mode, instead)), "HTTPS" | "TLS") = (unserved, protocol) {
+        let what = format!("mode {}", crate::validate::mode_name(*mode));
+        not_enforced(check, &format!("{path}.mode"), &what, instead);
     }
 }

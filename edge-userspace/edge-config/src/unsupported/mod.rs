@@ -1,22 +1,26 @@
-//! What the edge does not honour: no field that a user sets is ever ignored in silence.
+//! What the edge does not do of what a resource asks for: no field that a user sets is ever ignored in silence.
 //!
-//! One table for each message says so, field by field. A row goes when the edge has learnt what it names; the other
-//! fields of the message are honoured.
+//! One table for each message says so, field by field: every other field is read, compiled and enforced. A row goes
+//! when the proxy has learnt what it names.
 
 mod destination_rule;
 mod gateway;
+mod security;
 mod service_entry;
 mod virtual_service;
+
+pub(crate) use security::DRY_RUN;
 
 use crate::checker::Checker;
 use crate::istio::envoy_filter::rate_limit::rate_limits;
 use crate::{Problem, Resource};
 
-/// The fields of a resource that the edge does not honour: an error for each that would change where requests go or
-/// what becomes of them, a warning for each that has no meaning at an ingress gateway.
+/// The fields of a resource that are accepted and do not do what they say: a warning for each, with what becomes of the
+/// traffic instead.
 #[must_use]
 pub fn unsupported(resource: &Resource) -> Vec<Problem> {
     let mut check = Checker::new(resource);
+    let meta = resource.meta();
     match resource {
         Resource::Gateway(object) => gateway::check(&mut check, &object.spec),
         Resource::VirtualService(object) => virtual_service::check(&mut check, &object.spec),
@@ -24,13 +28,21 @@ pub fn unsupported(resource: &Resource) -> Vec<Problem> {
         Resource::ServiceEntry(object) => service_entry::check(&mut check, &object.spec),
         Resource::WorkloadEntry(object) => service_entry::check_workload(&mut check, "spec", &object.spec),
         Resource::EnvoyFilter(object) => check.extend(rate_limits(object).unsupported),
+        Resource::AuthorizationPolicy(object) => security::authorization(&mut check, meta, &object.spec),
+        Resource::RequestAuthentication(object) => security::request(&mut check, &object.spec),
+        Resource::PeerAuthentication(object) => security::peer(&mut check, &object.spec),
         // The edge reads some fields of these and is not asked to act on the others.
-        Resource::Service(_) | Resource::EndpointSlice(_) | Resource::Pod(_) | Resource::Namespace(_) => {}
+        Resource::Service(_)
+        | Resource::EndpointSlice(_)
+        | Resource::Pod(_)
+        | Resource::Namespace(_)
+        | Resource::Secret(_)
+        | Resource::ConfigMap(_) => {}
     }
     check.into_problems()
 }
 
-/// One row of a table: a field of a message `T` that is not honoured.
+/// One row of a table: a field of a message `T` that does not do what it says.
 struct Row<T> {
     /// Its name in the file.
     field: &'static str,
@@ -40,15 +52,15 @@ struct Row<T> {
     fate: Fate,
 }
 
-/// What becomes of a field that is not honoured.
+/// What becomes of a field that does not do what it says.
 enum Fate {
-    /// The object is refused; the text says what to do.
-    Refused(&'static str),
+    /// It has a meaning at an ingress gateway, which the edge does not give it; the text says what happens instead.
+    NotEnforced(&'static str),
     /// It has no meaning at an ingress gateway; the text says why.
     NoEffect(&'static str),
 }
 
-use Fate::{NoEffect, Refused};
+use Fate::{NoEffect, NotEnforced};
 
 const fn row<T>(field: &'static str, is_set: fn(&T) -> bool, fate: Fate) -> Row<T> {
     Row { field, is_set, fate }
@@ -59,15 +71,15 @@ fn report<T>(check: &mut Checker<'_>, path: &str, message: &T, table: &[Row<T>])
     for row in table.iter().filter(|row| (row.is_set)(message)) {
         let field = format!("{path}.{}", row.field);
         match row.fate {
-            Refused(hint) => refuse(check, &field, row.field, hint),
+            NotEnforced(instead) => not_enforced(check, &field, row.field, instead),
             NoEffect(why) => check.warn(&field, "has no effect at an ingress gateway", why),
         }
     }
 }
 
 /// Reports one thing by name.
-fn refuse(check: &mut Checker<'_>, field: &str, what: &str, hint: &str) {
-    check.error(field, format!("unsupported: {what}"), hint);
+fn not_enforced(check: &mut Checker<'_>, field: &str, what: &str, instead: &str) {
+    check.warn(field, format!("not enforced: {what}"), instead);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use crate::{parse_documents, unsupported, validate};
 
-/// The fields that are reported, each with the first word of its message, `unsupported:` or `has`.
+/// The fields that are reported, each with the first word of its message, `not` (enforced) or `has` (no effect).
 #[track_caller]
 fn check(kind: &str, spec: &str, expected: &[&str]) {
     let text =
@@ -41,11 +41,11 @@ fn a_gateway_for_http_and_https_is_honoured() {
 }
 
 #[test]
-fn other_protocols_and_tls_modes_of_a_gateway_are_refused() {
+fn other_protocols_and_tls_modes_of_a_gateway_are_reported() {
     check(
         "Gateway",
         "  servers:
-  - port: {number: 80, name: a, protocol: HTTP2}
+  - port: {number: 80, name: a, protocol: TCP}
     bind: 10.0.0.1
     hosts: ['*']
   - port: {number: 443, name: b, protocol: https}
@@ -53,11 +53,11 @@ fn other_protocols_and_tls_modes_of_a_gateway_are_refused() {
     tls: {mode: MUTUAL, credentialName: cert, minProtocolVersion: TLSV1_0}
 ",
         &[
-            "spec.servers[0].bind unsupported:",
-            "spec.servers[0].port.protocol unsupported:",
-            "spec.servers[1].tls.credentialName unsupported:",
-            "spec.servers[1].tls.minProtocolVersion unsupported:",
-            "spec.servers[1].tls.mode unsupported:",
+            "spec.servers[0].bind not",
+            "spec.servers[0].port.protocol not",
+            "spec.servers[1].tls.credentialName not",
+            "spec.servers[1].tls.minProtocolVersion not",
+            "spec.servers[1].tls.mode not",
         ],
     );
 }
@@ -102,7 +102,7 @@ fn what_a_virtual_service_routes_redirects_and_answers_is_honoured() {
 }
 
 #[test]
-fn what_a_virtual_service_asks_for_beyond_that_is_refused_field_by_field() {
+fn what_a_virtual_service_asks_for_beyond_that_is_reported_field_by_field() {
     check(
         "VirtualService",
         "  hosts: [a.example.com]
@@ -123,16 +123,15 @@ fn what_a_virtual_service_asks_for_beyond_that_is_refused_field_by_field() {
   - redirect: {uri: /x, redirectCode: 304}
 ",
         &[
-            "spec.http[0].retries unsupported:",
-            "spec.http[0].fault unsupported:",
-            "spec.http[0].mirror unsupported:",
-            "spec.http[0].mirrorPercentage unsupported:",
-            "spec.http[0].corsPolicy unsupported:",
-            "spec.http[0].match[0].statPrefix unsupported:",
+            "spec.http[0].retries not",
+            "spec.http[0].fault not",
+            "spec.http[0].mirror not",
+            "spec.http[0].corsPolicy not",
+            "spec.http[0].match[0].statPrefix not",
             "spec.http[0].match[0].sourceLabels has",
-            "spec.http[0].match[0].headers.@request.auth.claims.sub unsupported:",
-            "spec.http[0].headers.response.set.x unsupported:",
-            "spec.http[1].redirect.redirectCode unsupported:",
+            "spec.http[0].match[0].headers.@request.auth.claims.sub not",
+            "spec.http[0].headers.response.set.x not",
+            "spec.http[1].redirect.redirectCode not",
         ],
     );
 }
@@ -176,14 +175,14 @@ fn subsets_simple_balancing_and_connect_timeouts_are_honoured_and_nothing_else_o
       portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {useSourceIp: true}}}]
 ",
         &[
-            "spec.workloadSelector unsupported:",
-            "spec.trafficPolicy.outlierDetection unsupported:",
-            "spec.trafficPolicy.tls unsupported:",
-            "spec.trafficPolicy.loadBalancer.warmup unsupported:",
-            "spec.trafficPolicy.loadBalancer.simple unsupported:",
-            "spec.trafficPolicy.connectionPool.http unsupported:",
-            "spec.trafficPolicy.connectionPool.tcp.maxConnections unsupported:",
-            "spec.subsets[0].trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash unsupported:",
+            "spec.workloadSelector not",
+            "spec.trafficPolicy.outlierDetection not",
+            "spec.trafficPolicy.tls not",
+            "spec.trafficPolicy.loadBalancer.warmup not",
+            "spec.trafficPolicy.loadBalancer.simple not",
+            "spec.trafficPolicy.connectionPool.http not",
+            "spec.trafficPolicy.connectionPool.tcp.maxConnections not",
+            "spec.subsets[0].trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash not",
         ],
     );
 }
@@ -203,11 +202,99 @@ fn static_service_entries_are_honoured_and_names_are_not_resolved() {
     check(
         "ServiceEntry",
         "  hosts: [b.example.com]\n  resolution: DNS\n  ports: [{number: 80, name: http}]\n",
-        &["spec.resolution unsupported:"],
+        &["spec.resolution not"],
     );
     check(
         "WorkloadEntry",
         "  address: vm.example.com\n  serviceAccount: vm\n",
-        &["spec.address unsupported:", "spec.serviceAccount has"],
+        &["spec.address not", "spec.serviceAccount has"],
     );
+}
+
+#[test]
+fn client_certificates_have_no_effect_in_modes_that_do_not_ask_for_them() {
+    check(
+        "Gateway",
+        "  servers:
+  - port: {number: 443, name: a, protocol: HTTPS}
+    hosts: ['*']
+    bind: 0.0.0.0
+    tls: {mode: SIMPLE, serverCertificate: c, privateKey: k, caCertificates: ca, subjectAltNames: [a]}
+  - port: {number: 444, name: b, protocol: HTTPS}
+    hosts: ['*']
+    tls: {mode: MUTUAL, serverCertificate: c, privateKey: k, caCertificates: ca, subjectAltNames: [a]}
+",
+        &[
+            "spec.servers[0].tls.caCertificates has",
+            "spec.servers[0].tls.subjectAltNames has",
+            "spec.servers[1].tls.mode not",
+        ],
+    );
+}
+
+/// What is said about a security policy: the first words of the hints.
+#[track_caller]
+fn check_policy(kind: &str, annotations: &str, spec: &str, expected: &[&str]) {
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: a, annotations: {annotations}}}\n\
+         spec: {spec}\n"
+    );
+    let parsed = parse_documents("a.yaml", &text);
+    assert_eq!(parsed.problems, []);
+    let hints = parsed.resources.iter().flat_map(unsupported);
+    let hints: Vec<_> = hints.map(|problem| problem.hint).collect();
+    assert_eq!(hints.len(), expected.len(), "{hints:?}");
+    for (hint, expected) in hints.iter().zip(expected) {
+        assert!(hint.starts_with(expected), "{hint}");
+    }
+}
+
+#[test]
+fn a_policy_that_keeps_anything_out_closes_the_gateway() {
+    let closed = "while it selects this gateway, every request gets 403";
+    for (action, rules, hint) in [
+        ("ALLOW", "[]", closed),
+        ("ALLOW", "[{}]", closed),
+        ("DENY", "[{}]", closed),
+        ("CUSTOM", "[{}]", closed),
+        ("DENY", "[]", "it keeps nothing out"),
+        ("AUDIT", "[{}]", "it keeps nothing out"),
+    ] {
+        let spec = format!("{{action: {action}, rules: {rules}}}");
+        check_policy("AuthorizationPolicy", "{}", &spec, &[hint]);
+    }
+    check_policy(
+        "AuthorizationPolicy",
+        "{istio.io/dry-run: 'true'}",
+        "{}",
+        &["it keeps nothing out"],
+    );
+    check_policy(
+        "AuthorizationPolicy",
+        "{istio.io/dry-run: 'false'}",
+        "{}",
+        &[closed],
+    );
+    check_policy(
+        "RequestAuthentication",
+        "{}",
+        "{jwtRules: [{issuer: a}]}",
+        &[closed],
+    );
+    check_policy("RequestAuthentication", "{}", "{}", &[]);
+    let strict = "mtls: {mode: STRICT}";
+    let labels = "selector: {matchLabels: {app: a}}";
+    check_policy(
+        "PeerAuthentication",
+        "{}",
+        &format!("{{{strict}, {labels}}}"),
+        &[closed],
+    );
+    check_policy(
+        "PeerAuthentication",
+        "{}",
+        &format!("{{{strict}}}"),
+        &["the edge has no certificate of a mesh"],
+    );
+    check_policy("PeerAuthentication", "{}", "{mtls: {mode: PERMISSIVE}}", &[]);
 }

@@ -1,6 +1,6 @@
 //! VirtualService.
 
-use super::{NoEffect, Refused, Row, refuse, report, row};
+use super::{NoEffect, NotEnforced, Row, not_enforced, report, row};
 use crate::checker::Checker;
 use crate::istio::virtual_service::VirtualService;
 use crate::istio::virtual_service::http::{Headers, HttpMatchRequest, HttpRedirect, HttpRoute};
@@ -8,28 +8,25 @@ use crate::validate::{CLAIM_PREFIX, has_format_command};
 
 #[rustfmt::skip] // A table: one field, one line.
 const SERVICE: &[Row<VirtualService>] = &[
-    row("tls", |service| !service.tls.is_empty(), Refused("remove it: TLS is not passed through")),
-    row("tcp", |service| !service.tcp.is_empty(), Refused("remove it: only HTTP is routed")),
-    row("hosts", |service| service.hosts.is_empty(), Refused("name hosts: delegates are not followed")),
+    row("tls", |service| !service.tls.is_empty(), NotEnforced("TLS connections are not passed through, nothing listens for them")),
+    row("tcp", |service| !service.tcp.is_empty(), NotEnforced("TCP connections are not routed, nothing listens for them")),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
 const ROUTE: &[Row<HttpRoute>] = &[
-    row("delegate", |route| route.delegate.is_some(), Refused("write the delegate's rules here")),
-    row("retries", retries, Refused("remove it, or write attempts: 0: nothing is retried")),
-    row("fault", |route| route.fault.is_some(), Refused("remove it: no faults are injected")),
-    row("mirror", |route| route.mirror.is_some(), Refused("remove it: nothing is mirrored")),
-    row("mirrors", |route| !route.mirrors.is_empty(), Refused("remove it: nothing is mirrored")),
-    row("mirrorPercent", |route| route.mirror_percent.is_some(), Refused("remove it: nothing is mirrored")),
-    row("mirrorPercentage", |route| route.mirror_percentage.is_some(), Refused("remove it: nothing is mirrored")),
-    row("corsPolicy", |route| route.cors_policy.is_some(), Refused("let the backend answer preflights")),
+    row("delegate", |route| route.delegate.is_some(), NotEnforced("the rules of the delegate are not looked at: write them here")),
+    row("retries", retries, NotEnforced("nothing is tried again")),
+    row("fault", |route| route.fault.is_some(), NotEnforced("no faults are injected")),
+    row("mirror", |route| route.mirror.is_some(), NotEnforced("nothing is mirrored")),
+    row("mirrors", |route| !route.mirrors.is_empty(), NotEnforced("nothing is mirrored")),
+    row("corsPolicy", |route| route.cors_policy.is_some(), NotEnforced("preflights go to the backend like other requests")),
 ];
 
 const ABOUT_THE_PROXY: &str = "Istio compares it with the proxy's own workload, not with the client";
 
 #[rustfmt::skip] // A table: one field, one line.
 const MATCH: &[Row<HttpMatchRequest>] = &[
-    row("statPrefix", |block| !block.stat_prefix.is_empty(), Refused("remove it: routes have no statistics of their own")),
+    row("statPrefix", |block| !block.stat_prefix.is_empty(), NotEnforced("routes have no statistics of their own")),
     row("sourceLabels", |block| !block.source_labels.is_empty(), NoEffect(ABOUT_THE_PROXY)),
     row("sourceNamespace", |block| !block.source_namespace.is_empty(), NoEffect(ABOUT_THE_PROXY)),
 ];
@@ -37,7 +34,7 @@ const MATCH: &[Row<HttpMatchRequest>] = &[
 #[rustfmt::skip] // A table: one field, one line.
 const REDIRECT: &[Row<HttpRedirect>] = &[
     // Envoy knows no others, and Istio then leaves the route without an action.
-    row("redirectCode", |redirect| !matches!(redirect.redirect_code, 0 | 301 | 302 | 303 | 307 | 308), Refused("write 301, 302, 303, 307 or 308")),
+    row("redirectCode", |redirect| !matches!(redirect.redirect_code, 0 | 301 | 302 | 303 | 307 | 308), NotEnforced("requests get 404: write 301, 302, 303, 307 or 308")),
 ];
 
 /// Without retries is how the edge forwards.
@@ -81,13 +78,9 @@ fn match_block(check: &mut Checker<'_>, path: &str, block: &HttpMatchRequest) {
         ("withoutHeaders", &block.without_headers),
     ] {
         for name in headers.keys().filter(|name| name.starts_with(CLAIM_PREFIX)) {
-            let hint = "match by a header: tokens are not read";
-            refuse(
-                check,
-                &format!("{path}.{field}.{name}"),
-                "claims of a token",
-                hint,
-            );
+            let field = format!("{path}.{field}.{name}");
+            let instead = "no token is read, so no request has a claim";
+            not_enforced(check, &field, "claims of a token", instead);
         }
     }
 }
@@ -102,7 +95,7 @@ fn headers(check: &mut Checker<'_>, path: &str, headers: Option<&Headers>) {
                 .filter(|(_, value)| has_format_command(value) == Ok(true))
             {
                 let field = format!("{path}.{way}.{verb}.{name}");
-                refuse(
+                not_enforced(
                     check,
                     &field,
                     "Envoy's format commands (%NAME%)",

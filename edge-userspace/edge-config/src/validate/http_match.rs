@@ -9,7 +9,7 @@ use crate::checker::Checker;
 use crate::istio::virtual_service::http::{HttpMatchRequest, StringMatch};
 
 /// Beginning of the name of a "header" that stands for a claim of the request's token.
-pub(crate) const CLAIM_PREFIX: &str = "@request.auth.claims";
+pub const CLAIM_PREFIX: &str = "@request.auth.claims";
 
 pub(super) fn check(check: &mut Checker<'_>, path: &str, block: &HttpMatchRequest, root: Root) {
     for (field, value, empty_prefix) in [

@@ -1,11 +1,14 @@
 //! Kubernetes' kinds, as far as they are read: the API server has its own, stricter rules.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::values;
 use crate::checker::Checker;
+use crate::k8s::config_map::ConfigMap;
 use crate::k8s::endpoint_slice::EndpointSlice;
 use crate::k8s::pod::Pod;
+use crate::k8s::secret::Secret;
 use crate::k8s::service::{IntOrString, Service};
 
 pub(super) fn check_service(check: &mut Checker<'_>, service: &Service) {
@@ -63,6 +66,31 @@ pub(super) fn check_pod(check: &mut Checker<'_>, pod: &Pod) {
                 format!("{ip:?} is not an IP address"),
                 "correct the address",
             );
+        }
+    }
+}
+
+pub(super) fn check_secret(check: &mut Checker<'_>, secret: &Secret) {
+    base64_entries(check, "data", &secret.data, "write plain text under stringData");
+}
+
+pub(super) fn check_config_map(check: &mut Checker<'_>, map: &ConfigMap) {
+    base64_entries(
+        check,
+        "binaryData",
+        &map.binary_data,
+        "write plain text under data",
+    );
+    for name in map.data.keys().filter(|name| map.binary_data.contains_key(*name)) {
+        let message = "stands under data and under binaryData";
+        check.error(&format!("binaryData.{name}"), message, "keep one of them");
+    }
+}
+
+fn base64_entries(check: &mut Checker<'_>, path: &str, entries: &BTreeMap<String, String>, hint: &str) {
+    for (name, text) in entries {
+        if crate::base64::decode(text).is_none() {
+            check.error(&format!("{path}.{name}"), "is not Base64", hint);
         }
     }
 }

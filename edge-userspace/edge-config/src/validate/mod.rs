@@ -2,6 +2,7 @@
 //!
 //! They hold whatever the source of a resource: an API server's schema alone lets three quarters of it through.
 
+mod authorization;
 mod destination_rule;
 mod envoy_filter;
 mod gateway;
@@ -13,14 +14,15 @@ mod kubernetes;
 mod load_balancer;
 mod names;
 mod policy;
+mod security;
 mod server_tls;
 mod service_entry;
 mod values;
 mod virtual_service;
 
-pub(crate) use http_match::CLAIM_PREFIX;
+pub use http_match::CLAIM_PREFIX;
 pub(crate) use server_tls::mode_name;
-pub(crate) use values::has_format_command;
+pub use values::has_format_command;
 
 use crate::checker::Checker;
 use crate::{Problem, Resource};
@@ -28,7 +30,7 @@ use crate::{Problem, Resource};
 /// Everything that Istio's webhook would say about a resource: errors for what it refuses, warnings as it gives them; and
 /// what it lets through though it fails in Envoy.
 ///
-/// Whether the edge honours what the resource asks for is another question; see [`crate::unsupported()`].
+/// Whether the edge enforces what the resource asks for is another question; see [`crate::unsupported()`].
 #[must_use]
 pub fn validate(resource: &Resource) -> Vec<Problem> {
     let mut check = Checker::new(resource);
@@ -40,11 +42,25 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
         Resource::ServiceEntry(object) => service_entry::check(&mut check, &object.spec),
         Resource::WorkloadEntry(object) => service_entry::check_workload(&mut check, &object.spec),
         Resource::EnvoyFilter(object) => envoy_filter::check(&mut check, object),
+        Resource::AuthorizationPolicy(object) => authorization::check(&mut check, meta, &object.spec),
+        Resource::RequestAuthentication(object) => security::request(&mut check, &object.spec),
+        Resource::PeerAuthentication(object) => security::peer(&mut check, &object.spec),
         Resource::Service(object) => kubernetes::check_service(&mut check, &object.spec),
         Resource::EndpointSlice(object) => kubernetes::check_endpoint_slice(&mut check, &object.spec),
         Resource::Pod(object) => kubernetes::check_pod(&mut check, &object.spec),
         Resource::Namespace(_) => {}
+        Resource::Secret(object) => kubernetes::check_secret(&mut check, &object.spec),
+        Resource::ConfigMap(object) => kubernetes::check_config_map(&mut check, &object.spec),
     }
     names::object_name(&mut check, &meta.name);
     check.into_problems()
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it; `None` when it is none.
+pub(crate) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }

@@ -129,7 +129,10 @@ fn repeats_a_repetition(source: &str) -> bool {
 }
 
 /// Whether a header value has one of Envoy's format commands, or why it cannot be one: `%%` is a literal percent sign.
-pub(crate) fn has_format_command(value: &str) -> Result<bool, &'static str> {
+///
+/// # Errors
+/// Says what is wrong with the percent signs.
+pub fn has_format_command(value: &str) -> Result<bool, &'static str> {
     let mut rest = value;
     let mut found = false;
     while let Some((_, after)) = rest.split_once('%') {

@@ -50,6 +50,8 @@ fn cluster(
     endpoints: &[Labelled<'_>],
 ) -> Cluster {
     let policy = rule.map_or_else(Policy::default, |rule| rule.policy(port.number, subset));
+    // Nothing goes in plain text where TLS is asked for: such a cluster has no endpoint, and requests get 503.
+    let endpoints = if policy.is_encrypted { &[] } else { endpoints };
     let is_in_subset = |labelled: &&Labelled<'_>| subset.is_none_or(|subset| labelled.is_in(&subset.labels));
     Cluster {
         load_balancer: policy.load_balancer,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use edge_config::istio::destination_rule::policy::{
-    ConnectionPoolSettings, LoadBalancerSettings, PortTrafficPolicy, SimpleLb, TrafficPolicy,
+    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, PortTrafficPolicy,
+    SimpleLb, TrafficPolicy,
 };
 use edge_config::istio::destination_rule::{DestinationRule, Subset};
 use edge_model::{HostPattern, LoadBalancer};
@@ -41,6 +42,8 @@ pub(crate) struct DestinationRules<'r> {
 pub(crate) struct Policy {
     pub(crate) load_balancer: LoadBalancer,
     pub(crate) connect_timeout: Duration,
+    /// Whether endpoints are to be spoken to by TLS.
+    pub(crate) is_encrypted: bool,
 }
 
 impl<'r> DestinationRules<'r> {
@@ -160,6 +163,7 @@ impl Default for Policy {
         Self {
             load_balancer: LoadBalancer::default(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            is_encrypted: false,
         }
     }
 }
@@ -169,6 +173,7 @@ impl Default for Policy {
 struct Blocks<'r> {
     load_balancer: Option<&'r LoadBalancerSettings>,
     connection_pool: Option<&'r ConnectionPoolSettings>,
+    tls: Option<&'r ClientTlsSettings>,
 }
 
 impl<'r> Blocks<'r> {
@@ -187,10 +192,12 @@ impl<'r> Blocks<'r> {
             Some(settings) => Self {
                 load_balancer: settings.load_balancer.as_ref(),
                 connection_pool: settings.connection_pool.as_ref(),
+                tls: settings.tls.as_ref(),
             },
             None => Self {
                 load_balancer: policy.load_balancer.as_ref().or(self.load_balancer),
                 connection_pool: policy.connection_pool.as_ref().or(self.connection_pool),
+                tls: policy.tls.as_ref().or(self.tls),
             },
         }
     }
@@ -202,7 +209,7 @@ impl<'r> Blocks<'r> {
             load_balancer: match self.load_balancer.and_then(|settings| settings.simple) {
                 Some(SimpleLb::RoundRobin) => LoadBalancer::RoundRobin,
                 Some(SimpleLb::Random) => LoadBalancer::Random,
-                // LEAST_CONN is the deprecated name; PASSTHROUGH is refused before (edge_config::unsupported).
+                // LEAST_CONN is the deprecated name; PASSTHROUGH is not enforced (edge_config::unsupported).
                 Some(
                     SimpleLb::LeastRequest
                     | SimpleLb::LeastConn
@@ -212,6 +219,7 @@ impl<'r> Blocks<'r> {
                 | None => LoadBalancer::LeastRequest,
             },
             connect_timeout: timeout.map_or(DEFAULT_CONNECT_TIMEOUT, |timeout| timeout.0),
+            is_encrypted: self.tls.is_some_and(|tls| tls.mode != ClientTlsMode::Disable),
         }
     }
 }

@@ -79,6 +79,10 @@ pub(crate) fn bind<'r>(
             continue;
         };
         for (index, server) in gateway.spec.servers.iter().enumerate() {
+            // To listen on more addresses than was asked for could let somebody in.
+            if server.is_bound() {
+                continue;
+            }
             let Some(bound) = bound_server(gateway, index, server, report) else {
                 continue;
             };

@@ -113,6 +113,10 @@ impl Translation<'_, '_> {
     }
 
     fn value(&mut self, field: &str, text: &str) -> Option<HeaderValue> {
+        // Format commands are left out, which edge_config::unsupported reports.
+        if edge_config::has_format_command(text) == Ok(true) {
+            return None;
+        }
         header_value(text)
             .map_err(|message| {
                 self.report

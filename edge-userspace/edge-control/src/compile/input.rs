@@ -6,12 +6,15 @@ use std::collections::HashMap;
 use edge_config::istio::destination_rule::DestinationRule;
 use edge_config::istio::envoy_filter::EnvoyFilter;
 use edge_config::istio::gateway::Gateway;
+use edge_config::istio::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use edge_config::istio::service_entry::ServiceEntry;
 use edge_config::istio::virtual_service::VirtualService;
 use edge_config::istio::workload_entry::WorkloadEntry;
+use edge_config::k8s::config_map::ConfigMap;
 use edge_config::k8s::endpoint_slice::EndpointSlice;
 use edge_config::k8s::meta::Meta;
 use edge_config::k8s::pod::Pod;
+use edge_config::k8s::secret::Secret;
 use edge_config::k8s::service::Service;
 use edge_config::{Object, Resource, SourceRef};
 use edge_model::{Kind, ObjectRef};
@@ -65,6 +68,11 @@ pub(crate) struct Input<'r> {
     pub(crate) services: Vec<Item<'r, Service>>,
     pub(crate) endpoint_slices: Vec<Item<'r, EndpointSlice>>,
     pub(crate) pods: Vec<Item<'r, Pod>>,
+    pub(crate) authorization_policies: Vec<Item<'r, AuthorizationPolicy>>,
+    pub(crate) request_authentications: Vec<Item<'r, RequestAuthentication>>,
+    pub(crate) peer_authentications: Vec<Item<'r, PeerAuthentication>>,
+    pub(crate) secrets: Vec<Item<'r, Secret>>,
+    pub(crate) config_maps: Vec<Item<'r, ConfigMap>>,
 }
 
 impl<'r> Input<'r> {
@@ -98,8 +106,17 @@ impl<'r> Input<'r> {
             Resource::Service(object) => self.services.push(Item::new(kind, object)),
             Resource::EndpointSlice(object) => self.endpoint_slices.push(Item::new(kind, object)),
             Resource::Pod(object) => self.pods.push(Item::new(kind, object)),
+            Resource::AuthorizationPolicy(object) => {
+                self.authorization_policies.push(Item::new(kind, object))
+            }
+            Resource::RequestAuthentication(object) => {
+                self.request_authentications.push(Item::new(kind, object))
+            }
+            Resource::PeerAuthentication(object) => self.peer_authentications.push(Item::new(kind, object)),
             // Of a Namespace only labels would count, and no honoured field selects by them.
             Resource::Namespace(_) => {}
+            Resource::Secret(object) => self.secrets.push(Item::new(kind, object)),
+            Resource::ConfigMap(object) => self.config_maps.push(Item::new(kind, object)),
         }
     }
 
@@ -119,6 +136,11 @@ impl<'r> Input<'r> {
         self.services.sort_by(by_creation);
         self.endpoint_slices.sort_by(by_creation);
         self.pods.sort_by(by_creation);
+        self.authorization_policies.sort_by(by_creation);
+        self.request_authentications.sort_by(by_creation);
+        self.peer_authentications.sort_by(by_creation);
+        self.secrets.sort_by(by_creation);
+        self.config_maps.sort_by(by_creation);
     }
 }
 

@@ -108,10 +108,15 @@ impl Translation<'_, '_> {
     ) -> Option<Vec<HeaderMatch>> {
         let conditions = written
             .iter()
-            .filter(|(key, _)| !IGNORED_HEADERS.contains(&key.as_str()));
+            .filter(|(key, _)| !IGNORED_HEADERS.contains(&key.as_str()))
+            .filter(|(key, _)| !invert || !key.starts_with(edge_config::CLAIM_PREFIX));
         conditions
             .map(|(key, value)| {
                 let field = format!("{field}.{key}");
+                // No request has a claim, as no token is read (edge_config::unsupported reports it).
+                if key.starts_with(edge_config::CLAIM_PREFIX) {
+                    return None;
+                }
                 let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
                     let message = format!("{key:?} is no header name that the edge can match");
                     self.report

@@ -24,6 +24,7 @@ mod input;
 mod matcher;
 mod names;
 mod patch_match;
+mod policies;
 mod rate_limits;
 mod registry;
 mod report;
@@ -86,7 +87,7 @@ pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile
         version: 0,
         listeners,
         clusters: clusters::clusters(&registry, &rules, &workloads),
-        unenforced: vec![],
+        unenforced: policies::unenforced(&input, options),
         penalties: options.penalties,
         datapath: vips::datapath(options, &vips::declared_ports(&ports)),
     };

@@ -25,6 +25,10 @@ pub(crate) fn routes(
 ) -> Vec<Arc<Route>> {
     let mut routes = vec![];
     for (index, spec) in object.spec.http.iter().enumerate() {
+        // Delegates are not followed, which edge_config::unsupported reports.
+        if spec.delegate.is_some() {
+            continue;
+        }
         let rule = Rule {
             object,
             field: format!("spec.http[{index}]"),

@@ -48,7 +48,7 @@ pub(crate) fn tls_server(
 fn version(written: TlsProtocol, auto: TlsVersion) -> TlsVersion {
     match written {
         TlsProtocol::Auto => auto,
-        // Older ones are refused before (edge_config::unsupported); 1.2 is the oldest that rustls has.
+        // 1.2 is the oldest that rustls has; edge_config::unsupported says so.
         TlsProtocol::V1_0 | TlsProtocol::V1_1 | TlsProtocol::V1_2 => TlsVersion::V1_2,
         TlsProtocol::V1_3 => TlsVersion::V1_3,
     }

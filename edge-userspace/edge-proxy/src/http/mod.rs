@@ -101,6 +101,9 @@ impl Exchange<'_> {
     ) -> Result<Response<UpstreamBody>, Reply> {
         let authority = check::check(self.head)?;
         let path = normalized(self.head)?;
+        if self.view.config().is_closed {
+            return Err(Reply::access_denied());
+        }
         let request = RequestView {
             authority,
             path_and_query: path.as_str(),

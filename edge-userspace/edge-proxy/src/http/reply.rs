@@ -55,6 +55,11 @@ impl Reply {
             .with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// A security policy does not let the request in; the words are those of Envoy's filter `rbac`.
+    pub(crate) fn access_denied() -> Self {
+        Self::text(StatusCode::FORBIDDEN, Flag::None, "RBAC: access denied")
+    }
+
     /// No virtual host or no route.
     pub(crate) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, Flag::NoRoute)

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use edge_model::{Kind, ObjectRef};
 use edge_proxy::{Error, ProxyOptions};
 
 use crate::support::{
@@ -24,6 +25,30 @@ fn requests_after_apply_see_the_new_routes_also_on_open_connections() {
     for client in &mut clients {
         assert_eq!(client.get("a", "/").unwrap().text(), "new");
     }
+}
+
+#[test]
+fn while_a_policy_cannot_be_enforced_every_request_is_refused() {
+    let port = free_port();
+    let open = Snap::new(port, vec![route(prefix("/a"), direct(200, "in"))]);
+    let mut closed = open.clone();
+    closed.unenforced.push(ObjectRef {
+        kind: Kind::AuthorizationPolicy,
+        namespace: "shop".into(),
+        name: "a".into(),
+    });
+    let edge = Edge::start(closed);
+    let mut client = Client::connect(port);
+    for path in ["/a", "/no-route"] {
+        let reply = client.get("a", path).unwrap();
+        assert_eq!(
+            (reply.status, reply.text()),
+            (403, "RBAC: access denied".into()),
+            "{path}"
+        );
+    }
+    edge.apply(open);
+    assert_eq!(client.get("a", "/a").unwrap().text(), "in");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct RateLimits {
     pub patches: Vec<RateLimitPatch>,
     /// What is wrong, and warnings about patches without effect.
     pub problems: Vec<Problem>,
-    /// Right, but not honoured: errors as well.
+    /// Right, but not enforced: warnings.
     pub unsupported: Vec<Problem>,
 }
 
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unsupported(&mut self, path: &str, what: &str, hint: &str) {
-        let problem = self.problem(Severity::Error, path, format!("unsupported: {what}"), hint);
+        let problem = self.problem(Severity::Warning, path, format!("not enforced: {what}"), hint);
         self.found.unsupported.push(problem);
     }
 

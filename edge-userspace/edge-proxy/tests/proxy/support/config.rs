@@ -18,6 +18,7 @@ pub(crate) struct Snap {
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: SharedMap<ClusterName, Arc<Cluster>>,
     pub(crate) penalties: Option<PenaltyPolicy>,
+    pub(crate) unenforced: Vec<ObjectRef>,
 }
 
 impl Snap {
@@ -54,6 +55,7 @@ impl Snap {
             version: 1,
             listeners: self.listeners,
             clusters: self.clusters,
+            unenforced: self.unenforced,
             penalties: self.penalties,
             ..Snapshot::default()
         }

@@ -209,10 +209,10 @@ fn a_malformed_filter_is_refused_with_the_field_at_fault() {
 }
 
 #[test]
-fn what_is_not_honoured_is_refused_by_name() {
+fn what_is_not_enforced_is_reported_by_name() {
     let at = "spec.configPatches[0].patch.value";
     let field = "local_rate_limit_per_downstream_connection";
-    let message = format!("{at}.typed_config.{field}: unsupported: {field}");
+    let message = format!("{at}.typed_config.{field}: not enforced: {field}");
     check(&filter(&format!("{field}: true")), 1, &[&message]);
     check(
         "  - applyTo: HTTP_FILTER
@@ -220,7 +220,7 @@ fn what_is_not_honoured_is_refused_by_name() {
 ",
         0,
         &[&format!(
-            "{at}: unsupported: the global rate limit filter envoy.filters.http.ratelimit"
+            "{at}: not enforced: the global rate limit filter envoy.filters.http.ratelimit"
         )],
     );
     check(
@@ -229,7 +229,7 @@ fn what_is_not_honoured_is_refused_by_name() {
 ",
         1,
         &[&format!(
-            "{at}.rate_limits[0].actions[0].source_cluster: unsupported: source_cluster"
+            "{at}.rate_limits[0].actions[0].source_cluster: not enforced: source_cluster"
         )],
     );
 }
