@@ -1,5 +1,7 @@
 //! Names and capacities of the BPF maps. A map's name is that of its `static` in edge-ebpf.
 
+use crate::{Address, flood, penalty};
+
 /// `Array<Config>`, one element. Written by userspace.
 pub const CONFIG: &str = "CONFIG";
 /// `HashMap<vip::Key, vip::Entry>`. Written by userspace.
@@ -47,6 +49,36 @@ pub const MAX_SOCKETS: u32 = MAX_LISTENERS * MAX_WORKERS;
 pub const MAX_PENALTIES: u32 = 65_536;
 /// Most sources whose buckets are kept: about 100 bytes each. The least recently seen makes room.
 pub const MAX_FLOOD_SOURCES: u32 = 131_072;
+
+/// Size of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Name of the map.
+    pub name: &'static str,
+    /// Bytes of a key.
+    pub key: usize,
+    /// Bytes of a value.
+    pub value: usize,
+    /// Most entries.
+    pub entries: u32,
+}
+
+/// Maps whose contents a restarted process takes over: what the data path wrote down packet by packet, and penalties,
+/// whose end may lie far ahead. All others are filled from the configuration.
+pub const HANDED_ON: [Shape; 2] = [
+    Shape {
+        name: PENALTIES,
+        key: size_of::<Address>(),
+        value: size_of::<penalty::Entry>(),
+        entries: MAX_PENALTIES,
+    },
+    Shape {
+        name: FLOOD,
+        key: size_of::<Address>(),
+        value: size_of::<flood::Buckets>(),
+        entries: MAX_FLOOD_SOURCES,
+    },
+];
 
 /// Where a worker's socket for a listener's port stands in [`WORKER_SOCKETS`].
 #[inline(always)]

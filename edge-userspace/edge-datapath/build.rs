@@ -1,6 +1,7 @@
 //! Builds the BPF objects of edge-ebpf and puts them where `object.rs` embeds them from.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -42,10 +43,11 @@ fn build() -> Result<(), String> {
         ));
     }
     // aya-build watches the BPF crate alone; the code that it shares with userspace is in this one.
-    println!(
-        "cargo:rerun-if-changed={}",
-        workspace.join("edge-common").display()
-    );
+    for watched in ["edge-common", "edge-ebpf/src/maps.rs"] {
+        println!("cargo:rerun-if-changed={}", workspace.join(watched).display());
+    }
+    let layout = layout(workspace).map_err(|error| format!("the maps' layout cannot be read: {error}"))?;
+    println!("cargo:rustc-env=EDGE_MAP_LAYOUT={layout:016x}");
     // The nested build takes its linker from here, and leave to build `core` on a stable compiler. Neither may be
     // set for the whole workspace: RUSTC_BOOTSTRAP would switch on nightly code in other crates.
     // SAFETY: this program has one thread.
@@ -65,6 +67,35 @@ fn build() -> Result<(), String> {
     aya_build::build_ebpf([package], Toolchain::Custom(RUST_VERSION))
         .map_err(|error| format!("the BPF objects cannot be built: {error:#}"))
 }
+
+/// A hash of the source that says what lies in the maps: the whole contract, and the maps' definitions. Comments and
+/// tests are left out. Maps of another hash are not opened, so they cannot be misread, even where the sizes agree.
+fn layout(workspace: &Path) -> std::io::Result<u64> {
+    let mut files = vec![workspace.join("edge-ebpf/src/maps.rs")];
+    for entry in fs::read_dir(workspace.join("edge-common/src"))? {
+        files.push(entry?.path());
+    }
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    files.sort();
+    let mut hash = FNV_OFFSET;
+    for file in files {
+        let text = fs::read_to_string(file)?;
+        let code = text
+            .lines()
+            .map(str::trim)
+            .take_while(|line| *line != "#[cfg(test)]");
+        for line in code.filter(|line| !line.starts_with("//")) {
+            for byte in line.bytes() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+            }
+        }
+    }
+    Ok(hash)
+}
+
+/// Constants of the 64-bit FNV-1a hash, which has no seed: the same source gives the same number everywhere.
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
 /// `EDGE_BPF_LINKER`, or where `cargo xtask setup` installs it.
 fn bpf_linker(workspace: &Path) -> PathBuf {

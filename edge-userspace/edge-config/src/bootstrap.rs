@@ -14,7 +14,7 @@ use serde_yaml::Value;
 use crate::yaml::{self, Style, UnknownFields};
 use crate::{Problem, Severity, SourceRef};
 
-pub use raw::XdpMode;
+pub use raw::{OnStop, XdpMode};
 
 mod check;
 mod raw;
@@ -32,6 +32,8 @@ pub struct Bootstrap {
     pub virtual_addresses: Vec<VirtualAddress>,
     /// Whether a local route is added for each of them.
     pub local_routes: bool,
+    /// Where links and maps are pinned, for a next process to take over.
+    pub pinning: Option<Pinning>,
     /// Gateway workers; `None` is one for each core.
     pub workers: Option<u16>,
     /// Key of the flow hash; `None` is a random one at each start.
@@ -56,6 +58,15 @@ pub struct Bootstrap {
     pub admin: SocketAddr,
     /// How long requests in flight may take to end after SIGTERM.
     pub drain_deadline: Duration,
+}
+
+/// Where links and maps are pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinning {
+    /// Folder on a BPF file system.
+    pub path: PathBuf,
+    /// What becomes of pinned programs when edge ends in order.
+    pub on_stop: OnStop,
 }
 
 /// An address that tier 1 answers for.

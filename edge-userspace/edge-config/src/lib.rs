@@ -21,7 +21,7 @@ mod unsupported;
 mod validate;
 mod yaml;
 
-pub use bootstrap::{Bootstrap, VirtualAddress, VirtualPort, XdpMode};
+pub use bootstrap::{Bootstrap, OnStop, Pinning, VirtualAddress, VirtualPort, XdpMode};
 pub use document::{Parsed, parse_documents};
 pub use duration::GoDuration;
 pub use object::{Object, Resource, SourceRef};

@@ -264,6 +264,7 @@ fn restart_needed(running: &Bootstrap, now: &Bootstrap) -> Vec<&'static str> {
         ("interfaces", running.interfaces != now.interfaces),
         ("xdpMode", running.xdp_mode != now.xdp_mode),
         ("localRoutes", running.local_routes != now.local_routes),
+        ("pinning", running.pinning != now.pinning),
         ("workers", running.workers != now.workers),
         ("hashSeed", running.hash_seed != now.hash_seed),
         ("admin", running.admin != now.admin),

@@ -9,6 +9,7 @@ use edge_common::maps as names;
 use crate::Error;
 use crate::error::errno;
 use crate::kernel::Kernel;
+use crate::pins::{self, Link, Pins};
 
 /// How XDP is to be attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,17 +55,88 @@ pub struct InterfaceStatus {
     pub mode: AttachedMode,
 }
 
-/// An attached interface. Dropping it detaches the program.
+/// An attached interface. Dropping it detaches the program, unless the link is pinned.
 pub(crate) struct Attachment {
     pub(crate) status: InterfaceStatus,
-    #[expect(dead_code, reason = "it is held for its drop, which detaches the program")]
-    link: FdLink,
+    pub(crate) link: Link,
 }
 
-/// Attaches the XDP program to an interface.
-pub(crate) fn interface(kernel: &mut Kernel, name: &str, mode: XdpMode) -> Result<Attachment, Error> {
+impl Attachment {
+    /// Puts the program in the place of a predecessor's; where that one's interface is gone and another has its name,
+    /// attaches it anew.
+    pub(crate) fn take_over(&mut self, kernel: &mut Kernel, pins: &Pins) -> Result<(), Error> {
+        if !self.link.is_waiting() {
+            return Ok(());
+        }
+        let name = self.status.name.clone();
+        let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
+        let fd = program.fd().map_err(Error::program(names::XDP_PROGRAM))?;
+        let taken = self.link.take_over(fd).map_err(|source| Error::TakeOver {
+            what: format!("interface {name}"),
+            source,
+        })?;
+        if taken {
+            tracing::info!(
+                interface = name,
+                "took over the program's place from an earlier process"
+            );
+            return Ok(());
+        }
+        if let Some(file) = self.link.file() {
+            pins::remove_if_there(file)?;
+        }
+        let mode = match self.status.mode {
+            AttachedMode::Native => XdpMode::Native,
+            AttachedMode::Generic { .. } => XdpMode::Generic,
+        };
+        *self = attach_new(kernel, &name, mode, Some(pins))?;
+        Ok(())
+    }
+}
+
+/// Attaches the XDP program to an interface, or finds the link that a predecessor pinned there.
+pub(crate) fn interface(
+    kernel: &mut Kernel,
+    name: &str,
+    mode: XdpMode,
+    pins: Option<&Pins>,
+) -> Result<Attachment, Error> {
+    if let Some(pins) = pins
+        && let Some(found) = pinned(name, mode, pins)?
+    {
+        return Ok(found);
+    }
+    attach_new(kernel, name, mode, pins)
+}
+
+/// The link that a predecessor pinned. One of a mode that is not wanted is removed, because a link's mode is fixed.
+fn pinned(name: &str, mode: XdpMode, pins: &Pins) -> Result<Option<Attachment>, Error> {
+    let index = index(name)?;
+    let native = AttachedMode::Native;
+    let generic = AttachedMode::Generic { because: None };
+    for (attached, unwanted) in [(native, XdpMode::Generic), (generic, XdpMode::Native)] {
+        let file = pins.xdp(attached.name(), index);
+        if mode == unwanted {
+            pins::remove_if_there(&file)?;
+        } else if let Some(link) = Link::pinned(&file) {
+            let status = InterfaceStatus {
+                name: name.to_owned(),
+                mode: attached,
+            };
+            return Ok(Some(Attachment { status, link }));
+        }
+    }
+    Ok(None)
+}
+
+fn attach_new(
+    kernel: &mut Kernel,
+    name: &str,
+    mode: XdpMode,
+    pins: Option<&Pins>,
+) -> Result<Attachment, Error> {
     let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
-    let (mode, link) = match mode {
+    let (mode, fd) = match mode {
         XdpMode::Native => (AttachedMode::Native, attach(program, name, AyaMode::Driver)?),
         XdpMode::Generic => (
             AttachedMode::Generic { because: None },
@@ -72,12 +144,22 @@ pub(crate) fn interface(kernel: &mut Kernel, name: &str, mode: XdpMode) -> Resul
         ),
         XdpMode::Auto => attach_best(program, name)?,
     };
+    let file = match pins {
+        Some(pins) => Some(pins.xdp(mode.name(), index(name)?)),
+        None => None,
+    };
     Ok(Attachment {
         status: InterfaceStatus {
             name: name.to_owned(),
             mode,
         },
-        link,
+        link: Link::new(fd, file)?,
+    })
+}
+
+fn index(name: &str) -> Result<u32, Error> {
+    nix::net::if_::if_nametoindex(name).map_err(|_| Error::UnknownInterface {
+        name: name.to_owned(),
     })
 }
 
@@ -145,8 +227,13 @@ const fn mode_name(mode: AyaMode) -> &'static str {
     }
 }
 
-/// Attaches socket selection to the calling thread's network namespace. Dropping the link detaches it.
-pub(crate) fn steering(kernel: &mut Kernel) -> Result<FdLink, Error> {
+/// Attaches socket selection to the calling thread's network namespace, or finds the link that a predecessor pinned.
+/// Dropping the link detaches it, unless it is pinned.
+pub(crate) fn steering(kernel: &mut Kernel, pins: Option<&Pins>) -> Result<Link, Error> {
+    let file = pins.map(Pins::steer);
+    if let Some(link) = file.as_deref().and_then(Link::pinned) {
+        return Ok(link);
+    }
     let failed = |cause: String| Error::Steer { cause };
     let namespace = File::open("/proc/thread-self/ns/net").map_err(|error| failed(error.to_string()))?;
     let program: &mut SkLookup = kernel.program(names::STEER_PROGRAM)?;
@@ -154,5 +241,23 @@ pub(crate) fn steering(kernel: &mut Kernel) -> Result<FdLink, Error> {
         .attach(namespace)
         .map_err(|error| failed(error.to_string()))?;
     let link = program.take_link(id).map_err(|error| failed(error.to_string()))?;
-    Ok(link.into())
+    Link::new(link.into(), file)
+}
+
+/// Puts the socket selection in the place of a predecessor's.
+pub(crate) fn steering_takes_over(kernel: &mut Kernel, link: &mut Link, pins: &Pins) -> Result<(), Error> {
+    if !link.is_waiting() {
+        return Ok(());
+    }
+    let program: &mut SkLookup = kernel.program(names::STEER_PROGRAM)?;
+    let fd = program.fd().map_err(Error::program(names::STEER_PROGRAM))?;
+    let taken = link.take_over(fd).map_err(|source| Error::TakeOver {
+        what: "socket selection".into(),
+        source,
+    })?;
+    if !taken {
+        pins::remove_if_there(&pins.steer())?;
+        *link = steering(kernel, Some(pins))?;
+    }
+    Ok(())
 }

@@ -1,6 +1,5 @@
 //! The data path as the process owns it.
 
-use aya::programs::links::FdLink;
 use aya::programs::{SkLookup, Xdp};
 use edge_common::maps as names;
 use edge_model::{DataPathConfig, Penalty};
@@ -8,6 +7,7 @@ use edge_model::{DataPathConfig, Penalty};
 use crate::attach::{self, Attachment, InterfaceStatus, XdpMode};
 use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
+use crate::pins::{Link, OnStop, Pinning, Pins};
 use crate::routes::Routes;
 use crate::stats::{self, Stats};
 use crate::{Error, PenaltyStatus, Plan, WorkerSocket};
@@ -22,32 +22,39 @@ pub struct LoadOptions {
     /// Add a local route for each virtual address that is not local already, so that the kernel takes its packets
     /// without the address on an interface.
     pub manage_local_routes: bool,
+    /// Where links and maps are pinned, so that packets are judged on if the process is killed, and the next one takes
+    /// over without losing any. Without it, the kernel detaches the programs with the process's end.
+    pub pinning: Option<Pinning>,
 }
 
 /// The loaded and attached programs with their maps.
 ///
-/// Dropping it detaches everything; [`DataPath::detach`] does the same and says what failed. It may be moved to
-/// another thread, but works on routes of the namespace of the thread that calls.
+/// Dropping it detaches everything that is not pinned; [`DataPath::detach`] ends the pins, too, and says what failed. It
+/// may be moved to another thread, but works on routes of the namespace of the thread that calls.
 pub struct DataPath {
     kernel: Kernel,
     routes: Option<Routes>,
     attachments: Vec<Attachment>,
-    #[expect(dead_code, reason = "it is held for its drop, which detaches the program")]
-    steering: FdLink,
+    steering: Link,
+    pins: Option<Pins>,
+    /// The pins are this process's own, and nobody else's are left.
+    is_settled: bool,
     log: Option<BpfLog>,
 }
 
 impl DataPath {
     /// Loads the programs and attaches them in the calling thread's network namespace. Until the first
-    /// [`DataPath::reconcile`] every packet passes.
+    /// [`DataPath::reconcile`] every packet passes; but where an earlier process left a pinned link, its program goes
+    /// on until then, and is replaced when the new one's maps are complete.
     ///
-    /// Local routes that an earlier process left behind, because it was killed, are removed.
+    /// Local routes that an earlier process left behind, because it was killed, stay until then, too.
     ///
     /// # Errors
     /// The user may not load BPF programs, the kernel refuses one, or an interface cannot take it. Nothing stays
     /// attached then.
     pub fn load(options: LoadOptions) -> Result<Self, Error> {
-        let mut kernel = Kernel::load(Purpose::Forward)?;
+        let pins = options.pinning.as_ref().map(Pins::open).transpose()?;
+        let mut kernel = Kernel::load(Purpose::Forward, pins.as_ref())?;
         let xdp: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
         xdp.load().map_err(Error::program(names::XDP_PROGRAM))?;
         let steer: &mut SkLookup = kernel.program(names::STEER_PROGRAM)?;
@@ -58,17 +65,19 @@ impl DataPath {
             None
         };
         let log = log_bridge::open(&mut kernel.ebpf);
-        let steering = attach::steering(&mut kernel)?;
+        let steering = attach::steering(&mut kernel, pins.as_ref())?;
         let attachments = options
             .interfaces
             .iter()
-            .map(|name| attach::interface(&mut kernel, name, options.mode))
+            .map(|name| attach::interface(&mut kernel, name, options.mode, pins.as_ref()))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             kernel,
             routes,
             attachments,
             steering,
+            pins,
+            is_settled: false,
             log,
         })
     }
@@ -86,7 +95,33 @@ impl DataPath {
         desired: &DataPathConfig,
         sockets: &[WorkerSocket<'_>],
     ) -> Result<Plan, Error> {
-        self.kernel.reconcile(desired, sockets, self.routes.as_mut())
+        let plan = self.kernel.reconcile(desired, sockets, self.routes.as_mut())?;
+        self.take_over()?;
+        if let Some(routes) = &mut self.routes {
+            routes.remove_inherited()?;
+        }
+        Ok(plan)
+    }
+
+    /// Replaces the programs of an earlier process, now that the maps of these are complete.
+    fn take_over(&mut self) -> Result<(), Error> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        attach::steering_takes_over(&mut self.kernel, &mut self.steering, pins)?;
+        for attachment in &mut self.attachments {
+            attachment.take_over(&mut self.kernel, pins)?;
+        }
+        if !self.is_settled {
+            pins.promote_maps()?;
+            let links = self.attachments.iter().map(|attachment| &attachment.link);
+            let files: Vec<_> = links.chain([&self.steering]).filter_map(Link::file).collect();
+            pins.remove_others(&files)?;
+            self.steering.settle();
+            self.attachments
+                .iter_mut()
+                .for_each(|attachment| attachment.link.settle());
+            self.is_settled = true;
+        }
+        Ok(())
     }
 
     /// Drops a source's packets to the virtual addresses until the penalty ends.
@@ -149,13 +184,29 @@ impl DataPath {
         }
     }
 
-    /// Detaches the programs and removes the routes that this data path added.
+    /// Detaches the programs and removes the routes that this data path added. Pinned programs stay, with the routes,
+    /// if they are to be kept, and if another process has taken them over.
     ///
     /// # Errors
-    /// A route could not be removed; everything else is gone nevertheless.
+    /// A route or pin could not be removed; everything else is gone nevertheless.
     pub fn detach(mut self) -> Result<(), Error> {
         self.drain_log();
-        self.remove_routes()
+        let Some(pins) = self.pins.take() else {
+            return self.remove_routes();
+        };
+        if pins.on_stop == OnStop::Keep || !self.is_in_force()? {
+            tracing::info!("the programs stay attached");
+            self.routes = None;
+            return Ok(());
+        }
+        self.remove_routes().and(pins.remove_all())
+    }
+
+    /// Whether the socket selection, which there is one of in a namespace, is this process's.
+    fn is_in_force(&mut self) -> Result<bool, Error> {
+        let program: &mut SkLookup = self.kernel.program(names::STEER_PROGRAM)?;
+        let info = program.info().map_err(Error::program(names::STEER_PROGRAM))?;
+        Ok(self.steering.holds(info.id()))
     }
 
     /// Removes every route, and returns the first failure.
@@ -174,7 +225,10 @@ impl DataPath {
 
 impl Drop for DataPath {
     fn drop(&mut self) {
-        if let Err(error) = self.remove_routes() {
+        // Pinned programs go on, and need their routes.
+        if self.pins.is_none()
+            && let Err(error) = self.remove_routes()
+        {
             tracing::warn!("{error}");
         }
     }

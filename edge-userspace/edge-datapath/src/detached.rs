@@ -20,7 +20,7 @@ impl Detached {
     /// # Errors
     /// The user may not load BPF programs, or the kernel refuses this one.
     pub fn load() -> Result<Self, Error> {
-        let mut kernel = Kernel::load(Purpose::Forward)?;
+        let mut kernel = Kernel::load(Purpose::Forward, None)?;
         let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
         program.load().map_err(Error::program(names::XDP_PROGRAM))?;
         Ok(Self { kernel })

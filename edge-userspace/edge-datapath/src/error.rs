@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -127,6 +128,30 @@ pub enum Error {
     Steer {
         /// What the kernel said.
         cause: String,
+    },
+    /// The folder for pins is on another file system.
+    #[error("{}: not on a BPF file system (`mount -t bpf bpf /sys/fs/bpf`, and name a folder below)", path.display())]
+    NoBpfFs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A pin could not be made, opened or removed.
+    #[error("pin {}: {action}: {source}", path.display())]
+    Pin {
+        /// The file on the BPF file system.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A pinned link did not take the new program; the old one is at work.
+    #[error("{what}: the pinned link does not take the new program, the old one goes on: {source}")]
+    TakeOver {
+        /// The interface, or the socket selection.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A frame cannot be run through the program.
     #[error("a frame of {len} bytes cannot be run through the program: {source}")]

@@ -14,6 +14,7 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use crate::image::Image;
 use crate::maps::Maps;
 use crate::penalties::Penalties;
+use crate::pins::Pins;
 use crate::routes::Routes;
 use crate::{Error, Plan, Step, WorkerSocket, maglev, object};
 
@@ -35,20 +36,30 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn load(purpose: Purpose) -> Result<Self, Error> {
+    /// Loads the object. With `pins` the maps that are handed on are those that a predecessor left there, and all
+    /// others are new, so that its program goes on undisturbed.
+    pub(crate) fn load(purpose: Purpose, pins: Option<&Pins>) -> Result<Self, Error> {
         let explain = u8::from(purpose == Purpose::Explain);
-        let mut ebpf = EbpfLoader::new()
-            .override_global(names::EXPLAIN, &explain, true)
-            .load(object::TIER_1)
-            .map_err(Error::object)?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::EXPLAIN, &explain, true);
+        if let Some(pins) = pins {
+            for shape in &names::HANDED_ON {
+                loader.map_pin_path(shape.name, pins.handed_on(shape)?);
+            }
+        }
+        let mut ebpf = loader.load(object::TIER_1).map_err(Error::object)?;
+        if let Some(pins) = pins {
+            pins.stage_maps(&ebpf)?;
+        }
         let mut maps = Maps::take(&mut ebpf)?;
+        let penalties = Penalties::found(&maps)?;
         // A new map is all zeroes, which would be worker 0 in every slot.
         maps.write_table(&maglev::build(&[]))?;
         Ok(Self {
             ebpf,
             maps,
             image: Image::default(),
-            penalties: Penalties::default(),
+            penalties,
         })
     }
 

@@ -31,6 +31,13 @@ pub(crate) struct Penalties {
 }
 
 impl Penalties {
+    /// Those that the map holds: a new map none, one that was handed on its predecessor's.
+    pub(crate) fn found(maps: &Maps) -> Result<Self, Error> {
+        let sources: Result<_, _> = maps.penalties.keys().collect();
+        let sources = sources.map_err(Error::map(names::PENALTIES, "list"))?;
+        Ok(Self { sources })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }

@@ -33,10 +33,12 @@ pub(crate) struct Routes {
     sequence: u32,
     /// Addresses for which a route was added here. Others were local before.
     added: Vec<IpAddr>,
+    /// Addresses whose routes an earlier process added and left behind.
+    inherited: Vec<IpAddr>,
 }
 
 impl Routes {
-    /// Opens netlink in the calling thread's namespace, and removes what an earlier process left behind.
+    /// Opens netlink in the calling thread's namespace, and looks for what an earlier process left behind.
     pub(crate) fn open() -> Result<Self, Error> {
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let failed = |action| {
@@ -55,16 +57,27 @@ impl Routes {
             socket,
             sequence: 0,
             added: Vec::new(),
+            inherited: Vec::new(),
         };
-        for address in routes.left_behind().map_err(failed("list"))? {
-            tracing::info!(%address, "removing a local route that an earlier process left behind");
-            routes.delete(address)?;
-        }
+        routes.inherited = routes.left_behind().map_err(failed("list"))?;
         Ok(routes)
+    }
+
+    /// Removes the routes that an earlier process left behind and that were not added again here.
+    pub(crate) fn remove_inherited(&mut self) -> Result<(), Error> {
+        for address in std::mem::take(&mut self.inherited) {
+            tracing::info!(%address, "removing a local route that an earlier process left behind");
+            self.delete(address)?;
+        }
+        Ok(())
     }
 
     /// Makes an address local, unless it is.
     pub(crate) fn add(&mut self, address: IpAddr) -> Result<(), Error> {
+        if let Some(at) = self.inherited.iter().position(|&inherited| inherited == address) {
+            self.added.push(self.inherited.swap_remove(at));
+            return Ok(());
+        }
         let failed = |action| {
             move |source| Error::Route {
                 address,

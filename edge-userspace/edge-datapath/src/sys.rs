@@ -1,9 +1,12 @@
 //! The system calls that no library here has a safe call for.
 #![allow(unsafe_code, reason = "each call is one line with its SAFETY note")]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock by which the data path ends penalties.
 pub(crate) fn monotonic_ns() -> u64 {
@@ -37,5 +40,65 @@ pub(crate) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
         Ok(cookie)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Replaces the program in a pinned link. A packet meets the one or the other.
+///
+/// aya has this for XDP alone.
+///
+/// # Errors
+/// ENOLINK: what the link was attached to is gone.
+pub(crate) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    /// The members of `union bpf_attr` for BPF_OBJ_GET.
+    #[repr(C)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    /// The members for BPF_LINK_UPDATE; the flags say that no old program is compared with.
+    #[repr(C)]
+    struct LinkUpdate {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let pathname = CString::new(pin.as_os_str().as_bytes())?;
+    let get = ObjGet {
+        pathname: pathname.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: the path lives until after the call, and all members that the command reads are there.
+    let link = unsafe { bpf(BPF_OBJ_GET, &get) }?;
+    // SAFETY: the kernel has just given this process the descriptor.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let update = LinkUpdate {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: both descriptors are open, and all members that the command reads are there.
+    unsafe { bpf(BPF_LINK_UPDATE, &update) }.map(drop)
+}
+
+// Of `enum bpf_cmd`.
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+
+/// bpf(2).
+///
+/// # Safety
+/// The attributes must be what the command takes, and pointers in them good for it.
+unsafe fn bpf<A>(command: libc::c_long, attributes: &A) -> io::Result<i32> {
+    // SAFETY: the caller vouches for the attributes; the kernel reads no more bytes of them than it is told.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<A>()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use edge_config::Bootstrap;
 use edge_control::{Control, StartError};
-use edge_datapath::{DataPath, LoadOptions, WorkerSocket, XdpMode};
+use edge_datapath::{DataPath, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
 use edge_model::{Penalty, Protocol, Snapshot};
 use edge_proxy::{Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
@@ -299,6 +299,7 @@ fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
         interfaces,
         mode,
         manage_local_routes: bootstrap.local_routes,
+        pinning: bootstrap.pinning.as_ref().map(pinning),
     })?;
     for interface in datapath.interfaces() {
         match &interface.mode {
@@ -317,6 +318,16 @@ fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
         }
     }
     Ok(Some(datapath))
+}
+
+fn pinning(pinning: &edge_config::Pinning) -> Pinning {
+    Pinning {
+        path: pinning.path.clone(),
+        on_stop: match pinning.on_stop {
+            edge_config::OnStop::Detach => OnStop::Detach,
+            edge_config::OnStop::Keep => OnStop::Keep,
+        },
+    }
 }
 
 /// SIGTERM or SIGINT.

@@ -26,6 +26,7 @@ fn load() -> Result<DataPath, Error> {
         interfaces,
         mode: XdpMode::Auto,
         manage_local_routes: true,
+        pinning: None,
     })
 }
 
@@ -382,6 +383,7 @@ fn an_interface_without_native_xdp_falls_back_and_says_so() -> Result<()> {
             interfaces: vec!["lo".into()],
             mode,
             manage_local_routes: false,
+            pinning: None,
         };
         let datapath = DataPath::load(options(XdpMode::Auto))?;
         let mode = datapath.interfaces()[0].mode.clone();
@@ -457,9 +459,16 @@ fn what_a_killed_process_left_behind_is_cleaned_up() -> Result<()> {
     pair.node.ip("route add local 10.77.100.9/32 dev lo proto 237")?;
     pair.node.ip("route add local 10.77.100.10/32 dev lo")?;
     inside(&pair.node, || {
-        let datapath = load()?;
+        let mut datapath = load()?;
+        let left = pair.node.ip("route show table local")?;
+        assert!(
+            left.contains("10.77.100.9"),
+            "packets keep coming until there is a configuration"
+        );
+        datapath.reconcile(&config(1), &[])?;
         let routes = pair.node.ip("route show table local")?;
-        assert!(!routes.contains("10.77.100.9"), "{routes}");
+        assert!(!routes.contains("10.77.100.9/"), "{routes}");
+        assert!(!routes.contains("10.77.100.9 "), "{routes}");
         assert!(routes.contains("10.77.100.10"), "{routes}");
         datapath.detach()?;
         Ok(())

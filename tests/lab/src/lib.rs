@@ -21,6 +21,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bpffs;
 pub mod cert;
 pub mod cleanup;
 mod curl;
@@ -32,6 +33,7 @@ mod site;
 mod wait;
 mod wrk;
 
+pub use bpffs::BpfFs;
 pub use curl::{Burst, Curl, Response};
 pub use lab::{Lab, address};
 pub use netns::{End, NetNs, veth};

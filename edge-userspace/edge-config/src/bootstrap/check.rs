@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_model::{FloodLimits, PenaltyPolicy, Protocol, TokenRate};
 
-use super::raw::{RawBootstrap, RawFlood, RawPenalties, RawVirtualAddress, RawVirtualPort, Workers};
-use super::{Bootstrap, VirtualAddress, VirtualPort};
+use super::raw::{
+    RawBootstrap, RawFlood, RawPenalties, RawPinning, RawVirtualAddress, RawVirtualPort, Workers,
+};
+use super::{Bootstrap, Pinning, VirtualAddress, VirtualPort};
 use crate::{Problem, Severity, SourceRef};
 
 /// Longest name of an interface: IFNAMSIZ of the kernel less its closing zero.
@@ -48,6 +51,7 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         interfaces: raw.interfaces,
         xdp_mode: raw.xdp_mode,
         local_routes: raw.local_routes,
+        pinning: raw.pinning.map(|pinning| check.pinning(pinning)),
         hash_seed: raw.hash_seed.map(|seed| seed.0),
         gateway_labels: raw.gateway_labels,
         gateway_namespace: raw.gateway_namespace,
@@ -84,6 +88,25 @@ impl Check<'_> {
             if !seen.insert(name) {
                 self.error(&field, "stands twice", "name each interface once");
             }
+        }
+    }
+
+    fn pinning(&mut self, raw: RawPinning) -> Pinning {
+        let path = PathBuf::from(raw.path);
+        if !path.is_absolute() {
+            let hint = "write the path of a folder on a BPF file system, such as /sys/fs/bpf/edge";
+            self.error("pinning.path", "is not an absolute path", hint);
+        } else if path
+            .components()
+            .skip(1)
+            .any(|part| part.as_os_str().to_string_lossy().contains('.'))
+        {
+            let hint = "the BPF file system allows no dots in names";
+            self.error("pinning.path", "has a dot in it", hint);
+        }
+        Pinning {
+            path,
+            on_stop: raw.on_stop,
         }
     }
 

@@ -17,6 +17,7 @@ pub(super) struct RawBootstrap {
     pub(super) xdp_mode: XdpMode,
     pub(super) virtual_addresses: Vec<RawVirtualAddress>,
     pub(super) local_routes: bool,
+    pub(super) pinning: Option<RawPinning>,
     pub(super) workers: Workers,
     pub(super) hash_seed: Option<HashSeed>,
     pub(super) flood: Option<RawFlood>,
@@ -38,6 +39,7 @@ impl Default for RawBootstrap {
             xdp_mode: XdpMode::Auto,
             virtual_addresses: vec![],
             local_routes: true,
+            pinning: None,
             workers: Workers(None),
             hash_seed: None,
             flood: None,
@@ -65,6 +67,34 @@ pub enum XdpMode {
     Native,
     /// In the kernel's stack.
     Generic,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawPinning {
+    pub(super) path: String,
+    pub(super) on_stop: OnStop,
+}
+
+impl Default for RawPinning {
+    fn default() -> Self {
+        Self {
+            path: "/sys/fs/bpf/edge".to_owned(),
+            on_stop: OnStop::Detach,
+        }
+    }
+}
+
+/// What becomes of pinned programs when edge ends in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// They are detached.
+    Detach,
+    /// They stay attached, for the next process to take over.
+    Keep,
 }
 
 #[derive(Debug, Default, Deserialize)]

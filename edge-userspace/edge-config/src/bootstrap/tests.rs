@@ -45,6 +45,7 @@ fn all_keys_reach_the_checked_file() {
 xdpMode: native
 virtualAddresses: [{address: '2001:db8::1', ports: [{port: 80, listenerPort: 8080}, {port: 443}]}]
 localRoutes: false
+pinning: {path: /sys/fs/bpf/a, onStop: keep}
 workers: 4
 hashSeed: 0xff
 flood: {packetsPerSecond: 1, packetsBurst: 2, newConnectionsPerSecond: 3, newConnectionsBurst: 4}

@@ -10,4 +10,5 @@ mod failure;
 mod fixture;
 mod flood;
 mod packets;
+mod restart;
 mod traffic;
