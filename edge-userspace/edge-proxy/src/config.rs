@@ -63,7 +63,7 @@ impl Config {
         });
         let clusters = snapshot.clusters.values().map(|cluster| {
             let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
-            (cluster.name.clone(), ClusterConfig::new(cluster, before))
+            (cluster.name.clone(), ClusterConfig::new(cluster, before, now))
         });
         let no_limiters = Limiters::default();
         let limiters = previous.map_or(&no_limiters, |previous| &previous.limiters);
@@ -166,12 +166,12 @@ fn table<'a>(routes: &Arc<RouteTable>, before: impl IntoIterator<Item = &'a Arc<
 
 impl ClusterConfig {
     /// The cluster as it was when it is the same, so that workers keep their balancers.
-    fn new(cluster: &Arc<Cluster>, before: Option<&Arc<Self>>) -> Arc<Self> {
+    fn new(cluster: &Arc<Cluster>, before: Option<&Arc<Self>>, now: Instant) -> Arc<Self> {
         match before {
             Some(before) if before.model == *cluster => Arc::clone(before),
             Some(_) | None => Arc::new(Self {
                 model: Arc::clone(cluster),
-                load: ClusterLoad::new(cluster, before.map(|before| &before.load)),
+                load: ClusterLoad::new(cluster, before.map(|before| &before.load), now),
             }),
         }
     }

@@ -159,10 +159,13 @@ impl Conn {
 
     /// hyper could not parse a request head and has answered it by itself, most often with 400.
     fn count_unparsed(&self) {
-        let (status, flag) = (StatusCode::BAD_REQUEST.as_u16(), Flag::DownstreamProtocolError);
+        let (status, flags) = (
+            StatusCode::BAD_REQUEST.as_u16(),
+            Flag::DownstreamProtocolError.into(),
+        );
         self.worker
             .unrouted()
-            .observe(self.worker.metrics(), status, flag, Duration::ZERO);
+            .observe(self.worker.metrics(), status, flags, Duration::ZERO);
     }
 
     /// The response was handed to hyper, or will never be.

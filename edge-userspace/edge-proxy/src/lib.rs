@@ -19,6 +19,7 @@ mod options;
 mod pool;
 mod proxy;
 mod status;
+mod timer;
 mod tls;
 mod worker;
 

@@ -9,7 +9,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::http::Flag;
+use crate::http::Flags;
 
 /// Labels of Istio's standard metrics, in the order of [`Labels::values`].
 const LABELS: [&str; 25] = [
@@ -180,7 +180,7 @@ impl Labels {
         )
     }
 
-    fn values<'a>(&'a self, code: &'a str, flag: Flag) -> [&'a str; 25] {
+    fn values<'a>(&'a self, code: &'a str, flags: &'a str) -> [&'a str; 25] {
         let mut values = [UNKNOWN; 25];
         values[..9].copy_from_slice(&[
             "source", SELF, SELF, UNKNOWN, UNKNOWN, UNKNOWN, SELF, UNKNOWN, UNKNOWN,
@@ -189,7 +189,7 @@ impl Labels {
             *slot = value;
         }
         // Whether the way to the backend is secured is for the backend's side to report (Istio's metric definition).
-        values[20..].copy_from_slice(&["http", code, "", flag.name(), UNKNOWN]);
+        values[20..].copy_from_slice(&["http", code, "", flags, UNKNOWN]);
         values
     }
 }
@@ -199,7 +199,7 @@ impl Labels {
 #[derive(Debug)]
 pub(crate) struct SeriesCache {
     labels: Labels,
-    series: RefCell<Vec<((u16, Flag), Series)>>,
+    series: RefCell<Vec<((u16, Flags), Series)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -221,16 +221,17 @@ impl SeriesCache {
     }
 
     /// Counts one request.
-    pub(crate) fn observe(&self, metrics: &Metrics, code: u16, flag: Flag, took: Duration) {
+    pub(crate) fn observe(&self, metrics: &Metrics, code: u16, flags: Flags, took: Duration) {
         let milliseconds = took.as_secs_f64() * 1e3;
         let mut kept = self.series.borrow_mut();
-        if let Some((_, series)) = kept.iter().find(|(key, _)| *key == (code, flag)) {
+        if let Some((_, series)) = kept.iter().find(|(key, _)| *key == (code, flags)) {
             series.requests.inc();
             series.durations.observe(milliseconds);
             return;
         }
         let code_text = code.to_string();
-        let values = self.labels.values(&code_text, flag);
+        let flags_text = flags.to_string();
+        let values = self.labels.values(&code_text, &flags_text);
         let series = Series {
             requests: metrics.requests.with_label_values(&values),
             durations: metrics.durations.with_label_values(&values),
@@ -238,7 +239,7 @@ impl SeriesCache {
         series.requests.inc();
         series.durations.observe(milliseconds);
         if kept.len() < Self::MAX {
-            kept.push(((code, flag), series));
+            kept.push(((code, flags), series));
         }
     }
 }

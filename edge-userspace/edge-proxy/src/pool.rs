@@ -29,22 +29,6 @@ pub(crate) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-impl ConnectError {
-    /// What the client may know of it.
-    pub(crate) fn reason(&self) -> &'static str {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "ErrorKind is non-exhaustive")]
-        match self {
-            Self::Io(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused => "connection refused",
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "endpoint unreachable",
-                _ => "connection failure",
-            },
-            Self::Timeout => "connection timeout",
-            Self::Http(_) => "connection termination",
-        }
-    }
-}
-
 /// Idle connections to one endpoint. The one that was used last is taken first, so that those beyond the need grow old
 /// and are closed.
 #[derive(Debug)]

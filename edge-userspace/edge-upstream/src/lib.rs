@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod circuit;
 mod escalation;
 mod generations;
 mod load;
+pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
 
-pub use balance::Balancer;
+pub use balance::{Balancer, Pick};
 pub use escalation::Escalation;
 pub use load::{ActiveRequest, ClusterLoad, EndpointLoad};

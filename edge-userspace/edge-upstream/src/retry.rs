@@ -1,46 +1,61 @@
-//! What becomes of a request whose try failed.
-//!
-//! Istio's default for a route without `retries` is two retries on `connect-failure,refused-stream,unavailable,
-//! cancelled,retriable-status-codes`, on other hosts than before (istio `pilot/pkg/networking/core/route/retry`).
-//! Over HTTP/1.1 to the upstream, a connect failure is the only one of these that can happen.
+//! Whether a request is tried again (Istio `HTTPRetry`, Envoy's `RetryStateImpl`).
 
 use std::time::Duration;
 
+use edge_model::{RetryCondition, RetryPolicy};
 use fastrand::Rng;
-use http::Method;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
-/// How often and how soon a failed request is tried again.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+
+/// How often a back-off's bound may have doubled in all: Envoy's `max_interval` is ten times the base.
+const LARGEST_FACTOR: u32 = 10;
+
+/// How a try ended, as far as it decides about another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// Retries after the first try.
-    pub retries: u32,
-    /// Upper bound of the first back-off; each further one doubles it.
-    pub back_off_base: Duration,
-    /// Upper bound of every back-off.
-    pub back_off_max: Duration,
-}
-
-impl Policy {
-    /// Istio's default number of retries with Envoy's default back-off.
-    pub const ISTIO_DEFAULT: Self = Self {
-        retries: 2,
-        back_off_base: Duration::from_millis(25),
-        back_off_max: Duration::from_millis(250),
-    };
-}
-
-/// How a try ended without a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum Ended {
     /// No connection could be made; the endpoint knows nothing of the request.
-    Connect,
+    ConnectFailure,
     /// A pooled connection was closed before any byte of the request was written.
     Unsent,
     /// A pooled connection was closed after the request was written, and no byte of a response came back: most
     /// likely the endpoint closed it just as it was used again.
     ClosedOnReuse,
-    /// Anything else, such as a connection that was opened for this request and then lost.
-    Other,
+    /// The endpoint refused the stream, and has not acted (RFC 9113 section 8.7).
+    RefusedStream,
+    /// A connection that was opened for this request was lost before a response.
+    Reset,
+    /// `perTryTimeout` ran out.
+    PerTryTimeout,
+    /// A response began.
+    Response(Answer),
+    /// Anything that no further try could change.
+    ForGood,
+}
+
+/// What of a response's head decides about another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// `grpc-status` of a response that has it in its head (gRPC's Trailers-Only).
+    pub grpc_status: Option<u8>,
+    /// `x-envoy-ratelimited` is there: the upstream does not want it again.
+    pub rate_limited: bool,
+}
+
+impl Answer {
+    /// Of a response's head.
+    #[must_use]
+    pub fn new(status: StatusCode, headers: &HeaderMap) -> Self {
+        let grpc = headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok());
+        Self {
+            status,
+            grpc_status: grpc.and_then(|text| text.parse().ok()),
+            rate_limited: headers.contains_key(RATE_LIMITED),
+        }
+    }
 }
 
 /// What a request allows to be done with it once more.
@@ -48,8 +63,8 @@ pub enum Failure {
 pub struct Replay {
     /// The method may be repeated without further effect (RFC 9110 section 9.2.2).
     pub idempotent: bool,
-    /// Nothing of the body was taken from the client yet, or there is none.
-    pub body_untouched: bool,
+    /// The body can be sent from its beginning: there is none, or all that was taken of it is still there.
+    pub body_whole: bool,
 }
 
 /// Whether `method` is idempotent (RFC 9110 section 9.2.2).
@@ -69,46 +84,57 @@ pub fn is_idempotent(method: &Method) -> bool {
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Try another endpoint after the pause.
-    AnotherEndpoint {
+    /// Try again after the pause, at an endpoint that the balancer picks.
+    Again {
         /// Pause before the try.
         after: Duration,
     },
     /// Try the same endpoint at once, over a connection that is opened for it.
     FreshConnection,
-    /// Answer with the failure.
-    GiveUp,
+    /// Answer with what there is.
+    GiveUp {
+        /// The policy would have had another try, but all were used (flag URX).
+        exhausted: bool,
+    },
 }
 
 /// Tries of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Retries {
-    policy: Policy,
+pub struct Retries<'p> {
+    policy: &'p RetryPolicy,
     done: u32,
 }
 
-impl Retries {
+impl<'p> Retries<'p> {
     /// None yet.
     #[must_use]
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: &'p RetryPolicy) -> Self {
         Self { policy, done: 0 }
     }
 
-    /// Decides after a failed try.
+    /// Decides after a try.
     ///
     /// A fresh connection does not count as a retry: the endpoint was never asked, or has forgotten. It cannot go on
     /// for ever, since a connection that was opened for the request fails in other ways only.
-    pub fn failed(&mut self, failure: Failure, replay: Replay, rng: &mut Rng) -> Verdict {
-        match failure {
-            Failure::Unsent if replay.body_untouched => Verdict::FreshConnection,
-            Failure::ClosedOnReuse if replay.body_untouched && replay.idempotent => Verdict::FreshConnection,
-            Failure::Connect if replay.body_untouched && self.done < self.policy.retries => {
-                let after = self.back_off(rng);
-                self.done += 1;
-                Verdict::AnotherEndpoint { after }
-            }
-            Failure::Unsent | Failure::ClosedOnReuse | Failure::Connect | Failure::Other => Verdict::GiveUp,
+    pub fn ended(&mut self, ended: Ended, replay: Replay, rng: &mut Rng) -> Verdict {
+        if replay.body_whole && (ended == Ended::Unsent || ended == Ended::ClosedOnReuse && replay.idempotent)
+        {
+            return Verdict::FreshConnection;
         }
+        if !self.is_retriable(ended) {
+            return Verdict::GiveUp { exhausted: false };
+        }
+        if self.done >= self.policy.attempts {
+            return Verdict::GiveUp {
+                exhausted: self.policy.attempts > 0,
+            };
+        }
+        if !replay.body_whole {
+            return Verdict::GiveUp { exhausted: false };
+        }
+        let after = self.back_off(rng);
+        self.done += 1;
+        Verdict::Again { after }
     }
 
     /// Retries done so far, fresh connections not counted.
@@ -117,14 +143,53 @@ impl Retries {
         self.done
     }
 
+    /// Whether the policy asks for another try (Envoy `wouldRetryFromReset`, `wouldRetryFromHeaders`).
+    fn is_retriable(&self, ended: Ended) -> bool {
+        let on = |condition| self.policy.retry_on.contains(condition);
+        // A failure without a response would be answered with 503 or 504.
+        let any_reset =
+            on(RetryCondition::ServerError) || on(RetryCondition::GatewayError) || on(RetryCondition::Reset);
+        match ended {
+            Ended::ConnectFailure => {
+                any_reset || on(RetryCondition::ConnectFailure) || on(RetryCondition::ResetBeforeRequest)
+            }
+            Ended::Unsent => any_reset || on(RetryCondition::ResetBeforeRequest),
+            Ended::RefusedStream => any_reset || on(RetryCondition::RefusedStream),
+            Ended::ClosedOnReuse | Ended::Reset | Ended::PerTryTimeout => any_reset,
+            Ended::Response(answer) => self.is_retriable_answer(answer),
+            Ended::ForGood => false,
+        }
+    }
+
+    fn is_retriable_answer(&self, answer: Answer) -> bool {
+        let on = |condition| self.policy.retry_on.contains(condition);
+        if answer.rate_limited {
+            return on(RetryCondition::RateLimited);
+        }
+        let status = answer.status;
+        let by_status = match status.as_u16() {
+            502..=504 => on(RetryCondition::GatewayError) || on(RetryCondition::ServerError),
+            500.. => on(RetryCondition::ServerError),
+            409 => on(RetryCondition::Retriable4xx),
+            _ => false,
+        };
+        let by_code =
+            on(RetryCondition::RetriableStatusCodes) && self.policy.retriable_status_codes.contains(&status);
+        let by_grpc = answer.grpc_status.is_some_and(|code| match code {
+            1 => on(RetryCondition::Cancelled),
+            4 => on(RetryCondition::DeadlineExceeded),
+            8 => on(RetryCondition::ResourceExhausted),
+            13 => on(RetryCondition::Internal),
+            14 => on(RetryCondition::Unavailable),
+            _ => false,
+        });
+        by_status || by_code || by_grpc
+    }
+
     /// Exponential with full jitter, as Envoy's `JitteredExponentialBackOffStrategy`.
     fn back_off(&self, rng: &mut Rng) -> Duration {
-        let factor = 2u32.saturating_pow(self.done);
-        let bound = self
-            .policy
-            .back_off_base
-            .saturating_mul(factor)
-            .min(self.policy.back_off_max);
+        let factor = 2u32.saturating_pow(self.done).min(LARGEST_FACTOR);
+        let bound = self.policy.base_interval.saturating_mul(factor);
         let bound = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(rng.u64(..bound.max(1)))
     }
@@ -133,60 +198,203 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edge_model::RetryOn;
 
     const GET: Replay = Replay {
         idempotent: true,
-        body_untouched: true,
+        body_whole: true,
     };
     const POST: Replay = Replay {
         idempotent: false,
-        body_untouched: true,
+        body_whole: true,
     };
-    const POST_UNDER_WAY: Replay = Replay {
-        idempotent: false,
-        body_untouched: false,
-    };
-    const PUT_UNDER_WAY: Replay = Replay {
+    const TAKEN: Replay = Replay {
         idempotent: true,
-        body_untouched: false,
+        body_whole: false,
     };
 
+    fn answer(status: u16, grpc_status: Option<u8>, rate_limited: bool) -> Ended {
+        Ended::Response(Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            grpc_status,
+            rate_limited,
+        })
+    }
+
+    fn on(names: &[&str]) -> RetryPolicy {
+        let condition = |name: &&str| RetryCondition::from_name(name).unwrap();
+        RetryPolicy {
+            attempts: 2,
+            retry_on: names.iter().map(condition).fold(RetryOn::NEVER, RetryOn::with),
+            ..RetryPolicy::default()
+        }
+    }
+
+    fn verdict(policy: &RetryPolicy, ended: Ended, replay: Replay) -> Verdict {
+        Retries::new(policy).ended(ended, replay, &mut Rng::with_seed(1))
+    }
+
     #[test]
-    fn a_request_is_repeated_only_where_it_cannot_act_twice() {
-        for (failure, replay, repeated) in [
-            (Failure::Connect, GET, true),
-            (Failure::Connect, POST, true),
-            (Failure::Connect, POST_UNDER_WAY, false),
-            (Failure::Unsent, GET, true),
-            (Failure::Unsent, POST, true),
-            (Failure::Unsent, PUT_UNDER_WAY, false),
-            (Failure::ClosedOnReuse, GET, true),
-            (Failure::ClosedOnReuse, POST, false),
-            (Failure::ClosedOnReuse, PUT_UNDER_WAY, false),
-            (Failure::Other, GET, false),
+    fn by_default_a_request_is_repeated_only_where_it_cannot_act_twice() {
+        let default = RetryPolicy::default();
+        for (ended, replay, repeated) in [
+            (Ended::ConnectFailure, GET, true),
+            (Ended::ConnectFailure, POST, true),
+            (Ended::ConnectFailure, TAKEN, false),
+            (Ended::Unsent, GET, true),
+            (Ended::Unsent, POST, true),
+            (Ended::Unsent, TAKEN, false),
+            (Ended::ClosedOnReuse, GET, true),
+            (Ended::ClosedOnReuse, POST, false),
+            (Ended::ClosedOnReuse, TAKEN, false),
+            (Ended::RefusedStream, POST, true),
+            (Ended::Reset, GET, false),
+            (Ended::PerTryTimeout, GET, false),
+            (answer(503, None, false), GET, false),
+            (answer(200, Some(14), false), POST, true),
+            (answer(200, Some(1), false), GET, true),
+            (answer(200, Some(2), false), GET, false),
+            (Ended::ForGood, GET, false),
         ] {
-            let verdict = Retries::new(Policy::ISTIO_DEFAULT).failed(failure, replay, &mut Rng::with_seed(1));
-            assert_eq!(verdict != Verdict::GiveUp, repeated, "{failure:?} {replay:?}");
+            let gave_up = matches!(verdict(&default, ended, replay), Verdict::GiveUp { .. });
+            assert_eq!(gave_up, !repeated, "{ended:?} {replay:?}");
         }
     }
 
     #[test]
-    fn connect_failures_end_after_the_policys_retries() {
-        let (mut retries, mut rng) = (Retries::new(Policy::ISTIO_DEFAULT), Rng::with_seed(4));
-        let mut fail = || retries.failed(Failure::Connect, GET, &mut rng);
-        assert!(matches!(fail(), Verdict::AnotherEndpoint { after } if after < Duration::from_millis(25)));
-        assert!(matches!(fail(), Verdict::AnotherEndpoint { after } if after < Duration::from_millis(50)));
-        assert_eq!(fail(), Verdict::GiveUp);
+    fn each_condition_holds_for_what_envoy_says() {
+        let rows: [(&str, &[Ended], &[Ended]); 13] = [
+            (
+                "5xx",
+                &[
+                    answer(500, None, false),
+                    answer(599, None, false),
+                    Ended::Reset,
+                    Ended::PerTryTimeout,
+                ],
+                &[answer(499, None, false), answer(503, None, true)],
+            ),
+            (
+                "gateway-error",
+                &[answer(502, None, false), answer(504, None, false), Ended::Reset],
+                &[answer(500, None, false), answer(505, None, false)],
+            ),
+            (
+                "reset",
+                &[Ended::Reset, Ended::ConnectFailure],
+                &[answer(503, None, false)],
+            ),
+            ("reset-before-request", &[Ended::ConnectFailure], &[Ended::Reset]),
+            (
+                "connect-failure",
+                &[Ended::ConnectFailure],
+                &[Ended::Reset, Ended::RefusedStream],
+            ),
+            ("refused-stream", &[Ended::RefusedStream], &[Ended::Reset]),
+            (
+                "envoy-ratelimited",
+                &[answer(429, None, true), answer(503, None, true)],
+                &[answer(429, None, false)],
+            ),
+            (
+                "retriable-4xx",
+                &[answer(409, None, false)],
+                &[answer(404, None, false)],
+            ),
+            (
+                "cancelled",
+                &[answer(200, Some(1), false)],
+                &[answer(200, Some(14), false)],
+            ),
+            (
+                "deadline-exceeded",
+                &[answer(200, Some(4), false)],
+                &[answer(200, None, false)],
+            ),
+            (
+                "resource-exhausted",
+                &[answer(200, Some(8), false)],
+                &[answer(200, Some(0), false)],
+            ),
+            (
+                "internal",
+                &[answer(200, Some(13), false)],
+                &[answer(500, None, false)],
+            ),
+            (
+                "unavailable",
+                &[answer(200, Some(14), false)],
+                &[answer(503, None, false)],
+            ),
+        ];
+        for (name, retried, not) in rows {
+            let policy = on(&[name]);
+            let again = |ended: &Ended| matches!(verdict(&policy, *ended, GET), Verdict::Again { .. });
+            assert!(retried.iter().all(again), "{name}: {retried:?}");
+            assert!(!not.iter().any(again), "{name}: {not:?}");
+        }
+    }
+
+    #[test]
+    fn listed_statuses_are_retried_with_their_condition_only() {
+        let mut policy = on(&["retriable-status-codes"]);
+        policy.retriable_status_codes = vec![StatusCode::NOT_FOUND];
+        let ended = answer(404, None, false);
+        assert!(matches!(verdict(&policy, ended, GET), Verdict::Again { .. }));
+        policy.retry_on = RetryOn::NEVER;
+        assert_eq!(verdict(&policy, ended, GET), Verdict::GiveUp { exhausted: false });
+    }
+
+    #[test]
+    fn tries_end_after_the_policys_attempts_and_are_then_exhausted() {
+        let policy = RetryPolicy {
+            attempts: 6,
+            ..on(&["5xx"])
+        };
+        let mut rng = Rng::with_seed(4);
+        let mut retries = Retries::new(&policy);
+        for bound in [25, 50, 100, 200, 250, 250] {
+            let verdict = retries.ended(Ended::Reset, GET, &mut rng);
+            let Verdict::Again { after } = verdict else {
+                panic!("{verdict:?}");
+            };
+            assert!(after < Duration::from_millis(bound), "{after:?} of {bound}");
+        }
+        let last = retries.ended(Ended::Reset, GET, &mut rng);
+        assert_eq!((last, retries.done()), (Verdict::GiveUp { exhausted: true }, 6));
+        let none = RetryPolicy {
+            attempts: 0,
+            ..policy
+        };
+        assert_eq!(
+            verdict(&none, Ended::Reset, GET),
+            Verdict::GiveUp { exhausted: false }
+        );
     }
 
     #[test]
     fn a_fresh_connection_is_not_counted_as_a_retry() {
-        let (mut retries, mut rng) = (Retries::new(Policy::ISTIO_DEFAULT), Rng::with_seed(4));
+        let none = RetryPolicy {
+            attempts: 0,
+            ..RetryPolicy::default()
+        };
+        assert_eq!(verdict(&none, Ended::Unsent, GET), Verdict::FreshConnection);
         assert_eq!(
-            retries.failed(Failure::Unsent, GET, &mut rng),
+            verdict(&none, Ended::ClosedOnReuse, GET),
             Verdict::FreshConnection
         );
-        assert_eq!(retries.done(), 0);
+    }
+
+    #[test]
+    fn an_answer_is_read_from_its_head() {
+        let mut headers = HeaderMap::new();
+        headers.insert(GRPC_STATUS, "14".parse().unwrap());
+        let grpc = Answer::new(StatusCode::OK, &headers);
+        assert_eq!((grpc.grpc_status, grpc.rate_limited), (Some(14), false));
+        headers.insert(GRPC_STATUS, "x".parse().unwrap());
+        headers.insert(RATE_LIMITED, "true".parse().unwrap());
+        let odd = Answer::new(StatusCode::OK, &headers);
+        assert_eq!((odd.grpc_status, odd.rate_limited), (None, true));
     }
 
     #[test]

@@ -7,78 +7,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use edge_upstream::ActiveRequest;
+use edge_upstream::circuit::Place;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use super::{Flag, Record};
 use crate::pool::Lease;
-
-/// The client's body on its way to the upstream.
-#[derive(Debug)]
-pub(crate) enum RequestBody {
-    /// None at all.
-    Empty,
-    /// As it comes from the client.
-    Client {
-        body: Incoming,
-        /// Becomes true when the last byte was taken.
-        finished: Rc<Cell<bool>>,
-    },
-}
-
-impl RequestBody {
-    pub(crate) fn new(body: Incoming) -> Self {
-        match body.is_end_stream() {
-            true => Self::Empty,
-            false => Self::Client {
-                body,
-                finished: Rc::default(),
-            },
-        }
-    }
-
-    /// Tells later whether the body was taken to its end; `None` when there is nothing to take.
-    pub(crate) fn finished(&self) -> Option<Rc<Cell<bool>>> {
-        match self {
-            Self::Empty => None,
-            Self::Client { finished, .. } => Some(Rc::clone(finished)),
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Client { body, finished } = &mut *self else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(next_data(body, cx));
-        if frame.is_none() || body.is_end_stream() {
-            finished.set(true);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Client { body, .. } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Client { body, .. } => body.size_hint(),
-        }
-    }
-}
+use crate::timer::Timer;
 
 /// The next frame with data; trailers are taken for the end.
 fn next_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -112,6 +47,13 @@ enum Kind {
     Upstream(Box<UpstreamBody>),
 }
 
+/// Places that a forwarded request holds in its cluster's circuit.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) request: Option<Place>,
+    pub(crate) retry: Option<Place>,
+}
+
 /// A body from the upstream, and what is held until it has ended.
 pub(crate) struct UpstreamBody {
     pub(crate) body: Incoming,
@@ -120,9 +62,11 @@ pub(crate) struct UpstreamBody {
     /// Whether the request's body was sent to its end; `None` when it had none.
     pub(crate) request_finished: Option<Rc<Cell<bool>>>,
     /// The route's timeout.
-    pub(crate) timer: Option<Pin<Box<Sleep>>>,
+    pub(crate) timer: Option<Timer>,
     /// Counts as active on its endpoint until here.
     pub(crate) _active: ActiveRequest,
+    /// Its places in the cluster's circuit.
+    pub(crate) _places: Places,
 }
 
 impl ResponseBody {
@@ -155,7 +99,7 @@ impl ResponseBody {
             return Poll::Ready(None);
         };
         if let Some(timer) = &mut upstream.timer
-            && timer.as_mut().poll(cx).is_ready()
+            && Pin::new(timer).poll(cx).is_ready()
         {
             self.break_off(Flag::UpstreamRequestTimeout);
             return Poll::Ready(Some(Err(BodyError::Timeout)));

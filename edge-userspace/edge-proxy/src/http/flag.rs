@@ -1,23 +1,35 @@
 //! Response flags: why a response is as it is, under Envoy's names.
 
-/// Envoy's `%RESPONSE_FLAGS%`, as far as they occur here.
+use std::fmt;
+
+/// Envoy's `%RESPONSE_FLAGS%`, as far as they occur here, in the order in which several are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Flag {
-    /// `-`: nothing out of the ordinary.
-    None,
+    /// `DI`: a fault delayed the request.
+    DelayInjected,
+    /// `FI`: a fault answered in place of the upstream.
+    FaultInjected,
+    /// `URX`: every retry that the policy allows was used.
+    UpstreamRetryLimitExceeded,
     /// `NR`: no route matched.
     NoRoute,
     /// `NC`: the route names a cluster that does not exist.
     NoCluster,
+    /// `DF`: the cluster's names do not resolve.
+    DnsFailure,
     /// `UH`: the cluster has no endpoint to send to.
     NoHealthyUpstream,
     /// `UF`: no connection could be made.
     UpstreamConnectionFailure,
     /// `UC`: the connection to the upstream ended too early.
     UpstreamConnectionTermination,
-    /// `UPE`: the upstream's answer was not HTTP/1.1.
+    /// `UO`: a circuit breaker was open.
+    UpstreamOverflow,
+    /// `UR`: the upstream reset the stream.
+    UpstreamRemoteReset,
+    /// `UPE`: the upstream's answer was not HTTP.
     UpstreamProtocolError,
-    /// `UT`: the route's timeout ran out.
+    /// `UT`: the route's timeout, or that of the last try, ran out.
     UpstreamRequestTimeout,
     /// `RL`: refused by a rate limit.
     RateLimited,
@@ -25,23 +37,105 @@ pub(crate) enum Flag {
     DownstreamProtocolError,
     /// `DC`: the client went away before the response was complete.
     DownstreamConnectionTermination,
+    /// `OM`: the edge is overloaded.
+    OverloadManager,
 }
 
 impl Flag {
-    /// The short name, as in metrics and access logs.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "-",
-            Self::NoRoute => "NR",
-            Self::NoCluster => "NC",
-            Self::NoHealthyUpstream => "UH",
-            Self::UpstreamConnectionFailure => "UF",
-            Self::UpstreamConnectionTermination => "UC",
-            Self::UpstreamProtocolError => "UPE",
-            Self::UpstreamRequestTimeout => "UT",
-            Self::RateLimited => "RL",
-            Self::DownstreamProtocolError => "DPE",
-            Self::DownstreamConnectionTermination => "DC",
+    /// All flags in order, with Envoy's short names.
+    const ALL: [(Self, &'static str); 17] = [
+        (Self::DelayInjected, "DI"),
+        (Self::FaultInjected, "FI"),
+        (Self::UpstreamRetryLimitExceeded, "URX"),
+        (Self::NoRoute, "NR"),
+        (Self::NoCluster, "NC"),
+        (Self::DnsFailure, "DF"),
+        (Self::NoHealthyUpstream, "UH"),
+        (Self::UpstreamConnectionFailure, "UF"),
+        (Self::UpstreamConnectionTermination, "UC"),
+        (Self::UpstreamOverflow, "UO"),
+        (Self::UpstreamRemoteReset, "UR"),
+        (Self::UpstreamProtocolError, "UPE"),
+        (Self::UpstreamRequestTimeout, "UT"),
+        (Self::RateLimited, "RL"),
+        (Self::DownstreamProtocolError, "DPE"),
+        (Self::DownstreamConnectionTermination, "DC"),
+        (Self::OverloadManager, "OM"),
+    ];
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+/// A set of flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Flags(u32);
+
+impl Flags {
+    /// `-`: nothing out of the ordinary.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The set with one more flag.
+    #[must_use]
+    pub(crate) fn with(self, flag: Flag) -> Self {
+        Self(self.0 | flag.bit())
+    }
+
+    /// The flags of both.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) fn contains(self, flag: Flag) -> bool {
+        self.0 & flag.bit() != 0
+    }
+}
+
+impl From<Flag> for Flags {
+    fn from(flag: Flag) -> Self {
+        Self::NONE.with(flag)
+    }
+}
+
+impl fmt::Display for Flags {
+    /// The short names, joined by commas, as in metrics and access logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = Flag::ALL.into_iter().filter(|(flag, _)| self.contains(*flag));
+        let names: Vec<_> = own.map(|(_, name)| name).collect();
+        match names.as_slice() {
+            [] => f.write_str("-"),
+            names => f.write_str(&names.join(",")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_flags_are_joined_in_envoys_order() {
+        let of = |flags: &[Flag]| flags.iter().fold(Flags::NONE, |set, flag| set.with(*flag));
+        for (flags, expected) in [
+            (of(&[]), "-"),
+            (of(&[Flag::NoRoute]), "NR"),
+            (
+                of(&[Flag::UpstreamConnectionFailure, Flag::UpstreamRetryLimitExceeded]),
+                "URX,UF",
+            ),
+            (of(&[Flag::FaultInjected, Flag::DelayInjected]), "DI,FI"),
+        ] {
+            assert_eq!(flags.to_string(), expected);
+        }
+        let names: std::collections::HashSet<_> = Flag::ALL.iter().map(|(_, short)| short).collect();
+        assert_eq!(names.len(), Flag::ALL.len());
+        assert!(
+            Flag::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, (flag, _))| *flag as usize == at)
+        );
     }
 }

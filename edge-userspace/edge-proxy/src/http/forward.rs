@@ -1,35 +1,56 @@
-//! Forwarding a request: an endpoint, a connection, and another try where the first one failed harmlessly.
+//! Forwarding a request: an endpoint, a connection, and another try where the policy asks for one.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use edge_upstream::ActiveRequest;
-use edge_upstream::retry::{Failure, Policy, Replay, Retries, Verdict, is_idempotent};
-use http::Response;
+use edge_model::{Forward, LoadBalancer};
+use edge_upstream::circuit::{Resource, retry_limit};
+use edge_upstream::outlier::Outcome;
+use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
+use edge_upstream::{ActiveRequest, Pick};
 use http::request::Parts;
+use http::{HeaderValue, Response};
 use hyper::body::Incoming;
 
-use super::body::UpstreamBody;
-use super::head::{Plan, is_passable, upstream_request};
-use super::{Record, Reply, RequestBody};
+use super::body::{Places, UpstreamBody};
+use super::hash::hashed;
+use super::head::{Plan, is_passable, request_id, upstream_request};
+use super::reply::Reset;
+use super::request_body::{ClientBody, RequestBodyError};
+use super::{Flag, Record, Reply, grpc, mirror};
 use crate::connection::Conn;
-use crate::pool::{ConnectError, Lease};
-use crate::worker::{ClusterView, EndpointView};
+use crate::pool::ConnectError;
+use crate::worker::{ClusterView, EndpointView, View};
 
 /// A request on its way to a cluster.
 pub(super) struct Forwarding<'a> {
-    pub(super) conn: &'a Conn,
+    pub(super) conn: &'a Rc<Conn>,
+    pub(super) view: &'a View,
     pub(super) client: &'a Parts,
+    pub(super) forward: &'a Forward,
     pub(super) plan: Plan<'a>,
     pub(super) cluster: &'a Rc<ClusterView>,
 }
 
-/// A try that brought no response.
-struct Failed {
-    failure: Failure,
-    /// What the client is told if this was the last try.
-    reply: Reply,
-    /// The body, where nothing of it was taken.
-    body: Option<RequestBody>,
+/// What came of a try.
+struct Tried {
+    ended: Ended,
+    result: Result<Response<UpstreamBody>, Failure>,
+}
+
+/// A try without a response.
+enum Failure {
+    Reset(Reset),
+    PerTryTimeout,
+    /// No further try could change it.
+    ForGood(Box<Reply>),
+}
+
+/// Where the next try goes.
+enum Next {
+    Pick,
+    /// The same endpoint, over a connection that is opened for it.
+    Fresh(usize),
 }
 
 impl Forwarding<'_> {
@@ -39,123 +60,280 @@ impl Forwarding<'_> {
         body: Incoming,
         record: &mut Record,
     ) -> Result<Response<UpstreamBody>, Reply> {
-        let mut retries = Retries::new(Policy::ISTIO_DEFAULT);
-        let mut body = RequestBody::new(body);
+        let policy = &*self.forward.retries;
+        let hashed = self.hash();
+        let body = ClientBody::new(body, policy.attempts > 0);
+        let request_id = request_id(&self.client.headers, &mut self.conn.worker().rng());
+        self.mirror(&body, &request_id);
+        let mut places = Places {
+            request: self.take(
+                Resource::Requests,
+                self.cluster.model().circuit_breakers.max_requests,
+            ),
+            retry: None,
+        };
+        if places.request.is_none() {
+            return Err(Reply::overflow(false));
+        }
+        let mut retries = Retries::new(policy);
         let mut tried = Vec::new();
-        let mut again_at = None;
+        let mut next = Next::Pick;
+        let mut now = record.started();
         loop {
-            let fresh = again_at.is_some();
-            let Some((index, endpoint)) = self.endpoint(again_at.take(), &tried) else {
+            let pick = Pick {
+                now: self.cluster.clock(now),
+                tried: if policy.avoid_previous_hosts { &tried } else { &[] },
+                hash: hashed.hash,
+            };
+            let is_fresh = matches!(next, Next::Fresh(_));
+            let Some((index, endpoint)) = self.endpoint(&next, pick) else {
                 return Err(Reply::no_healthy_upstream());
             };
             record.reached_endpoint(endpoint);
-            let failed = match self.attempt(endpoint, body, fresh).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => failed,
-            };
+            record.tried();
+            let attempt = self.attempt(endpoint, &body, is_fresh, retries.done() + 1, &request_id);
+            let Tried { ended, result } = self.within_try(attempt).await;
+            self.report(index, ended, &result);
+            if body.is_broken() {
+                return Err(Reply::malformed("the request's body broke off"));
+            }
             let replay = Replay {
                 idempotent: is_idempotent(&self.client.method),
-                body_untouched: failed.body.is_some(),
+                body_whole: body.is_whole(),
             };
-            let verdict = retries.failed(failed.failure, replay, &mut self.conn.worker().rng());
-            match (verdict, failed.body) {
-                (Verdict::GiveUp, _) | (_, None) => return Err(failed.reply),
-                (Verdict::FreshConnection, Some(untouched)) => {
-                    body = untouched;
-                    again_at = Some(index);
-                }
-                (Verdict::AnotherEndpoint { after }, Some(untouched)) => {
-                    body = untouched;
+            let verdict = retries.ended(ended, replay, &mut self.conn.worker().rng());
+            match verdict {
+                Verdict::FreshConnection => next = Next::Fresh(index),
+                Verdict::Again { after } => {
+                    // The place of the last retry is given back before the next one is taken.
+                    places.retry = None;
+                    let active = self.cluster.load().circuit().in_use(Resource::Requests);
+                    let limit = retry_limit(&self.cluster.model().circuit_breakers, active);
+                    places.retry = self.take(Resource::Retries, limit);
+                    if places.retry.is_none() {
+                        record.flag(Flag::UpstreamOverflow);
+                        return self.last(result, retries.done() > 1, places, hashed.cookie);
+                    }
+                    drop(result);
                     tried.push(index);
-                    tokio::time::sleep(after).await;
+                    self.conn.worker().timers().after(after).await;
+                    now = Instant::now();
+                    next = Next::Pick;
+                }
+                Verdict::GiveUp { exhausted } => {
+                    if exhausted {
+                        record.flag(Flag::UpstreamRetryLimitExceeded);
+                    }
+                    return self.last(result, retries.done() > 0, places, hashed.cookie);
                 }
             }
         }
     }
 
-    /// The endpoint at `again_at`, or the balancer's choice apart from those tried.
-    fn endpoint(&self, again_at: Option<usize>, tried: &[usize]) -> Option<(usize, &Rc<EndpointView>)> {
-        let pick = || self.cluster.pick(tried, &mut self.conn.worker().rng());
-        let index = again_at.or_else(pick)?;
+    /// What the client gets of the last try.
+    fn last(
+        &self,
+        result: Result<Response<UpstreamBody>, Failure>,
+        retried: bool,
+        places: Places,
+        cookie: Option<HeaderValue>,
+    ) -> Result<Response<UpstreamBody>, Reply> {
+        match result {
+            Ok(mut response) => {
+                response.body_mut()._places = places;
+                if let Some(cookie) = cookie {
+                    response.headers_mut().append(http::header::SET_COOKIE, cookie);
+                }
+                Ok(response)
+            }
+            Err(Failure::Reset(reset)) => Err(Reply::no_response(reset, retried)),
+            Err(Failure::PerTryTimeout) => Err(Reply::timeout("upstream_per_try_timeout")),
+            Err(Failure::ForGood(reply)) => Err(*reply),
+        }
+    }
+
+    fn hash(&self) -> super::hash::Hashed {
+        match &self.cluster.model().load_balancer {
+            LoadBalancer::ConsistentHash(hash) => hashed(
+                &hash.key,
+                &self.client.headers,
+                self.plan.path.query(),
+                self.conn.peer().address,
+                &mut self.conn.worker().rng(),
+            ),
+            LoadBalancer::LeastRequest | LoadBalancer::RoundRobin | LoadBalancer::Random => {
+                super::hash::Hashed::default()
+            }
+        }
+    }
+
+    fn take(&self, resource: Resource, limit: u32) -> Option<edge_upstream::circuit::Place> {
+        self.cluster.load().circuit().take(resource, limit)
+    }
+
+    /// Sends the copies that fall to this request.
+    fn mirror(&self, body: &ClientBody, request_id: &HeaderValue) {
+        if self.forward.mirrors.is_empty() {
+            return;
+        }
+        for (_, cluster) in mirror::drawn(&self.forward.mirrors, self.conn, self.view) {
+            let request = upstream_request(
+                self.client,
+                self.conn.peer(),
+                &self.plan,
+                body.copy(),
+                1,
+                request_id,
+            );
+            if let Some(request) = request {
+                mirror::send(self.conn, cluster, request, self.forward.timeout);
+            }
+        }
+    }
+
+    fn endpoint(&self, next: &Next, pick: Pick<'_>) -> Option<(usize, &Rc<EndpointView>)> {
+        let index = match next {
+            Next::Fresh(index) => *index,
+            Next::Pick => self.cluster.pick(pick, &mut self.conn.worker().rng())?,
+        };
         Some((index, self.cluster.endpoint(index)?))
+    }
+
+    /// Ends a try after `perTryTimeout`.
+    async fn within_try(&self, attempt: impl Future<Output = Tried>) -> Tried {
+        let Some(time) = self.forward.retries.per_try_timeout else {
+            return attempt.await;
+        };
+        let timer = self.conn.worker().timers().after(time);
+        tokio::select! {
+            biased;
+            tried = attempt => tried,
+            () = timer => Tried {
+                ended: Ended::PerTryTimeout,
+                result: Err(Failure::PerTryTimeout),
+            },
+        }
     }
 
     /// One try at one endpoint.
     async fn attempt(
         &self,
         endpoint: &EndpointView,
-        body: RequestBody,
+        body: &ClientBody,
         fresh: bool,
-    ) -> Result<Response<UpstreamBody>, Failed> {
+        number: u32,
+        request_id: &HeaderValue,
+    ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
         let timeout = self.cluster.connect_timeout();
         let mut lease = match endpoint.pool().checkout(fresh, timeout).await {
             Ok(lease) => lease,
-            Err(error) => return Err(Failed::to_connect(&error, body)),
+            Err(error) => return Tried::to_connect(&error),
         };
-        let request_finished = body.finished();
-        let is_empty = request_finished.is_none();
         let peer = self.conn.peer();
-        let request = upstream_request(self.client, peer, &self.plan, body, &mut self.conn.worker().rng());
+        let sent = body.next_try();
+        let request = upstream_request(self.client, peer, &self.plan, sent, number, request_id);
         let Some(request) = request else {
-            return Err(Failed::for_good(Reply::malformed(
-                "the request does not make a valid target",
-            )));
+            return Tried::for_good(Reply::malformed("the request does not make a valid target"));
         };
         match lease.sender().try_send_request(request).await {
-            Ok(response) if is_passable(&response) => Ok(response.map(|body| UpstreamBody {
-                body,
-                lease,
-                request_finished,
-                timer: None,
-                _active: active,
-            })),
-            Ok(_) => Err(Failed::for_good(Reply::upstream_protocol_error())),
+            Ok(response) if is_passable(&response) => Tried {
+                ended: Ended::Response(Answer::new(response.status(), response.headers())),
+                result: Ok(response.map(|incoming| UpstreamBody {
+                    body: incoming,
+                    lease,
+                    request_finished: body.finished(),
+                    timer: None,
+                    _active: active,
+                    _places: Places::default(),
+                })),
+            },
+            Ok(_) => Tried::reset(Ended::ForGood, Reset::Protocol),
             Err(mut error) => {
-                let unsent = error.take_message().map(http::Request::into_body);
-                Err(Failed::to_answer(&lease, error.error(), unsent, is_empty))
+                let unsent = error.take_message().is_some();
+                Tried::to_answer(error.error(), unsent, lease.is_reused())
             }
+        }
+    }
+
+    /// Tells outlier detection.
+    fn report(&self, index: usize, ended: Ended, result: &Result<Response<UpstreamBody>, Failure>) {
+        let outcome = match (ended, result) {
+            (Ended::Response(answer), _) => Outcome::Status(match answer.grpc_status {
+                Some(code) if answer.status.is_success() => grpc::to_http(code).as_u16(),
+                Some(_) | None => answer.status.as_u16(),
+            }),
+            (Ended::ConnectFailure, _) => Outcome::ConnectFailure,
+            (Ended::PerTryTimeout, _) => Outcome::Timeout,
+            (Ended::Reset | Ended::RefusedStream, _) => Outcome::Reset,
+            (Ended::ForGood, Err(Failure::Reset(Reset::Protocol))) => Outcome::Status(502),
+            // Whoever closes an idle connection is not ill, and a client's fault is not the endpoint's.
+            (Ended::Unsent | Ended::ClosedOnReuse | Ended::ForGood, _) => return,
+        };
+        self.cluster.report(index, outcome);
+    }
+
+    /// The route's timeout ran out while a try was under way.
+    pub(super) fn timed_out(&self, record: &Record) -> Reply {
+        if let Some(index) = record
+            .endpoint()
+            .and_then(|endpoint| self.cluster.position(endpoint))
+        {
+            self.cluster.report(index, Outcome::Timeout);
+        }
+        Reply::timeout("upstream_response_timeout")
+    }
+
+    /// Time that the upstream is told it has.
+    pub(super) fn expected(forward: &Forward) -> Option<Duration> {
+        match (forward.timeout, forward.retries.per_try_timeout) {
+            (Some(whole), Some(each)) => Some(whole.min(each)),
+            (whole, each) => whole.or(each),
         }
     }
 }
 
-impl Failed {
-    fn to_connect(error: &ConnectError, body: RequestBody) -> Self {
+impl Tried {
+    fn reset(ended: Ended, reset: Reset) -> Self {
         Self {
-            failure: Failure::Connect,
-            reply: Reply::connect_failed(error.reason()),
-            body: Some(body),
+            ended,
+            result: Err(Failure::Reset(reset)),
         }
     }
 
     /// No further try could change it.
     fn for_good(reply: Reply) -> Self {
         Self {
-            failure: Failure::Other,
-            reply,
-            body: None,
+            ended: Ended::ForGood,
+            result: Err(Failure::ForGood(Box::new(reply))),
         }
     }
 
-    /// The connection failed before a response came over it. `unsent` is the body if the request was not written.
-    fn to_answer(lease: &Lease, error: &hyper::Error, unsent: Option<RequestBody>, is_empty: bool) -> Self {
+    fn to_connect(error: &ConnectError) -> Self {
+        let reset = match error {
+            ConnectError::Timeout => Reset::ConnectTimeout,
+            ConnectError::Io(_) => Reset::ConnectFailure,
+            ConnectError::Http(_) => Reset::Termination,
+        };
+        Self::reset(Ended::ConnectFailure, reset)
+    }
+
+    /// The connection failed before a response came over it.
+    fn to_answer(error: &hyper::Error, unsent: bool, reused: bool) -> Self {
         if error.is_parse() {
-            return Self::for_good(Reply::upstream_protocol_error());
+            return Self::reset(Ended::ForGood, Reset::Protocol);
         }
-        if error.is_user() || error.is_body_write_aborted() {
+        let own =
+            std::error::Error::source(error).and_then(|source| source.downcast_ref::<RequestBodyError>());
+        if error.is_user() || own.is_some() {
             return Self::for_good(Reply::malformed("the request's body broke off"));
         }
-        let failure = match (&unsent, lease.is_reused()) {
-            (Some(_), true) => Failure::Unsent,
+        match (unsent, reused) {
+            (true, true) => Self::reset(Ended::Unsent, Reset::Termination),
             // The endpoint took the connection and closed it at once: as good as no connection.
-            (Some(_), false) => Failure::Connect,
-            (None, true) => Failure::ClosedOnReuse,
-            (None, false) => Failure::Other,
-        };
-        Self {
-            failure,
-            reply: Reply::upstream_closed(),
-            body: unsent.or(is_empty.then_some(RequestBody::Empty)),
+            (true, false) => Self::reset(Ended::ConnectFailure, Reset::Termination),
+            (false, true) => Self::reset(Ended::ClosedOnReuse, Reset::Termination),
+            (false, false) => Self::reset(Ended::Reset, Reset::Termination),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Heads on their way through: the request to the upstream, and the response back, built from what was understood.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use edge_model::{Route, WeightedDestination};
 use edge_routing::{Rewritten, apply_request_ops, apply_response_ops};
@@ -18,6 +19,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 pub(crate) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// The name that Istio's gateways answer under; clients and tests look for it.
@@ -72,6 +75,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) authority: &'a str,
     /// Path of the client's request, normalised, with its query.
     pub(crate) path: &'a PathAndQuery,
+    /// Time for the exchange, as the upstream is told.
+    pub(crate) expected: Option<Duration>,
 }
 
 /// Builds the request that goes upstream. It borrows the client's, which so remains for another try.
@@ -82,7 +87,8 @@ pub(crate) fn upstream_request<B: Body>(
     peer: &Peer,
     plan: &Plan<'_>,
     body: B,
-    rng: &mut Rng,
+    attempt: u32,
+    request_id: &HeaderValue,
 ) -> Option<Request<B>> {
     let target = match &plan.rewritten.path_and_query {
         Some(new) => PathAndQuery::try_from(new.as_str()).ok()?,
@@ -91,7 +97,12 @@ pub(crate) fn upstream_request<B: Body>(
     let mut headers = HeaderMap::with_capacity(client.headers.len() + 8);
     headers.insert(HOST, authority_value(client, plan.authority)?);
     copy_end_to_end(&client.headers, &mut headers);
-    add_edge_headers(&mut headers, peer, rng);
+    add_edge_headers(&mut headers, peer, request_id);
+    headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
+    if let Some(expected) = plan.expected {
+        let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
+    }
     plan.rewritten
         .write_headers(&mut headers, plan.authority, plan.path.as_str());
     apply_request_ops(&mut headers, plan.route, plan.destination);
@@ -132,14 +143,12 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, rng: &mut Rng) {
+fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, request_id: &HeaderValue) {
     let forwarded_for = append_forwarded_for(headers, peer);
     headers.insert(FORWARDED_FOR, forwarded_for);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
     headers.insert(EXTERNAL_ADDRESS, peer.text.clone());
-    if !headers.contains_key(REQUEST_ID) {
-        headers.insert(REQUEST_ID, request_id(rng));
-    }
+    headers.insert(REQUEST_ID, request_id.clone());
 }
 
 /// The client's list, on one line, with its own address behind.
@@ -157,8 +166,14 @@ fn append_forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
     HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.text.clone())
 }
 
+/// The request's id: the client's own, else a new one.
+pub(crate) fn request_id(client: &HeaderMap, rng: &mut Rng) -> HeaderValue {
+    let sent = client.get(REQUEST_ID).filter(|id| !id.is_empty());
+    sent.cloned().unwrap_or_else(|| new_request_id(rng))
+}
+
 /// A random UUID (version 4, RFC 9562 section 5.4) in its usual text form.
-fn request_id(rng: &mut Rng) -> HeaderValue {
+fn new_request_id(rng: &mut Rng) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bits = rng.u128(..);
     bits = (bits & !(0xf << 76)) | (4 << 76);

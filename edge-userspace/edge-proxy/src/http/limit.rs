@@ -77,7 +77,8 @@ impl Exchange<'_> {
         }
         let limit = limiter.limit();
         let mut reply = Reply::new(limit.status, Flag::RateLimited)
-            .with_body(bytes::Bytes::from_static(b"local_rate_limited"));
+            .with_body(bytes::Bytes::from_static(b"local_rate_limited"))
+            .details("local_rate_limited");
         for (name, value) in &limit.response_headers {
             reply.headers().append(name, value.clone());
         }

@@ -2,18 +2,23 @@
 
 mod body;
 mod check;
+mod cors;
+mod fault;
 mod flag;
 mod forward;
+mod grpc;
+mod hash;
 mod head;
 mod limit;
+mod mirror;
 mod record;
 mod reply;
+mod request_body;
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use edge_model::{Forward, Route, RouteAction};
 use edge_routing::{
@@ -28,14 +33,15 @@ use hyper::body::Incoming;
 
 use crate::connection::Conn;
 use crate::worker::View;
-pub(crate) use body::{RequestBody, ResponseBody, UpstreamBody};
-pub(crate) use flag::Flag;
+pub(crate) use body::{ResponseBody, UpstreamBody};
+pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
 pub(crate) use head::Peer;
 use head::{Plan, SERVICE_TIME, add_server, downstream_headers};
 use limit::Limited;
 pub(crate) use record::Record;
 pub(crate) use reply::Reply;
+pub(crate) use request_body::RequestBody;
 
 /// What hyper calls with each request of a connection.
 pub(crate) struct Service(pub(crate) Rc<Conn>);
@@ -53,7 +59,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-async fn serve(conn: &Conn, request: Request<Incoming>, mut record: Record) -> Response<ResponseBody> {
+async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) -> Response<ResponseBody> {
     let view = conn.worker().view();
     let (head, body) = request.into_parts();
     let exchange = Exchange {
@@ -65,11 +71,16 @@ async fn serve(conn: &Conn, request: Request<Incoming>, mut record: Record) -> R
     let mut limited = Limited::default();
     let mut response = match exchange.answer(body, &mut limited, &mut record).await {
         Ok(response) => {
-            record.answered(response.status(), Flag::None);
+            record.answered(response.status(), Flags::NONE);
             response.map(|body| ResponseBody::upstream(body, record))
         }
         Err(reply) => {
-            record.answered(reply.status(), reply.flag);
+            record.answered(reply.status(), reply.flags);
+            let reply = if grpc::is_grpc(&head.headers) {
+                reply.for_grpc()
+            } else {
+                reply
+            };
             reply
                 .into_response()
                 .map(|body| ResponseBody::local(body, record))
@@ -86,7 +97,7 @@ async fn serve(conn: &Conn, request: Request<Incoming>, mut record: Record) -> R
 
 /// A request with what it is decided by.
 struct Exchange<'a> {
-    conn: &'a Conn,
+    conn: &'a Rc<Conn>,
     view: &'a View,
     table: Option<Arc<Table>>,
     head: &'a Parts,
@@ -114,20 +125,65 @@ impl Exchange<'_> {
         };
         let table = self.table.as_deref().ok_or_else(Reply::no_route)?;
         let decision = table.decide(&request);
-        // Rate limits are filters in front of the router: they count what it will answer by itself, too.
-        *limited = self.limit(table, &decision, record.started())?;
+        // CORS, faults and rate limits are filters in front of the router, in this order (Istio's gateway): they see what
+        // it will answer by itself, too.
+        let route = match &decision {
+            Decision::Route { route, .. } => Some(*route),
+            Decision::NoVirtualHost | Decision::NoRoute { .. } | Decision::RequireTls { .. } => None,
+        };
+        let cors = match route.and_then(|route| route.cors.as_deref()) {
+            Some(policy) => cors::check(policy, self.head)?,
+            None => None,
+        };
+        let answered = self
+            .filtered(table, &decision, &request, &path, body, limited, record)
+            .await;
+        match (answered, cors) {
+            (answered, None) => answered,
+            (Ok(mut response), Some(allowed)) => {
+                allowed.write_headers(response.headers_mut());
+                Ok(response)
+            }
+            (Err(mut reply), Some(allowed)) => {
+                allowed.write_headers(reply.headers());
+                Err(reply)
+            }
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one decision, taken apart only for the CORS headers around it"
+    )]
+    async fn filtered(
+        &self,
+        table: &Table,
+        decision: &Decision<'_>,
+        request: &RequestView<'_>,
+        path: &PathAndQuery,
+        body: Incoming,
+        limited: &mut Limited,
+        record: &mut Record,
+    ) -> Result<Response<UpstreamBody>, Reply> {
+        if let Decision::Route { route, .. } = decision
+            && let Some(fault) = &route.fault
+        {
+            fault::inject(fault, self.conn, record).await?;
+        }
+        *limited = self.limit(table, decision, record.started())?;
         match decision {
             Decision::NoVirtualHost | Decision::NoRoute { .. } => Err(Reply::no_route()),
             Decision::RequireTls { .. } => {
-                let location = tls_redirect_location(&request);
+                let location = tls_redirect_location(request);
                 Err(Reply::redirect(StatusCode::MOVED_PERMANENTLY, &location))
             }
             Decision::Route { route, .. } => match &route.action {
                 RouteAction::Forward(forward) => {
-                    self.forward(route, forward, authority, &path, body, record).await
+                    self.forward(route, forward, request.authority, path, body, record)
+                        .await
                 }
                 RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => {
-                    Err(self.answer_directly(route, &request))
+                    Err(self.answer_directly(route, request))
                 }
             },
         }
@@ -141,7 +197,7 @@ impl Exchange<'_> {
                 Reply::redirect(redirect.code, &location)
             }
             RouteAction::DirectResponse(direct) => {
-                Reply::new(direct.status, Flag::None).with_body(direct.body.clone())
+                Reply::new(direct.status, Flags::NONE).with_body(direct.body.clone())
             }
             RouteAction::Forward(_) => Reply::no_route(),
         };
@@ -168,41 +224,51 @@ impl Exchange<'_> {
         let rewritten = rewrite(route, forward, destination, path.as_str());
         let forwarding = Forwarding {
             conn: self.conn,
+            view: self.view,
             client: self.head,
+            forward,
             plan: Plan {
                 route,
                 destination,
                 rewritten: &rewritten,
                 authority,
                 path,
+                expected: Forwarding::expected(forward),
             },
             cluster,
         };
-        let mut response = within(forward.timeout, forwarding.run(body, record)).await?;
+        let mut response = self.within(&forwarding, body, record).await?;
         let status = response.status();
         let headers = response.headers_mut();
         downstream_headers(&self.head.method, status, headers, route, destination);
         add_service_time(headers, record);
         Ok(response)
     }
-}
 
-/// Runs out with 504 after the route's timeout; what is left of it goes with the response's body.
-async fn within(
-    timeout: Option<Duration>,
-    forwarding: impl Future<Output = Result<Response<UpstreamBody>, Reply>>,
-) -> Result<Response<UpstreamBody>, Reply> {
-    let Some(timeout) = timeout else {
-        return forwarding.await;
-    };
-    let mut timer = Box::pin(tokio::time::sleep(timeout));
-    let mut response = tokio::select! {
-        biased;
-        response = forwarding => response?,
-        () = timer.as_mut() => return Err(Reply::timeout()),
-    };
-    response.body_mut().timer = Some(timer);
-    Ok(response)
+    /// Runs out with 504 after the route's timeout; what is left of it goes with the response's body.
+    async fn within(
+        &self,
+        forwarding: &Forwarding<'_>,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Response<UpstreamBody>, Reply> {
+        let Some(timeout) = forwarding.forward.timeout else {
+            return forwarding.run(body, record).await;
+        };
+        let mut timer = self.conn.worker().timers().after(timeout);
+        let ended = tokio::select! {
+            biased;
+            response = forwarding.run(body, record) => Some(response?),
+            () = &mut timer => None,
+        };
+        match ended {
+            Some(mut response) => {
+                response.body_mut().timer = Some(timer);
+                Ok(response)
+            }
+            None => Err(forwarding.timed_out(record)),
+        }
+    }
 }
 
 /// The path as it is matched and sent on.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::Flag;
+use super::{Flag, Flags};
 use crate::connection::Conn;
 use crate::worker::{ClusterView, EndpointView};
 
@@ -23,7 +23,8 @@ pub(crate) struct Record {
     started: Instant,
     reached: Reached,
     code: u16,
-    flag: Flag,
+    flags: Flags,
+    attempts: u32,
     complete: bool,
 }
 
@@ -36,7 +37,8 @@ impl Record {
             started: Instant::now(),
             reached: Reached::Nothing,
             code: 0,
-            flag: Flag::None,
+            flags: Flags::NONE,
+            attempts: 0,
             complete: false,
         }
     }
@@ -56,10 +58,28 @@ impl Record {
         self.reached = Reached::Endpoint(Rc::clone(endpoint));
     }
 
-    /// The response's head goes to the client.
-    pub(crate) fn answered(&mut self, status: StatusCode, flag: Flag) {
+    /// One more try begins.
+    pub(crate) fn tried(&mut self) {
+        self.attempts += 1;
+    }
+
+    /// The endpoint that the request was last given to.
+    pub(crate) fn endpoint(&self) -> Option<&Rc<EndpointView>> {
+        match &self.reached {
+            Reached::Endpoint(endpoint) => Some(endpoint),
+            Reached::Nothing | Reached::Cluster(_) => None,
+        }
+    }
+
+    /// Something out of the ordinary happened on the way.
+    pub(crate) fn flag(&mut self, flag: Flag) {
+        self.flags = self.flags.with(flag);
+    }
+
+    /// The response's head goes to the client, with further flags.
+    pub(crate) fn answered(&mut self, status: StatusCode, flags: Flags) {
         self.code = status.as_u16();
-        self.flag = flag;
+        self.flags = self.flags.and(flags);
     }
 
     /// All of the response was handed to the client's connection.
@@ -69,24 +89,23 @@ impl Record {
 
     /// The response could not be finished, for a reason other than the client.
     pub(crate) fn broke_off(&mut self, flag: Flag) {
-        self.flag = flag;
+        self.flag(flag);
         self.complete = true;
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let flag = match self.complete {
-            true => self.flag,
-            false => Flag::DownstreamConnectionTermination,
-        };
+        if !self.complete {
+            self.flag(Flag::DownstreamConnectionTermination);
+        }
         let worker = self.conn.worker();
         let series = match &self.reached {
             Reached::Nothing => worker.unrouted(),
             Reached::Cluster(cluster) => cluster.series(),
             Reached::Endpoint(endpoint) => endpoint.series(),
         };
-        series.observe(worker.metrics(), self.code, flag, self.started.elapsed());
+        series.observe(worker.metrics(), self.code, self.flags, self.started.elapsed());
         self.conn.request_ended();
     }
 }

@@ -4,26 +4,92 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::Flag;
+use super::{Flag, Flags, grpc};
+
+/// Told to clients of a cluster whose circuit breaker is open.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
+/// Why no response came (Envoy `StreamResetReason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reset {
+    /// The endpoint refused the connection, or could not be reached.
+    ConnectFailure,
+    /// The endpoint did not answer to the attempt to connect.
+    ConnectTimeout,
+    /// The connection ended.
+    Termination,
+    /// The answer was not understood, or may not be passed on.
+    Protocol,
+    /// A circuit breaker was open.
+    Overflow,
+}
+
+impl Reset {
+    /// Status, flag, reason and details. The reason says nothing of the inside of the network.
+    fn told(self) -> (StatusCode, Flag, &'static str, &'static str) {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match self {
+            Self::ConnectFailure => (
+                unavailable,
+                Flag::UpstreamConnectionFailure,
+                "remote connection failure",
+                "upstream_reset_before_response_started{remote_connection_failure}",
+            ),
+            Self::ConnectTimeout => (
+                unavailable,
+                Flag::UpstreamConnectionFailure,
+                "connection timeout",
+                "upstream_reset_before_response_started{connection_timeout}",
+            ),
+            Self::Termination => (
+                unavailable,
+                Flag::UpstreamConnectionTermination,
+                "connection termination",
+                "upstream_reset_before_response_started{connection_termination}",
+            ),
+            Self::Protocol => (
+                StatusCode::BAD_GATEWAY,
+                Flag::UpstreamProtocolError,
+                "protocol error",
+                "upstream_reset_before_response_started{protocol_error}",
+            ),
+            Self::Overflow => (
+                unavailable,
+                Flag::UpstreamOverflow,
+                "overflow",
+                "upstream_reset_before_response_started{overflow}",
+            ),
+        }
+    }
+}
 
 /// A response of the gateway's own, with the flag that it is counted under.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) flag: Flag,
+    pub(crate) flags: Flags,
+    /// Envoy's `%RESPONSE_CODE_DETAILS%`.
+    pub(crate) details: &'static str,
+    /// gRPC status for clients of gRPC, where it does not follow from the status.
+    grpc_status: Option<u8>,
     /// Boxed: it is the error of functions that hardly ever fail.
     response: Box<Response<Bytes>>,
 }
 
 impl Reply {
     /// Without headers and body.
-    pub(crate) fn new(status: StatusCode, flag: Flag) -> Self {
+    pub(crate) fn new(status: StatusCode, flags: impl Into<Flags>) -> Self {
         let mut response = Box::new(Response::new(Bytes::new()));
         *response.status_mut() = status;
-        Self { flag, response }
+        Self {
+            flags: flags.into(),
+            details: "direct_response",
+            grpc_status: None,
+            response,
+        }
     }
 
-    fn text(status: StatusCode, flag: Flag, text: &'static str) -> Self {
-        Self::new(status, flag).with_body(Bytes::from_static(text.as_bytes()))
+    fn text(status: StatusCode, flags: impl Into<Flags>, text: &'static str) -> Self {
+        Self::new(status, flags).with_body(Bytes::from_static(text.as_bytes()))
     }
 
     /// A request that is not well formed. The connection is closed, as nobody can say where the next one begins.
@@ -57,66 +123,60 @@ impl Reply {
 
     /// A security policy does not let the request in; the words are those of Envoy's filter `rbac`.
     pub(crate) fn access_denied() -> Self {
-        Self::text(StatusCode::FORBIDDEN, Flag::None, "RBAC: access denied")
+        Self::text(StatusCode::FORBIDDEN, Flags::NONE, "RBAC: access denied").details("rbac_access_denied")
     }
 
     /// No virtual host or no route.
     pub(crate) fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, Flag::NoRoute)
+        Self::new(StatusCode::NOT_FOUND, Flag::NoRoute).details("route_not_found")
     }
 
     /// The route's cluster does not exist.
     pub(crate) fn no_cluster() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, Flag::NoCluster)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Flag::NoCluster).details("cluster_not_found")
     }
 
-    /// The cluster has no endpoint.
+    /// The cluster has no endpoint that may be used.
     pub(crate) fn no_healthy_upstream() -> Self {
         Self::text(
             StatusCode::SERVICE_UNAVAILABLE,
             Flag::NoHealthyUpstream,
             "no healthy upstream",
         )
+        .details("no_healthy_upstream")
     }
 
-    /// No endpoint could be connected to. `reason` says in what way, and nothing of the inside of the network.
-    pub(crate) fn connect_failed(reason: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectionFailure).with_body(Bytes::from(
-            format!("upstream connect error before headers. reset reason: {reason}"),
-        ))
+    /// No response came of the last try. `retried` says whether it was not the first one.
+    pub(crate) fn no_response(reset: Reset, retried: bool) -> Self {
+        let (status, flag, reason, details) = reset.told();
+        let retried = if retried { "retried and the latest " } else { "" };
+        let text = format!(
+            "upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}"
+        );
+        Self::new(status, flag)
+            .with_body(Bytes::from(text))
+            .details(details)
     }
 
-    /// The upstream closed before it answered.
-    pub(crate) fn upstream_closed() -> Self {
-        Self::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionTermination,
-            "upstream disconnect before headers. reset reason: connection termination",
-        )
+    /// A circuit breaker is open.
+    pub(crate) fn overflow(retried: bool) -> Self {
+        Self::no_response(Reset::Overflow, retried).with_header(OVERLOADED, HeaderValue::from_static("true"))
     }
 
-    /// The upstream's answer could not be understood, or may not be passed on.
-    pub(crate) fn upstream_protocol_error() -> Self {
-        Self::text(
-            StatusCode::BAD_GATEWAY,
-            Flag::UpstreamProtocolError,
-            "upstream reset before headers. reset reason: protocol error",
-        )
-    }
-
-    /// The route's timeout ran out.
-    pub(crate) fn timeout() -> Self {
+    /// The route's timeout ran out, or that of the last try.
+    pub(crate) fn timeout(details: &'static str) -> Self {
         Self::text(
             StatusCode::GATEWAY_TIMEOUT,
             Flag::UpstreamRequestTimeout,
             "upstream request timeout",
         )
+        .details(details)
     }
 
     /// A redirect; one whose location cannot stand in a header is answered as malformed.
     pub(crate) fn redirect(status: StatusCode, location: &str) -> Self {
         match HeaderValue::from_str(location) {
-            Ok(location) => Self::new(status, Flag::None).with_header(LOCATION, location),
+            Ok(location) => Self::new(status, Flags::NONE).with_header(LOCATION, location),
             Err(_) => Self::malformed("the request does not make a valid location"),
         }
     }
@@ -127,6 +187,31 @@ impl Reply {
                 .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
         *self.response.body_mut() = body;
+        self
+    }
+
+    pub(crate) fn details(mut self, details: &'static str) -> Self {
+        self.details = details;
+        self
+    }
+
+    pub(crate) fn with_grpc_status(mut self, status: Option<u8>) -> Self {
+        self.grpc_status = status;
+        self
+    }
+
+    /// The answer in the form that clients of gRPC understand: status 200, no body, and all that is to be said in
+    /// headers (Envoy `Utility::prepareLocalReply`).
+    pub(crate) fn for_grpc(mut self) -> Self {
+        let status = self.grpc_status.unwrap_or_else(|| grpc::from_http(self.status()));
+        let body = std::mem::take(self.response.body_mut());
+        let headers = self.headers();
+        headers.insert(CONTENT_TYPE, grpc::MEDIA_TYPE);
+        headers.insert(grpc::STATUS, HeaderValue::from(u16::from(status)));
+        if let Some(message) = grpc::message(&body).filter(|message| !message.is_empty()) {
+            headers.insert(grpc::MESSAGE, message);
+        }
+        *self.response.status_mut() = StatusCode::OK;
         self
     }
 

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connection::Conn;
 use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::options::{ProxyOptions, Timeouts};
+use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
 pub(crate) use view::{ClusterView, EndpointView, View};
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     view: RefCell<Rc<View>>,
     pools: RefCell<Pools>,
     rng: RefCell<Rng>,
+    timers: Rc<Timers>,
     http: http1::Builder,
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
@@ -71,6 +73,7 @@ impl Worker {
             view: RefCell::new(Rc::new(view)),
             pools: RefCell::new(pools),
             rng: RefCell::new(rng),
+            timers: Timers::new(Instant::now()),
             http: http_builder(),
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
@@ -98,6 +101,11 @@ impl Worker {
     /// The worker's random numbers. Not to be held across an await.
     pub(crate) fn rng(&self) -> RefMut<'_, Rng> {
         self.rng.borrow_mut()
+    }
+
+    /// The worker's timers.
+    pub(crate) fn timers(&self) -> &Rc<Timers> {
+        &self.timers
     }
 
     /// How HTTP/1.1 is spoken with clients.

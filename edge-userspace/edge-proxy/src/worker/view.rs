@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use edge_model::{ClusterName, Endpoint, LocalRateLimit};
+use edge_model::{Cluster, ClusterName, Endpoint, LocalRateLimit};
+use edge_upstream::outlier::{self, Outcome};
 use edge_upstream::rate_limit::LocalRateLimiter;
-use edge_upstream::{Balancer, EndpointLoad};
+use edge_upstream::{Balancer, ClusterLoad, EndpointLoad, Pick};
 use fastrand::Rng;
 
 use crate::config::{ClusterConfig, Config};
@@ -108,7 +109,12 @@ impl ClusterView {
                 Rc::new(EndpointView::new(config, endpoint, load, pools))
             });
         Self {
-            balancer: RefCell::new(Balancer::new(&config.model, config.load.clone(), rng)),
+            balancer: RefCell::new(Balancer::new(
+                &config.model,
+                config.load.clone(),
+                config.load.clock(Instant::now()),
+                rng,
+            )),
             endpoints: endpoints.collect(),
             series: SeriesCache::new(Labels::new(&config.model, None)),
             config: Arc::clone(config),
@@ -116,13 +122,56 @@ impl ClusterView {
     }
 
     /// Index of the endpoint for the next try.
-    pub(crate) fn pick(&self, tried: &[usize], rng: &mut Rng) -> Option<usize> {
-        self.balancer.borrow_mut().pick(tried, rng)
+    pub(crate) fn pick(&self, pick: Pick<'_>, rng: &mut Rng) -> Option<usize> {
+        self.balancer.borrow_mut().pick(pick, rng)
+    }
+
+    /// A point in time by the cluster's clock.
+    pub(crate) fn clock(&self, now: Instant) -> u64 {
+        self.config.load.clock(now)
+    }
+
+    /// What is configured.
+    pub(crate) fn model(&self) -> &Cluster {
+        &self.config.model
+    }
+
+    /// Loads of the endpoints, and the circuit.
+    pub(crate) fn load(&self) -> &ClusterLoad {
+        &self.config.load
+    }
+
+    /// Takes account of how a try at an endpoint ended.
+    pub(crate) fn report(&self, index: usize, outcome: Outcome) {
+        let Some(policy) = &self.config.model.outlier_detection else {
+            return;
+        };
+        let now = self.clock(Instant::now());
+        if let Some(ejection) = outlier::report(policy, &self.config.load, index, outcome, now) {
+            let address = self
+                .config
+                .model
+                .endpoints
+                .get(index)
+                .map(|endpoint| endpoint.address);
+            tracing::warn!(
+                cluster = %self.config.model.name,
+                endpoint = address.map(tracing::field::display),
+                cause = ejection.cause.name(),
+                seconds = ejection.lasts.as_secs(),
+                "endpoint ejected"
+            );
+        }
     }
 
     /// The endpoint at an index that [`Self::pick`] gave.
     pub(crate) fn endpoint(&self, index: usize) -> Option<&Rc<EndpointView>> {
         self.endpoints.get(index)
+    }
+
+    /// The index of an endpoint of this cluster.
+    pub(crate) fn position(&self, endpoint: &Rc<EndpointView>) -> Option<usize> {
+        self.endpoints.iter().position(|own| Rc::ptr_eq(own, endpoint))
     }
 
     /// Time to establish a connection.

@@ -43,7 +43,7 @@ fn while_a_policy_cannot_be_enforced_every_request_is_refused() {
         let reply = client.get("a", path).unwrap();
         assert_eq!(
             (reply.status, reply.text()),
-            (403, "RBAC: access denied".into()),
+            (403, "RBAC: access denied"),
             "{path}"
         );
     }

@@ -1,7 +1,7 @@
 //! Upstreams that fail, and what the client sees of it.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,13 +9,8 @@ use std::time::{Duration, Instant};
 use edge_model::RouteAction;
 
 use crate::support::{
-    Backend, Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, route, service,
+    Backend, Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, refusing, route, service,
 };
-
-/// An address that refuses connections.
-fn refusing() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 fn with_timeout(timeout: Duration) -> RouteAction {
     let mut action = forward(&[("web", 1)]);
@@ -94,7 +89,8 @@ fn when_every_endpoint_refuses_the_answer_is_503_after_two_retries() {
     assert_eq!(reply.status, 503);
     assert_eq!(
         reply.text(),
-        "upstream connect error before headers. reset reason: connection refused"
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \
+         connection failure"
     );
     let endpoints = &edge.proxy.clusters()[0].endpoints;
     assert_eq!(
@@ -108,7 +104,7 @@ fn when_every_endpoint_refuses_the_answer_is_503_after_two_retries() {
         endpoints.iter().all(|endpoint| endpoint.requests_total <= 1),
         "no endpoint is asked twice"
     );
-    edge.expect_flagged("UF", 1);
+    edge.expect_flagged("URX,UF", 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@
     reason = "where a test's own backend or client fails, the test has failed"
 )]
 
+mod actions;
 mod apply;
 mod bodies;
 mod drain;
@@ -17,3 +18,4 @@ mod malformed;
 mod routing;
 mod support;
 mod tls;
+mod upstreams;

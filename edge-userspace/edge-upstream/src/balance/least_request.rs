@@ -3,7 +3,6 @@
 use fastrand::Rng;
 
 use super::Weights;
-use crate::ClusterLoad;
 
 /// Draws by weight and compares active requests per weight. An idle cluster is therefore shared by weight alone,
 /// and a busy one is levelled so that active requests stand in proportion to weights.
@@ -17,14 +16,19 @@ impl LeastRequest {
         Self { weights }
     }
 
-    pub(super) fn pick(&self, load: &ClusterLoad, tried: &[usize], rng: &mut Rng) -> Option<usize> {
+    /// `active` tells an endpoint's requests under way.
+    pub(super) fn pick(
+        &self,
+        active: impl Fn(usize) -> u32,
+        tried: &[usize],
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let first = self.weights.draw_avoiding(tried, rng)?;
         let Some(second) = self.draw_second(first, tried, rng) else {
             return Some(first);
         };
-        let active = |index| load.get(index).map_or(0, |load| u64::from(load.active()));
         // active/weight of both, compared without division. A tie goes to the first, which was drawn by weight.
-        let (ours, theirs) = (active(first), active(second));
+        let (ours, theirs) = (u64::from(active(first)), u64::from(active(second)));
         let second_wins = theirs * self.weights.get(first) < ours * self.weights.get(second);
         Some(if second_wins { second } else { first })
     }

@@ -19,10 +19,11 @@ pub(super) struct RoundRobin {
 
 impl RoundRobin {
     /// Endpoints begin at random points of their first interval, so that workers that start together do not all
-    /// send their first requests to the same endpoint.
+    /// send their first requests to the same endpoint. One without weight has no turn.
     pub(super) fn new(weights: &Weights, rng: &mut Rng) -> Self {
-        let turns = (0..weights.len()).map(|index| {
-            let distance = ROUND / u128::from(weights.get(index).max(1));
+        let taking = (0..weights.len()).filter(|index| weights.get(*index) > 0);
+        let turns = taking.map(|index| {
+            let distance = ROUND / u128::from(weights.get(index));
             Reverse((rng.u128(..distance), index, distance))
         });
         Self {

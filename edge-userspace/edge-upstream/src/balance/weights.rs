@@ -60,6 +60,14 @@ impl Weights {
         Some(self.cumulative.partition_point(|up_to| *up_to <= ticket))
     }
 
+    /// The index that a hash belongs to, in proportion to the weights; `None` when all are 0.
+    #[must_use]
+    pub fn find(&self, hash: u64) -> Option<usize> {
+        let sum = self.cumulative.last().copied().filter(|sum| *sum > 0)?;
+        let ticket = hash % sum;
+        Some(self.cumulative.partition_point(|up_to| *up_to <= ticket))
+    }
+
     /// Draws an index that is not in `avoided`, in proportion to the weights of the rest.
     #[must_use]
     pub fn draw_avoiding(&self, avoided: &[usize], rng: &mut Rng) -> Option<usize> {

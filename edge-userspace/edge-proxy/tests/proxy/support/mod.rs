@@ -8,6 +8,6 @@ mod edge;
 pub(crate) use backend::{Backend, RawBackend};
 pub(crate) use client::{Client, Reply, get};
 pub(crate) use config::{
-    Snap, direct, forward, prefix, redirect, route, service, service_with, virtual_host,
+    Snap, cluster, destination, direct, forward, prefix, redirect, route, service, service_with, virtual_host,
 };
-pub(crate) use edge::{Edge, eventually, free_port};
+pub(crate) use edge::{Edge, eventually, free_port, refusing};
