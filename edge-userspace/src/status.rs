@@ -72,6 +72,8 @@ pub(crate) struct InterfaceStatus {
     pub(crate) name: String,
     /// `native` or `generic`.
     pub(crate) mode: String,
+    /// Devices that carry the program: the interface itself, what a VLAN stands on, or the members of a bond.
+    pub(crate) devices: Vec<String>,
 }
 
 /// One VIP.
@@ -278,7 +280,11 @@ fn render(out: &mut String, status: &Status) -> std::fmt::Result {
 fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Result {
     writeln!(out)?;
     for interface in &datapath.interfaces {
-        writeln!(out, "interface {}: XDP {}", interface.name, interface.mode)?;
+        write!(out, "interface {}: XDP {}", interface.name, interface.mode)?;
+        match interface.devices.as_slice() {
+            [device] if *device == interface.name => writeln!(out)?,
+            devices => writeln!(out, ", on {}", devices.join(", "))?,
+        }
     }
     writeln!(
         out,

@@ -1,12 +1,14 @@
 //! Attaching the programs: XDP to interfaces, socket selection to the network namespace.
 
 use std::fs::File;
+use std::path::Path;
 
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, SkLookup, Xdp, XdpMode as AyaMode};
 use edge_common::maps as names;
 
 use crate::Error;
+use crate::devices::{self, Device, Place};
 use crate::error::errno;
 use crate::kernel::Kernel;
 use crate::pins::{self, Link, Pins};
@@ -53,126 +55,165 @@ pub struct InterfaceStatus {
     pub name: String,
     /// How the program is attached.
     pub mode: AttachedMode,
+    /// Devices that the program is attached to: the interface itself, the one that a VLAN stands on, or the members of
+    /// a bond.
+    pub devices: Vec<String>,
 }
 
-/// An attached interface. Dropping it detaches the program, unless the link is pinned.
+/// An attached interface. Dropping it detaches the program, unless the links are pinned.
 pub(crate) struct Attachment {
     pub(crate) status: InterfaceStatus,
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// A device with the program on it.
+pub(crate) struct Hook {
+    device: String,
+    is_native: bool,
     pub(crate) link: Link,
 }
 
-impl Attachment {
-    /// Puts the program in the place of a predecessor's; where that one's interface is gone and another has its name,
+impl Hook {
+    /// Puts the program in the place of a predecessor's; where that one's device is gone and another has its name,
     /// attaches it anew.
-    pub(crate) fn take_over(&mut self, kernel: &mut Kernel, pins: &Pins) -> Result<(), Error> {
+    pub(crate) fn take_over(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
         if !self.link.is_waiting() {
             return Ok(());
         }
-        let name = self.status.name.clone();
         let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
         let fd = program.fd().map_err(Error::program(names::XDP_PROGRAM))?;
         let taken = self.link.take_over(fd).map_err(|source| Error::TakeOver {
-            what: format!("interface {name}"),
+            what: format!("interface {}", self.device),
             source,
         })?;
         if taken {
             tracing::info!(
-                interface = name,
+                device = self.device,
                 "took over the program's place from an earlier process"
             );
             return Ok(());
         }
-        if let Some(file) = self.link.file() {
+        let file = self.link.file().map(Path::to_owned);
+        if let Some(file) = &file {
             pins::remove_if_there(file)?;
         }
-        let mode = match self.status.mode {
-            AttachedMode::Native => XdpMode::Native,
-            AttachedMode::Generic { .. } => XdpMode::Generic,
-        };
-        *self = attach_new(kernel, &name, mode, Some(pins))?;
+        self.link = Link::new(attach(program, &self.device, aya_mode(self.is_native))?, file)?;
         Ok(())
     }
 }
 
-/// Attaches the XDP program to an interface, or finds the link that a predecessor pinned there.
+/// Attaches the XDP program for an interface, or finds the links that a predecessor pinned. Devices that carry it for
+/// one of the `others` already are shared.
 pub(crate) fn interface(
     kernel: &mut Kernel,
+    devices: &[Device],
+    others: &[Attachment],
     name: &str,
     mode: XdpMode,
     pins: Option<&Pins>,
 ) -> Result<Attachment, Error> {
-    if let Some(pins) = pins
-        && let Some(found) = pinned(name, mode, pins)?
-    {
-        return Ok(found);
-    }
-    attach_new(kernel, name, mode, pins)
-}
-
-/// The link that a predecessor pinned. One of a mode that is not wanted is removed, because a link's mode is fixed.
-fn pinned(name: &str, mode: XdpMode, pins: &Pins) -> Result<Option<Attachment>, Error> {
-    let index = index(name)?;
-    let native = AttachedMode::Native;
-    let generic = AttachedMode::Generic { because: None };
-    for (attached, unwanted) in [(native, XdpMode::Generic), (generic, XdpMode::Native)] {
-        let file = pins.xdp(attached.name(), index);
-        if mode == unwanted {
-            pins::remove_if_there(&file)?;
-        } else if let Some(link) = Link::pinned(&file) {
-            let status = InterfaceStatus {
-                name: name.to_owned(),
-                mode: attached,
-            };
-            return Ok(Some(Attachment { status, link }));
-        }
-    }
-    Ok(None)
-}
-
-fn attach_new(
-    kernel: &mut Kernel,
-    name: &str,
-    mode: XdpMode,
-    pins: Option<&Pins>,
-) -> Result<Attachment, Error> {
-    let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
-    let (mode, fd) = match mode {
-        XdpMode::Native => (AttachedMode::Native, attach(program, name, AyaMode::Driver)?),
-        XdpMode::Generic => (
-            AttachedMode::Generic { because: None },
-            attach(program, name, AyaMode::Skb)?,
-        ),
-        XdpMode::Auto => attach_best(program, name)?,
-    };
-    let file = match pins {
-        Some(pins) => Some(pins.xdp(mode.name(), index(name)?)),
-        None => None,
-    };
-    Ok(Attachment {
-        status: InterfaceStatus {
-            name: name.to_owned(),
-            mode,
-        },
-        link: Link::new(fd, file)?,
-    })
-}
-
-fn index(name: &str) -> Result<u32, Error> {
-    nix::net::if_::if_nametoindex(name).map_err(|_| Error::UnknownInterface {
+    let mut ways = devices::ways(devices, name, mode).ok_or_else(|| Error::UnknownInterface {
         name: name.to_owned(),
+    })?;
+    if let Some(pins) = pins {
+        prefer_pinned(&mut ways, pins)?;
+    }
+    let mut because = None;
+    for way in &ways {
+        match take(kernel, way, others, pins) {
+            Ok(hooks) => return Ok(attachment(name, way, hooks, because)),
+            // Only the driver's own refusal is a reason to try elsewhere.
+            Err(Error::Attach {
+                name: device, cause, ..
+            }) => {
+                because = Some(if device == name {
+                    cause
+                } else {
+                    format!("{device}: {cause}")
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Attach {
+        name: name.to_owned(),
+        mode: if mode == XdpMode::Native {
+            "native"
+        } else {
+            "generic"
+        },
+        cause: because
+            .unwrap_or_else(|| "the device that it stands on is in another network namespace".into()),
     })
 }
 
-fn attach_best(program: &mut Xdp, name: &str) -> Result<(AttachedMode, FdLink), Error> {
-    match attach(program, name, AyaMode::Driver) {
-        Ok(link) => Ok((AttachedMode::Native, link)),
-        // Only the driver's own refusal is a reason to try elsewhere.
-        Err(Error::Attach { cause, .. }) => {
-            let link = attach(program, name, AyaMode::Skb)?;
-            Ok((AttachedMode::Generic { because: Some(cause) }, link))
+/// Puts the way that a predecessor took first, and removes its links of modes that are not wanted, because a link's
+/// mode is fixed.
+fn prefer_pinned(ways: &mut [Vec<Place<'_>>], pins: &Pins) -> Result<(), Error> {
+    let file = |place: &Place<'_>| pins.xdp(mode_name(aya_mode(place.is_native)), place.device.index);
+    let all: Vec<Place<'_>> = ways.iter().flatten().copied().collect();
+    for place in &all {
+        let other = Place {
+            is_native: !place.is_native,
+            ..*place
+        };
+        if !all.contains(&other) {
+            pins::remove_if_there(&file(&other))?;
         }
-        Err(error) => Err(error),
     }
+    ways.sort_by_key(|way| !way.iter().any(|place| file(place).exists()));
+    Ok(())
+}
+
+/// Attaches the program to all places of a way. Should one refuse, those before it are let go.
+fn take(
+    kernel: &mut Kernel,
+    way: &[Place<'_>],
+    others: &[Attachment],
+    pins: Option<&Pins>,
+) -> Result<Vec<Hook>, Error> {
+    let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
+    let mut hooks = Vec::new();
+    for place in way {
+        let device = &place.device.name;
+        let taken = others.iter().flat_map(|other| &other.hooks);
+        if taken
+            .clone()
+            .any(|hook| hook.device == *device && hook.is_native == place.is_native)
+        {
+            continue;
+        }
+        let mode = aya_mode(place.is_native);
+        let file = pins.map(|pins| pins.xdp(mode_name(mode), place.device.index));
+        let link = match file.as_deref().and_then(Link::pinned) {
+            Some(link) => link,
+            None => Link::new(attach(program, device, mode)?, file)?,
+        };
+        hooks.push(Hook {
+            device: device.clone(),
+            is_native: place.is_native,
+            link,
+        });
+    }
+    Ok(hooks)
+}
+
+fn attachment(name: &str, way: &[Place<'_>], hooks: Vec<Hook>, because: Option<String>) -> Attachment {
+    let mode = if way.iter().all(|place| place.is_native) {
+        AttachedMode::Native
+    } else {
+        AttachedMode::Generic { because }
+    };
+    let status = InterfaceStatus {
+        name: name.to_owned(),
+        mode,
+        devices: way.iter().map(|place| place.device.name.clone()).collect(),
+    };
+    Attachment { status, hooks }
+}
+
+const fn aya_mode(is_native: bool) -> AyaMode {
+    if is_native { AyaMode::Driver } else { AyaMode::Skb }
 }
 
 fn attach(program: &mut Xdp, name: &str, mode: AyaMode) -> Result<FdLink, Error> {

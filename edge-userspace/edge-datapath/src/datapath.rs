@@ -5,6 +5,7 @@ use edge_common::maps as names;
 use edge_model::{DataPathConfig, Penalty};
 
 use crate::attach::{self, Attachment, InterfaceStatus, XdpMode};
+use crate::devices;
 use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
 use crate::pins::{Link, OnStop, Pinning, Pins};
@@ -66,11 +67,19 @@ impl DataPath {
         };
         let log = log_bridge::open(&mut kernel.ebpf);
         let steering = attach::steering(&mut kernel, pins.as_ref())?;
-        let attachments = options
-            .interfaces
-            .iter()
-            .map(|name| attach::interface(&mut kernel, name, options.mode, pins.as_ref()))
-            .collect::<Result<_, _>>()?;
+        let devices = devices::all().map_err(|source| Error::Devices { source })?;
+        let mut attachments = Vec::new();
+        for name in &options.interfaces {
+            let (mode, pins) = (options.mode, pins.as_ref());
+            attachments.push(attach::interface(
+                &mut kernel,
+                &devices,
+                &attachments,
+                name,
+                mode,
+                pins,
+            )?);
+        }
         Ok(Self {
             kernel,
             routes,
@@ -107,18 +116,27 @@ impl DataPath {
     fn take_over(&mut self) -> Result<(), Error> {
         let Some(pins) = &self.pins else { return Ok(()) };
         attach::steering_takes_over(&mut self.kernel, &mut self.steering, pins)?;
-        for attachment in &mut self.attachments {
-            attachment.take_over(&mut self.kernel, pins)?;
+        for hook in self
+            .attachments
+            .iter_mut()
+            .flat_map(|attachment| &mut attachment.hooks)
+        {
+            hook.take_over(&mut self.kernel)?;
         }
         if !self.is_settled {
             pins.promote_maps()?;
-            let links = self.attachments.iter().map(|attachment| &attachment.link);
+            let hooks = self.attachments.iter().flat_map(|attachment| &attachment.hooks);
+            let links = hooks.map(|hook| &hook.link);
             let files: Vec<_> = links.chain([&self.steering]).filter_map(Link::file).collect();
             pins.remove_others(&files)?;
             self.steering.settle();
-            self.attachments
+            for hook in self
+                .attachments
                 .iter_mut()
-                .for_each(|attachment| attachment.link.settle());
+                .flat_map(|attachment| &mut attachment.hooks)
+            {
+                hook.link.settle();
+            }
             self.is_settled = true;
         }
         Ok(())

@@ -69,6 +69,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The network devices could not be listed.
+    #[error("the network devices of this namespace cannot be listed: {source}")]
+    Devices {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A map could not be read or written.
     #[error("BPF map {map}: {action}: {source}")]
     Map {

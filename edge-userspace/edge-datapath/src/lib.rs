@@ -18,6 +18,7 @@
 mod attach;
 mod datapath;
 mod detached;
+mod devices;
 mod error;
 mod explain;
 pub mod image;

@@ -118,6 +118,7 @@ impl App {
         let interface = |interface: &edge_datapath::InterfaceStatus| InterfaceStatus {
             name: interface.name.clone(),
             mode: interface.mode.name().to_owned(),
+            devices: interface.devices.clone(),
         };
         DataPathStatus {
             interfaces: stats.interfaces.iter().map(interface).collect(),
