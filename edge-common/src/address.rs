@@ -32,6 +32,47 @@ impl Address {
         Self([0, 0, MAPPED, word])
     }
 
+    /// Whether it is an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        matches!(self.0, [0, 0, MAPPED, _])
+    }
+
+    /// The address with all but its first `len` bits (of 128) zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn masked(self, len: u32) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([
+            a & word_mask(len, 0),
+            b & word_mask(len, 32),
+            c & word_mask(len, 64),
+            d & word_mask(len, 96),
+        ])
+    }
+
+    /// The address as a number.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        let [a, b, c, d] = self.0;
+        (u32::from_be(a) as u128) << 96
+            | (u32::from_be(b) as u128) << 64
+            | (u32::from_be(c) as u128) << 32
+            | u32::from_be(d) as u128
+    }
+
+    /// The address of a number.
+    #[must_use]
+    pub const fn from_bits(bits: u128) -> Self {
+        Self([
+            ((bits >> 96) as u32).to_be(),
+            ((bits >> 64) as u32).to_be(),
+            ((bits >> 32) as u32).to_be(),
+            (bits as u32).to_be(),
+        ])
+    }
+
     /// The part of the address that counts as one source: an IPv4 address whole, of an IPv6 address the /64.
     ///
     /// A host commands all of its /64 (RFC 4291 2.5.1, RFC 8981), so a limit per full address would be none.
@@ -42,6 +83,18 @@ impl Address {
             [0, 0, MAPPED, _] => self,
             [high, low, ..] => Self([high, low, 0, 0]),
         }
+    }
+}
+
+/// Mask, in network byte order, of the word that begins at bit `first` of an address, for its first `len` bits.
+#[inline(always)]
+const fn word_mask(len: u32, first: u32) -> u32 {
+    if len <= first {
+        0
+    } else if len - first >= 32 {
+        u32::MAX
+    } else {
+        (u32::MAX << (32 - (len - first))).to_be()
     }
 }
 
@@ -90,6 +143,23 @@ mod tests {
         ] {
             let address: IpAddr = text.parse().expect("literal");
             assert_eq!(IpAddr::from(Address::from(address)), address);
+        }
+    }
+
+    #[test]
+    fn a_mask_keeps_the_first_bits() {
+        let rows = [
+            ("192.0.2.255", 96 + 24, "192.0.2.0"),
+            ("192.0.2.255", 128, "192.0.2.255"),
+            ("192.0.2.255", 96 + 1, "128.0.0.0"),
+            ("2001:db8:ffff::1", 32, "2001:db8::"),
+            ("2001:db8:ffff::1", 36, "2001:db8:f000::"),
+            ("2001:db8:ffff::1", 0, "::"),
+        ];
+        for (address, len, masked) in rows {
+            let parse = |text: &str| Address::from(text.parse::<IpAddr>().expect("literal"));
+            assert_eq!(parse(address).masked(len), parse(masked), "{address}/{len}");
+            assert_eq!(Address::from_bits(parse(address).bits()), parse(address));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The data path's settings, one value of the map `CONFIG`.
 
+use crate::prefix::Lengths;
 use crate::{HashKey, assert_size, flood, vip};
 
 /// Settings that the stages read on each packet.
@@ -14,11 +15,15 @@ pub struct Config {
     pub flags: u32,
     /// Limits of the flood stage.
     pub flood: flood::Limits,
+    /// Lengths of the prefixes in the allow and the deny list.
+    pub sources: Lengths,
+    /// Lengths of the prefixes that have penalties.
+    pub penalties: Lengths,
     /// The virtual addresses.
     pub vips: vip::Filter,
 }
 
-assert_size!(Config = 208);
+assert_size!(Config = 240);
 
 impl Config {
     /// Set once userspace has written a configuration.
@@ -27,6 +32,10 @@ impl Config {
     pub const HAS_FLOOD_LIMITS: u32 = 1 << 1;
     /// The map `PENALTIES` has entries.
     pub const HAS_PENALTIES: u32 = 1 << 2;
+    /// The map `SOURCES` has entries.
+    pub const HAS_SOURCES: u32 = 1 << 3;
+    /// The map `REFLECTION_PORTS` has bits.
+    pub const HAS_REFLECTION_PORTS: u32 = 1 << 4;
 
     /// Whether a bit of `flags` is set.
     #[inline(always)]

@@ -1,6 +1,39 @@
 //! Counters that the data path keeps per CPU and userspace adds up.
 
-use crate::assert_size;
+use crate::{DropReason, assert_size};
+
+/// Packets dropped, by reason (map `DROPS`): element 0 is of packets whose VIP is not known, element n + 1 of VIP n.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drops {
+    /// Indexed by [`DropReason::index`].
+    pub by_reason: [u64; Self::REASONS],
+}
+
+impl Drops {
+    /// Room for reasons: a power of two, so that an index is bounded by a mask.
+    pub const REASONS: usize = 64;
+
+    /// Which element counts for a VIP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(vip: Option<u32>) -> u32 {
+        match vip {
+            Some(vip) => vip + 1,
+            None => 0,
+        }
+    }
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self {
+            by_reason: [0; Self::REASONS],
+        }
+    }
+}
+
+const _: () = assert!(DropReason::ALL.len() <= Drops::REASONS);
 
 /// Traffic of one VIP (map `VIP_COUNTERS`).
 #[repr(C)]
@@ -12,8 +45,6 @@ pub struct VipCounters {
     pub bytes: u64,
     /// TCP segments among them with SYN and without ACK. A SYN that the client sends again counts again.
     pub new_connections: u64,
-    /// Packets dropped, for whatever reason, after the VIP was known.
-    pub dropped: u64,
 }
 
 /// Traffic of one worker (map `WORKER_COUNTERS`).
@@ -40,4 +71,9 @@ pub struct SteerCounters {
     pub no_socket: u64,
 }
 
-assert_size!(VipCounters = 32, WorkerCounters = 24, SteerCounters = 24);
+assert_size!(
+    VipCounters = 24,
+    Drops = 512,
+    WorkerCounters = 24,
+    SteerCounters = 24
+);

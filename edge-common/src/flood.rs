@@ -63,6 +63,16 @@ impl Rate {
         }
     }
 
+    /// The numbers that the rate was made of, as well as rounding lets them be known.
+    #[must_use]
+    pub const fn per_second_and_burst(&self) -> (u32, u32) {
+        if self.token_ns == 0 || self.token_ns == u64::MAX {
+            return (0, 0);
+        }
+        let per_second = (SECOND_NS + self.token_ns / 2) / self.token_ns;
+        (per_second as u32, (self.bucket_ns / self.token_ns) as u32)
+    }
+
     /// Takes a token at the time `now` from a bucket that is full at `full_at`: the new `full_at`, or `None`
     /// if the bucket is empty, and then it stays as it was.
     #[inline(always)]

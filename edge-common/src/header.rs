@@ -229,11 +229,18 @@ impl<W: Window> Tcp<W> {
         (self.0.byte::<12>() >> 4) as usize * 4
     }
 
+    /// Flags: FIN, SYN, RST, PSH, ACK, URG, ECE and CWR, from the lowest bit on.
+    #[inline(always)]
+    #[must_use]
+    pub fn flags(self) -> u8 {
+        self.0.byte::<13>()
+    }
+
     /// Whether this opens a connection: SYN without ACK.
     #[inline(always)]
     #[must_use]
     pub fn opens_connection(self) -> bool {
-        self.0.byte::<13>() & 0x12 == 0x02
+        self.flags() & 0x12 == 0x02
     }
 }
 

@@ -17,14 +17,17 @@ pub mod bench;
 pub mod config;
 pub mod counter;
 pub mod cursor;
+pub mod event;
 pub mod flood;
 pub mod flow;
 pub mod header;
 pub mod maglev;
+pub mod malformed;
 pub mod maps;
 pub mod parse;
 pub mod penalty;
 pub mod pktgen;
+pub mod prefix;
 #[cfg(feature = "user")]
 mod user;
 pub mod verdict;

@@ -1,5 +1,6 @@
 //! Names and capacities of the BPF maps. A map's name is that of its `static` in edge-ebpf.
 
+use crate::prefix::Prefix;
 use crate::{Address, flood, penalty};
 
 /// `Array<Config>`, one element. Written by userspace.
@@ -11,14 +12,24 @@ pub const MAGLEV: &str = "MAGLEV";
 /// `SockMap`, the listening sockets: index [`socket_index`]. Written by userspace; the kernel takes a socket
 /// out when it is closed.
 pub const WORKER_SOCKETS: &str = "WORKER_SOCKETS";
-/// `HashMap<Address, penalty::Entry>`. Entries are written by userspace; the data path counts in them.
+/// `HashMap<Prefix, u32>`, the allow and the deny list: [`SOURCE_ALLOWED`] or [`SOURCE_DENIED`]. Written by userspace.
+pub const SOURCES: &str = "SOURCES";
+/// `Array<u64>`, the filter before [`SOURCES`]: 2^[`SOURCE_CELL_BITS`] cells of a byte. Written by userspace.
+pub const SOURCE_CELLS: &str = "SOURCE_CELLS";
+/// `Array<u64>`, one bit for each UDP port that reflection attacks come from. Written by userspace.
+pub const REFLECTION_PORTS: &str = "REFLECTION_PORTS";
+/// `HashMap<Prefix, penalty::Entry>`. Entries are written by userspace; the data path counts in them.
 pub const PENALTIES: &str = "PENALTIES";
+/// `Array<u64>`, the filter before [`PENALTIES`]: 2^[`PENALTY_CELL_BITS`] cells of a byte. Written by userspace.
+pub const PENALTY_CELLS: &str = "PENALTY_CELLS";
 /// `LruHashMap<Address, flood::Buckets>` by source prefix. Written by the data path.
 pub const FLOOD: &str = "FLOOD";
 /// `PerCpuArray<u64>` by [`PassReason`](crate::PassReason). Written by the data path.
 pub const PASSES: &str = "PASSES";
-/// `PerCpuArray<u64>` by [`DropReason`](crate::DropReason). Written by the data path.
+/// `PerCpuArray<Drops>` by VIP. Written by the data path, zeroed by userspace when an index is given away.
 pub const DROPS: &str = "DROPS";
+/// `RingBuf` of [`Event`](crate::event::Event). Written by the data path.
+pub const EVENTS: &str = "EVENTS";
 /// `PerCpuArray<VipCounters>`. Written by the data path, zeroed by userspace when an index is given away.
 pub const VIP_COUNTERS: &str = "VIP_COUNTERS";
 /// `PerCpuArray<WorkerCounters>`. Written by the data path.
@@ -45,7 +56,27 @@ pub const MAX_WORKERS: u32 = 1024;
 pub const MAX_LISTENERS: u32 = 64;
 /// Elements of [`WORKER_SOCKETS`]: 8 bytes each.
 pub const MAX_SOCKETS: u32 = MAX_LISTENERS * MAX_WORKERS;
-/// Most penalties at a time: about 100 bytes each.
+/// Value of [`SOURCES`]: the source is exempt from the deny list, penalties and limits.
+pub const SOURCE_ALLOWED: u32 = 1;
+/// Value of [`SOURCES`]: the source is dropped.
+pub const SOURCE_DENIED: u32 = 2;
+/// Most prefixes of the allow and the deny list together: about 80 bytes each. An IPv6 prefix whose length is no
+/// multiple of 4 counts up to eight times.
+pub const MAX_SOURCES: u32 = 131_072;
+/// Cells of the filter before the lists, as a power of two: 256 kB, which a core's second cache holds. 10,000 prefixes
+/// of /24 mark 4 % of them, 100,000 a third.
+pub const SOURCE_CELL_BITS: u32 = 18;
+/// Words of that filter.
+pub const SOURCE_WORDS: u32 = 1 << (SOURCE_CELL_BITS - 3);
+/// Cells of the filter before the penalties, as a power of two: 64 kB. 1,000 penalties mark 1.5 % of them.
+pub const PENALTY_CELL_BITS: u32 = 16;
+/// Words of that filter.
+pub const PENALTY_WORDS: u32 = 1 << (PENALTY_CELL_BITS - 3);
+/// Words of [`REFLECTION_PORTS`].
+pub const PORT_WORDS: u32 = 65_536 / 64;
+/// Bytes of [`EVENTS`]: about 1,500 events, which userspace fetches several times a second.
+pub const EVENT_BYTES: u32 = 256 * 1024;
+/// Most penalties at a time: about 130 bytes each.
 pub const MAX_PENALTIES: u32 = 65_536;
 /// Most sources whose buckets are kept: about 100 bytes each. The least recently seen makes room.
 pub const MAX_FLOOD_SOURCES: u32 = 131_072;
@@ -68,7 +99,7 @@ pub struct Shape {
 pub const HANDED_ON: [Shape; 2] = [
     Shape {
         name: PENALTIES,
-        key: size_of::<Address>(),
+        key: size_of::<Prefix>(),
         value: size_of::<penalty::Entry>(),
         entries: MAX_PENALTIES,
     },

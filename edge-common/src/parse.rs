@@ -38,6 +38,15 @@ pub struct Network {
     is_fragment: bool,
 }
 
+impl Network {
+    /// Whether the header is IPv6's, whatever the addresses in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v6(&self) -> bool {
+        self.is_v6
+    }
+}
+
 /// What the transport header says.
 ///
 /// Fields are as wide as registers: the compiler packs narrow ones into one integer on their way out of a function,
@@ -50,6 +59,8 @@ pub struct Transport {
     pub destination_port: u32,
     /// [`TCP`] or [`UDP`].
     pub protocol: u32,
+    /// Flags of a TCP segment (`malformed::tcp_flags`); 0 for UDP.
+    pub tcp_flags: u32,
     /// TCP with SYN and without ACK.
     pub opens_connection: bool,
 }
@@ -248,6 +259,7 @@ fn tcp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
         source_port: header.source_port() as u32,
         destination_port: header.destination_port() as u32,
         protocol: TCP as u32,
+        tcp_flags: header.flags() as u32,
         opens_connection: header.opens_connection(),
     })
 }
@@ -265,6 +277,7 @@ fn udp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
         source_port: header.source_port() as u32,
         destination_port: header.destination_port() as u32,
         protocol: UDP as u32,
+        tcp_flags: 0,
         opens_connection: false,
     })
 }

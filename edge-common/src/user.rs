@@ -1,6 +1,6 @@
 //! Userspace's leave to copy the shared types over the bpf(2) boundary.
 
-use crate::{Address, Config, bench, counter, flood, maglev, penalty, pktgen, verdict, vip};
+use crate::{Address, Config, bench, counter, flood, maglev, penalty, pktgen, prefix, verdict, vip};
 
 /// Marks types as plain data.
 macro_rules! pod {
@@ -18,6 +18,7 @@ pod!(
     Config,
     bench::Settings,
     bench::State,
+    counter::Drops,
     counter::SteerCounters,
     counter::VipCounters,
     counter::WorkerCounters,
@@ -26,6 +27,7 @@ pod!(
     penalty::Entry,
     pktgen::Settings,
     pktgen::Progress,
+    prefix::Prefix,
     verdict::Trace,
     vip::Entry,
     vip::Key,

@@ -89,12 +89,28 @@ reasons! {
         BadUdpLength = "bad_udp_length",
         /// To a port that no VIP has, on an address that only VIPs have.
         NoService = "no_service",
+        /// The source is on the deny list.
+        Denied = "denied",
+        /// The source is no address of a host: unspecified, loopback, multicast, reserved, or IPv4 in an IPv6 header.
+        BadAddress = "bad_address",
+        /// Source and destination are one address (the "land" attack).
+        Land = "land",
+        /// From port 0.
+        PortZero = "port_zero",
+        /// TCP flags that no TCP sends together, or a SYN-ACK to a service.
+        BadTcpFlags = "bad_tcp_flags",
+        /// A datagram from a port that reflection attacks come from, and that was configured as one.
+        ReflectionPort = "reflection_port",
         /// The source serves a penalty that tier 2 gave it.
         Penalty = "penalty",
+        /// The source serves a penalty that leaves it a rate, and exceeds it.
+        PenaltyRate = "penalty_rate",
         /// The source sends more packets per second than it may.
         FloodPackets = "flood_packets",
         /// The source opens more connections per second than it may.
         FloodNewConnections = "flood_new_connections",
+        /// The VIP is offered more new connections per second than it may take.
+        VipNewConnections = "vip_new_connections",
         /// The VIP has no worker that takes connections.
         NoWorker = "no_worker",
     }

@@ -4,6 +4,7 @@
 use core::arch::asm;
 
 use aya_ebpf::maps::PerCpuArray;
+use edge_common::counter::Drops;
 use edge_common::{DropReason, PassReason};
 
 use crate::maps;
@@ -30,13 +31,14 @@ pub(crate) fn deliver(vip: u32, worker: u32, bytes: u64, opens_connection: bool)
     });
 }
 
-/// Counts a packet that was dropped.
+/// Counts a packet that was dropped, by reason and VIP.
 #[inline(always)]
 pub(crate) fn drop(reason: DropReason, vip: Option<u32>) {
-    update(&maps::DROPS, reason.index(), |count| *count += 1);
-    if let Some(vip) = vip {
-        update(&maps::VIP_COUNTERS, vip, |vip| vip.dropped += 1);
-    }
+    update(&maps::DROPS, Drops::index(vip), |drops| {
+        if let Some(count) = drops.by_reason.get_mut(reason.index() as usize) {
+            *count += 1;
+        }
+    });
 }
 
 /// Counts a flow that got a socket: of its own worker, or of another.

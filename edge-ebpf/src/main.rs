@@ -16,6 +16,7 @@
 
 mod clock;
 mod counters;
+mod events;
 mod log_limit;
 mod maps;
 mod opaque;
@@ -80,6 +81,7 @@ fn settle(ctx: &XdpContext, verdict: Verdict, bytes: u64) -> u32 {
         }
         Verdict::Drop { reason, vip } => {
             counters::drop(reason, vip);
+            events::dropped(ctx, reason, vip, bytes);
             if reason == DropReason::NoWorker && log_limit::no_worker() {
                 aya_log_ebpf::warn!(
                     ctx,

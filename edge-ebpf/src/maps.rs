@@ -1,13 +1,16 @@
 //! Every map. What it holds and who writes it stands beside its name in `edge_common::maps`.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
-use edge_common::counter::{SteerCounters, VipCounters, WorkerCounters};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
+use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::flood::Buckets;
 use edge_common::maglev::Table;
 use edge_common::maps::{
-    MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_SOCKETS, MAX_VIP_ENTRIES, MAX_VIPS, MAX_WORKERS,
+    EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_SOCKETS, MAX_SOURCES, MAX_VIP_ENTRIES, MAX_VIPS,
+    MAX_WORKERS, PENALTY_WORDS, PORT_WORDS, SOURCE_WORDS,
 };
+use edge_common::prefix::Prefix;
 use edge_common::verdict::Trace;
 use edge_common::{Address, Config, DropReason, PassReason, penalty, vip};
 
@@ -24,7 +27,15 @@ pub(crate) static MAGLEV: Array<Table> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static WORKER_SOCKETS: SockMap = SockMap::with_max_entries(MAX_SOCKETS, 0);
 #[map]
-pub(crate) static PENALTIES: HashMap<Address, penalty::Entry> = HashMap::with_max_entries(MAX_PENALTIES, 0);
+pub(crate) static SOURCES: HashMap<Prefix, u32> = HashMap::with_max_entries(MAX_SOURCES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static SOURCE_CELLS: Array<u64> = Array::with_max_entries(SOURCE_WORDS, 0);
+#[map]
+pub(crate) static REFLECTION_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+#[map]
+pub(crate) static PENALTIES: HashMap<Prefix, penalty::Entry> = HashMap::with_max_entries(MAX_PENALTIES, 0);
+#[map]
+pub(crate) static PENALTY_CELLS: Array<u64> = Array::with_max_entries(PENALTY_WORDS, 0);
 
 // Written by the data path.
 
@@ -33,7 +44,13 @@ pub(crate) static FLOOD: LruHashMap<Address, Buckets> = LruHashMap::with_max_ent
 #[map]
 pub(crate) static PASSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PassReason::ALL.len() as u32, 0);
 #[map]
-pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::ALL.len() as u32, 0);
+pub(crate) static DROPS: PerCpuArray<Drops> = PerCpuArray::with_max_entries(MAX_VIPS + 1, 0);
+/// Timer tick of the last event of each reason.
+#[map]
+pub(crate) static SAMPLED_AT: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(DropReason::ALL.len() as u32, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 #[map]
 pub(crate) static VIP_COUNTERS: PerCpuArray<VipCounters> = PerCpuArray::with_max_entries(MAX_VIPS, 0);
 #[map]

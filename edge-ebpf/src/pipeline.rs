@@ -4,8 +4,9 @@ use edge_common::{DropReason, PassReason, Verdict, parse};
 
 use crate::maps;
 use crate::packet::Frame;
+use crate::stage::source::Trust;
 use crate::stage::vip::Target;
-use crate::stage::{flood, penalty, select, vip};
+use crate::stage::{flood, malformed, penalty, select, source, vip};
 
 /// The fate of a frame.
 #[inline(always)]
@@ -17,8 +18,8 @@ pub(crate) fn judge(frame: Frame<'_>) -> Verdict {
 
 /// What happens to a frame, line by line; `Err` ends it early.
 ///
-/// The look-up of the VIP comes before penalties and limits, so that packets for no VIP stay untouched and pay
-/// next to nothing. Penalties and limits then hold for everything that goes to a virtual address, served port or
+/// The look-up of the VIP comes before lists, penalties and limits, so that packets for no VIP stay untouched and pay
+/// next to nothing. Those then hold for everything that goes to a virtual address, served port or
 /// not: the address may be the node's own too, with other services on it.
 #[inline(always)]
 fn diary(mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
@@ -33,8 +34,12 @@ fn diary(mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
         reason,
         vip: target.vip(),
     };
-    penalty::check(config, network.source).map_err(dropped)?;
-    flood::check(config, network.source, transport.opens_connection).map_err(dropped)?;
+    let trust = source::check(config, network.source).map_err(dropped)?;
+    malformed::check(config, &network, &transport, target.vip().is_some()).map_err(dropped)?;
+    if trust == Trust::Ordinary {
+        penalty::check(config, network.source, transport.opens_connection).map_err(dropped)?;
+        flood::check(config, network.source, transport.opens_connection).map_err(dropped)?;
+    }
     let Target::Service(service) = target else {
         return Err(Verdict::Pass(PassReason::PortNotServed));
     };

@@ -2,8 +2,8 @@
 
 use edge_model::{
     ClientAuth, Cluster, Endpoint, Listener, ListenerProtocol, LoadBalancer, LocalRateLimit, PathMatch,
-    Protocol, Route, RouteAction, RouteMatch, RouteTable, ServerTls, Snapshot, TcpRoute, TlsServer,
-    VirtualHost, WeightedCluster,
+    Protocol, Route, RouteAction, RouteMatch, RouteTable, ServerTls, Snapshot, SynCookies, TcpRoute,
+    TlsServer, TokenRate, VirtualHost, WeightedCluster,
 };
 use serde_json::{Value, json};
 
@@ -51,7 +51,22 @@ fn datapath(snapshot: &Snapshot) -> Value {
             "new_connections_burst": flood.new_connections.burst,
         })
     });
-    json!({"vips": vips, "workers": workers, "flood": flood})
+    let rate = |rate: TokenRate| json!({"per_second": rate.per_second, "burst": rate.burst});
+    let syn_cookies = match datapath.syn_cookies {
+        None => json!("never"),
+        Some(SynCookies::Always) => json!("always"),
+        Some(SynCookies::Above(unanswered)) => json!({"unanswered_above": rate(unanswered)}),
+    };
+    json!({
+        "vips": vips,
+        "workers": workers,
+        "flood": flood,
+        "allowed_prefixes": datapath.sources.allow.len(),
+        "denied_prefixes": datapath.sources.deny.len(),
+        "reflection_ports": datapath.reflection_ports,
+        "vip_limit": datapath.vip_limit.map(rate),
+        "syn_cookies": syn_cookies,
+    })
 }
 
 /// Name of a transport protocol in status and metrics.

@@ -76,12 +76,17 @@ fn vips(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
         labels,
         of(|vip| vip.traffic.new_connections),
     )?;
+    let dropped = stats.vips.iter().flat_map(|vip| {
+        let name = vip.vip.to_string();
+        vip.dropped_by_reason()
+            .map(move |(reason, count)| (vec![name.clone(), reason.name().to_owned()], count))
+    });
     counters(
         registry,
         &name("dropped_packets"),
-        "Packets dropped, by VIP",
-        labels,
-        of(|vip| vip.traffic.dropped),
+        "Packets dropped, by VIP and reason",
+        &["vip", "reason"],
+        dropped,
     )
 }
 

@@ -93,19 +93,25 @@ pub(crate) struct VipStatus {
     pub(crate) bytes: u64,
     /// New connections (SYN) delivered.
     pub(crate) new_connections: u64,
-    /// Packets dropped.
+    /// Packets dropped, for all reasons.
     pub(crate) dropped: u64,
+    /// Packets dropped, by reason; reasons without any are left out.
+    pub(crate) dropped_by_reason: BTreeMap<String, u64>,
 }
 
 /// A penalised source.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PenaltyStatus {
-    /// Source address.
-    pub(crate) source: IpAddr,
+    /// Source: an address, or a prefix.
+    pub(crate) source: String,
     /// Seconds until it ends.
     pub(crate) remaining_seconds: f64,
     /// Why it was given.
     pub(crate) reason: String,
+    /// `everything` or `newConnections`: which packets are meant.
+    pub(crate) scope: String,
+    /// Packets of these that pass per second; 0 if none does.
+    pub(crate) per_second: u32,
     /// Packets dropped so far.
     pub(crate) dropped: u64,
 }
@@ -303,6 +309,9 @@ fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Res
             "{name:<32} {:>12} {:>14} {:>12} {:>12}",
             vip.packets, vip.bytes, vip.new_connections, vip.dropped
         )?;
+        for (reason, count) in &vip.dropped_by_reason {
+            writeln!(out, "  {:<30} {:>53}", format!("dropped: {reason}"), count)?;
+        }
     }
     writeln!(
         out,
@@ -316,13 +325,14 @@ fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Res
     }
     writeln!(out, "\npenalties: {}", datapath.penalties.len())?;
     for penalty in &datapath.penalties {
+        let kept = match penalty.per_second {
+            0 => String::new(),
+            rate => format!(", {rate} per second pass"),
+        };
         writeln!(
             out,
-            "  {:<40} {:<12} {:>7.1} s left {:>12} dropped",
-            penalty.source.to_string(),
-            penalty.reason,
-            penalty.remaining_seconds,
-            penalty.dropped
+            "  {:<40} {:<12} {:>7.1} s left {:>12} dropped ({}{kept})",
+            penalty.source, penalty.reason, penalty.remaining_seconds, penalty.dropped, penalty.scope
         )?;
     }
     Ok(())

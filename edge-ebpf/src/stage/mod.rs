@@ -3,6 +3,8 @@
 //! The first stage, `parse`, is in edge-common, because the host runs it too.
 
 pub(crate) mod flood;
+pub(crate) mod malformed;
 pub(crate) mod penalty;
 pub(crate) mod select;
+pub(crate) mod source;
 pub(crate) mod vip;

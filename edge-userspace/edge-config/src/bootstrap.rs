@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_model::{FloodLimits, PenaltyPolicy, Protocol};
+use edge_model::{FloodLimits, PenaltyPolicy, Prefix, Protocol, SynCookies, TokenRate};
 use serde_yaml::Value;
 
 use crate::yaml::{self, Style, UnknownFields};
@@ -40,6 +40,14 @@ pub struct Bootstrap {
     pub hash_seed: Option<u64>,
     /// Limits for each source address in XDP.
     pub flood: Option<FloodLimits>,
+    /// The allow and the deny list of tier 1.
+    pub sources: Sources,
+    /// UDP ports that reflection attacks come from.
+    pub reflection_ports: Vec<u16>,
+    /// New connections that each VIP takes in XDP.
+    pub vip_limit: Option<TokenRate>,
+    /// When SYNs are answered with cookies in XDP.
+    pub syn_cookies: Option<SynCookies>,
     /// When a source that is refused by a rate limit is dropped in XDP.
     pub penalties: Option<PenaltyPolicy>,
     /// Labels that the selectors of Gateways are matched against.
@@ -67,6 +75,19 @@ pub struct Pinning {
     pub path: PathBuf,
     /// What becomes of pinned programs when edge ends in order.
     pub on_stop: OnStop,
+}
+
+/// Lists of sources; files are relative to the folder of the bootstrap file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sources {
+    /// Prefixes that are exempt.
+    pub allow: Vec<Prefix>,
+    /// Files with more of them.
+    pub allow_files: Vec<String>,
+    /// Prefixes that are dropped.
+    pub deny: Vec<Prefix>,
+    /// Files with more of them.
+    pub deny_files: Vec<String>,
 }
 
 /// An address that tier 1 answers for.

@@ -427,6 +427,35 @@ spec:
     }
 
     #[test]
+    fn a_deny_list_is_followed_and_a_wrong_one_changes_nothing() {
+        let lab = Lab::start();
+        lab.write("drop.txt", "192.0.2.0/24 ; one\n");
+        lab.write(
+            "edge.yaml",
+            "sources: {deny: [198.51.100.7], denyFiles: [drop.txt]}\n",
+        );
+        let denied = || {
+            let snapshots = lab.control.snapshots();
+            let snapshot = snapshots.borrow();
+            let deny = snapshot.datapath.sources.deny.iter();
+            deny.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        lab.until(|status| status.is_current && denied().len() == 2);
+        lab.write("drop.txt", "192.0.2.0/24\nnonsense\n");
+        let status = lab.until(|status| !status.is_current);
+        assert!(
+            status.problems[0]
+                .with_location()
+                .starts_with("drop.txt:2: error"),
+            "{:?}",
+            status.problems
+        );
+        assert_eq!(denied(), ["198.51.100.7", "192.0.2.0/24"]);
+        lab.write("drop.txt", "203.0.113.0/24\n");
+        lab.until(|status| status.is_current && denied() == ["198.51.100.7", "203.0.113.0/24"]);
+    }
+
+    #[test]
     fn a_certificate_outside_of_the_folder_is_watched_too() {
         let certificates = tempfile::tempdir().unwrap();
         let path = |name: &str| certificates.path().join(name).display().to_string();

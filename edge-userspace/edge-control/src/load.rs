@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use edge_config::{Bootstrap, ObjectName, Problem, Resource, Severity};
-use edge_model::Snapshot;
+use edge_config::{Bootstrap, ObjectName, Problem, Resource, Severity, Sources};
+use edge_model::{Prefix, Snapshot, SourceLists};
 
 use crate::source::file::{self, NamedFiles, TextFile};
 use crate::{CompileOptions, Process, compile};
@@ -47,9 +47,10 @@ pub(crate) fn load_as(folder: &Path, process: impl FnOnce(&Bootstrap) -> Process
     let mut problems = vec![];
     let bootstrap = bootstrap(folder, &mut problems);
     let process = process(&bootstrap);
-    let options = CompileOptions::new(&bootstrap, process);
+    let mut options = CompileOptions::new(&bootstrap, process);
     let resources = resources(&resource_folder(folder, &bootstrap), folder, &mut problems)?;
     let files = NamedFiles::new(folder);
+    options.sources = sources(&bootstrap.sources, &files, &mut problems);
     let compiled = compile(&resources, &options, &|path| files.read(path));
     add_fresh(&mut problems, compiled.problems);
     Ok(Loaded {
@@ -90,6 +91,28 @@ fn bootstrap(folder: &Path, problems: &mut Vec<Problem>) -> Bootstrap {
         problems.append(&mut errors);
         Bootstrap::default()
     })
+}
+
+/// The allow and the deny list, with those of their files.
+fn sources(sources: &Sources, files: &NamedFiles, problems: &mut Vec<Problem>) -> SourceLists {
+    let mut list = |inline: &[Prefix], paths: &[String]| {
+        let mut prefixes = inline.to_vec();
+        for path in paths {
+            let text = files
+                .read(path)
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
+            match text {
+                Ok(text) => prefixes.extend(edge_config::parse_prefixes(path, &text, problems)),
+                Err(error) => problems.push(unreadable(path, &error)),
+            }
+        }
+        prefixes.into()
+    };
+    SourceLists {
+        allow: list(&sources.allow, &sources.allow_files),
+        deny: list(&sources.deny, &sources.deny_files),
+    }
 }
 
 fn resources(folder: &Path, top: &Path, problems: &mut Vec<Problem>) -> io::Result<Vec<Resource>> {

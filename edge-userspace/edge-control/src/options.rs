@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
 use edge_config::{Bootstrap, VirtualAddress};
-use edge_model::{FloodLimits, PenaltyPolicy};
+use edge_model::{FloodLimits, PenaltyPolicy, SourceLists, SynCookies, TokenRate};
 
 /// The edge's own identity and tier 1 settings, as the bootstrap file gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,14 @@ pub struct CompileOptions {
     pub workers: u16,
     /// Limits per source address.
     pub flood: Option<FloodLimits>,
+    /// The allow and the deny list; [`CompileOptions::new`] knows those of the bootstrap file itself, not its files.
+    pub sources: SourceLists,
+    /// UDP ports that reflection attacks come from.
+    pub reflection_ports: Vec<u16>,
+    /// New connections that each VIP takes.
+    pub vip_limit: Option<TokenRate>,
+    /// When SYNs are answered with cookies.
+    pub syn_cookies: Option<SynCookies>,
     /// When refusals become penalties.
     pub penalties: Option<PenaltyPolicy>,
     /// Key of the flow hash.
@@ -73,6 +81,13 @@ impl CompileOptions {
             virtual_addresses: bootstrap.virtual_addresses.clone(),
             workers: process.workers,
             flood: bootstrap.flood,
+            sources: SourceLists {
+                allow: bootstrap.sources.allow.as_slice().into(),
+                deny: bootstrap.sources.deny.as_slice().into(),
+            },
+            reflection_ports: bootstrap.reflection_ports.clone(),
+            vip_limit: bootstrap.vip_limit,
+            syn_cookies: bootstrap.syn_cookies,
             penalties: bootstrap.penalties,
             hash_seed: process.hash_seed,
         }

@@ -142,18 +142,12 @@ impl DataPath {
         Ok(())
     }
 
-    /// Drops a source's packets to the virtual addresses until the penalty ends.
+    /// Drops a source's packets to the virtual addresses, or slows them down, until the penalty ends.
     ///
     /// # Errors
     /// There are too many penalties, or the kernel refuses the entry.
     pub fn penalise(&mut self, penalty: &Penalty) -> Result<(), Error> {
-        let was_empty = self.kernel.penalties.is_empty();
-        self.kernel.penalties.insert(&mut self.kernel.maps, penalty)?;
-        if was_empty {
-            self.kernel.write_config()
-        } else {
-            Ok(())
-        }
+        self.kernel.penalise(penalty)
     }
 
     /// Penalties that have not been removed, by source.
@@ -171,7 +165,7 @@ impl DataPath {
     /// The map cannot be read or written.
     pub fn expire(&mut self) -> Result<Vec<PenaltyStatus>, Error> {
         let ended = self.kernel.penalties.expire(&mut self.kernel.maps)?;
-        if !ended.is_empty() && self.kernel.penalties.is_empty() {
+        if !ended.is_empty() {
             self.kernel.write_config()?;
         }
         Ok(ended)
@@ -182,7 +176,10 @@ impl DataPath {
     /// # Errors
     /// A map cannot be read.
     pub fn stats(&self) -> Result<Stats, Error> {
-        stats::read(&self.kernel.maps, &self.kernel.image, self.interfaces())
+        let Kernel {
+            maps, image, retired, ..
+        } = &self.kernel;
+        stats::read(maps, image, retired, self.interfaces())
     }
 
     /// Interfaces, and how XDP is attached to them.

@@ -39,8 +39,7 @@ impl Detached {
     /// # Errors
     /// There are too many, or the kernel refuses the entry.
     pub fn penalise(&mut self, penalty: &Penalty) -> Result<(), Error> {
-        self.kernel.penalties.insert(&mut self.kernel.maps, penalty)?;
-        self.kernel.write_config()
+        self.kernel.penalise(penalty)
     }
 
     /// Counters, added up over all CPUs.
@@ -48,7 +47,10 @@ impl Detached {
     /// # Errors
     /// A map cannot be read.
     pub fn stats(&self) -> Result<Stats, Error> {
-        stats::read(&self.kernel.maps, &self.kernel.image, Vec::new())
+        let Kernel {
+            maps, image, retired, ..
+        } = &self.kernel;
+        stats::read(maps, image, retired, Vec::new())
     }
 
     /// Descriptor of the program.

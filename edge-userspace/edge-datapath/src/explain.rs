@@ -105,8 +105,7 @@ impl Explainer {
     /// # Errors
     /// There are too many, or the kernel refuses the entry.
     pub fn penalise(&mut self, penalty: &Penalty) -> Result<(), Error> {
-        self.kernel.penalties.insert(&mut self.kernel.maps, penalty)?;
-        self.kernel.write_config()
+        self.kernel.penalise(penalty)
     }
 
     /// Runs one frame, from its Ethernet header on.

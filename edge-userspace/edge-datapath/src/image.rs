@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use edge_common::maps::{MAX_LISTENERS, MAX_VIPS, MAX_WORKERS, socket_index};
+use edge_common::prefix::Prefix;
 use edge_common::{Address, Config, HashKey, flood, vip};
 use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId};
 
 use crate::maglev::Share;
-use crate::{Error, sys};
+use crate::{Error, sources, sys};
 
 /// A listening socket of a worker, for socket selection.
 ///
@@ -59,6 +61,10 @@ pub struct Image {
     pub workers: BTreeMap<WorkerId, u32>,
     /// Sockets by their index in the map.
     pub sockets: BTreeMap<u32, SocketId>,
+    /// The allow and the deny list. They may be long, so they are shared.
+    pub sources: Arc<BTreeMap<Prefix, u32>>,
+    /// UDP ports that datagrams are refused from.
+    pub reflection_ports: BTreeSet<u16>,
     /// Addresses for which a local route must exist.
     pub routes: BTreeSet<IpAddr>,
 }
@@ -79,10 +85,13 @@ impl Image {
         let vip_indexes = vip_indexes(&self.vip_indexes, &desired.vips)?;
         let listeners = listeners(&self.listeners, desired, sockets)?;
         let workers = workers(&desired.workers)?;
+        let sources = sources::entries(&desired.sources)?;
         let mut next = Self {
             listeners,
             workers,
-            config: config(desired),
+            config: config(desired, &sources),
+            sources: Arc::new(sources),
+            reflection_ports: desired.reflection_ports.iter().copied().collect(),
             ..Self::default()
         };
         for vip in &desired.vips {
@@ -159,7 +168,7 @@ fn name(vip: &Vip) -> VipName {
     (vip.address, vip.port, vip.protocol)
 }
 
-fn config(desired: &DataPathConfig) -> Config {
+fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Config {
     let mut config = Config {
         hash: HashKey::from_seed(desired.hash_seed),
         workers: desired
@@ -174,6 +183,13 @@ fn config(desired: &DataPathConfig) -> Config {
     if let Some(limits) = desired.flood {
         config.flags |= Config::HAS_FLOOD_LIMITS;
         config.flood = flood_limits(limits);
+    }
+    if !sources.is_empty() {
+        config.flags |= Config::HAS_SOURCES;
+        config.sources = sources::lengths(sources);
+    }
+    if !desired.reflection_ports.is_empty() {
+        config.flags |= Config::HAS_REFLECTION_PORTS;
     }
     for vip in &desired.vips {
         config.vips.insert(&Address::from(vip.address));

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
+use edge_common::counter::Drops;
 use edge_common::maps as names;
 use edge_common::{Config, maps::socket_index};
-use edge_model::DataPathConfig;
+use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
 use crate::image::Image;
@@ -16,7 +18,8 @@ use crate::maps::Maps;
 use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
-use crate::{Error, Plan, Step, WorkerSocket, maglev, object};
+use crate::sources::Sources;
+use crate::{Error, Plan, Step, WorkerSocket, maglev, object, stats};
 
 /// What the object is loaded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,9 @@ pub(crate) struct Kernel {
     pub(crate) maps: Maps,
     pub(crate) image: Image,
     pub(crate) penalties: Penalties,
+    sources: Sources,
+    /// Drops of VIPs that are gone, whose counters may belong to others now.
+    pub(crate) retired: Drops,
 }
 
 impl Kernel {
@@ -52,7 +58,7 @@ impl Kernel {
             pins.stage_maps(&ebpf)?;
         }
         let mut maps = Maps::take(&mut ebpf)?;
-        let penalties = Penalties::found(&maps)?;
+        let penalties = Penalties::found(&mut maps)?;
         // A new map is all zeroes, which would be worker 0 in every slot.
         maps.write_table(&maglev::build(&[]))?;
         Ok(Self {
@@ -60,6 +66,8 @@ impl Kernel {
             maps,
             image: Image::default(),
             penalties,
+            sources: Sources::default(),
+            retired: Drops::default(),
         })
     }
 
@@ -97,11 +105,20 @@ impl Kernel {
         Ok(plan)
     }
 
+    /// Writes a penalty.
+    pub(crate) fn penalise(&mut self, penalty: &Penalty) -> Result<(), Error> {
+        if self.penalties.insert(&mut self.maps, penalty)? {
+            self.write_config()?;
+        }
+        Ok(())
+    }
+
     /// Writes the settings with the bits that the penalties set.
     pub(crate) fn write_config(&mut self) -> Result<(), Error> {
         let mut config = self.image.config;
         if !self.penalties.is_empty() {
             config.flags |= Config::HAS_PENALTIES;
+            config.penalties = self.penalties.lengths();
         }
         self.maps.write_config(&config)
     }
@@ -118,7 +135,20 @@ impl Kernel {
                 with_routes(routes, |routes| routes.remove(address))?;
                 self.image.routes.remove(&address);
             }
-            Step::ZeroCounters(index) => self.maps.zero_vip_counters(index)?,
+            Step::ZeroCounters(index) => {
+                let drops = stats::drops(&self.maps, Some(index))?;
+                self.maps.zero_vip_counters(index)?;
+                self.retired = stats::add(self.retired, &drops);
+            }
+            Step::AddSources => self.sources.add(&mut self.maps, &next.sources)?,
+            Step::WriteReflectionPorts => {
+                self.maps.write_reflection_ports(&next.reflection_ports)?;
+                self.image.reflection_ports.clone_from(&next.reflection_ports);
+            }
+            Step::RemoveSources => {
+                self.sources.remove(&mut self.maps, &next.sources)?;
+                self.image.sources = Arc::clone(&next.sources);
+            }
             Step::SetSocket(index, id) => {
                 if let Some(&fd) = fds.get(&index) {
                     self.maps.set_socket(index, fd)?;

@@ -30,7 +30,9 @@ pub mod object;
 mod penalties;
 mod pins;
 pub mod plan;
+mod prefix_filter;
 mod routes;
+mod sources;
 mod stats;
 mod sys;
 

@@ -1,13 +1,15 @@
 //! Typed handles of the BPF maps.
 
+use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
-use edge_common::counter::{SteerCounters, VipCounters, WorkerCounters};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, SockMap};
+use aya::{Ebpf, Pod};
+use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev::Table;
+use edge_common::prefix::Prefix;
 use edge_common::verdict::Trace;
-use edge_common::{Address, Config, maps as names, penalty, vip};
+use edge_common::{Config, maps as names, penalty, vip};
 
 use crate::Error;
 
@@ -17,9 +19,13 @@ pub(crate) struct Maps {
     vips: HashMap<MapData, vip::Key, vip::Entry>,
     maglev: Array<MapData, Table>,
     sockets: SockMap<MapData>,
-    pub(crate) penalties: HashMap<MapData, Address, penalty::Entry>,
+    pub(crate) sources: HashMap<MapData, Prefix, u32>,
+    pub(crate) source_cells: Array<MapData, u64>,
+    reflection_ports: Array<MapData, u64>,
+    pub(crate) penalties: HashMap<MapData, Prefix, penalty::Entry>,
+    pub(crate) penalty_cells: Array<MapData, u64>,
     pub(crate) passes: PerCpuArray<MapData, u64>,
-    pub(crate) drops: PerCpuArray<MapData, u64>,
+    pub(crate) drops: PerCpuArray<MapData, Drops>,
     pub(crate) vip_counters: PerCpuArray<MapData, VipCounters>,
     pub(crate) worker_counters: PerCpuArray<MapData, WorkerCounters>,
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
@@ -34,7 +40,11 @@ impl Maps {
             vips: take(ebpf, names::VIPS)?,
             maglev: take(ebpf, names::MAGLEV)?,
             sockets: take(ebpf, names::WORKER_SOCKETS)?,
+            sources: take(ebpf, names::SOURCES)?,
+            source_cells: take(ebpf, names::SOURCE_CELLS)?,
+            reflection_ports: take(ebpf, names::REFLECTION_PORTS)?,
             penalties: take(ebpf, names::PENALTIES)?,
+            penalty_cells: take(ebpf, names::PENALTY_CELLS)?,
             passes: take(ebpf, names::PASSES)?,
             drops: take(ebpf, names::DROPS)?,
             vip_counters: take(ebpf, names::VIP_COUNTERS)?,
@@ -84,12 +94,21 @@ impl Maps {
         }
     }
 
+    /// Writes one bit for each port that datagrams are refused from.
+    pub(crate) fn write_reflection_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), Error> {
+        for word in 0..names::PORT_WORDS {
+            let bits = (0..64).filter(|bit| ports.contains(&((word * 64 + bit) as u16)));
+            let bits = bits.fold(0, |bits, bit| bits | 1_u64 << bit);
+            self.reflection_ports
+                .set(word, bits, 0)
+                .map_err(Error::map(names::REFLECTION_PORTS, "write"))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn zero_vip_counters(&mut self, index: u16) -> Result<(), Error> {
-        let failed = |error| Error::map(names::VIP_COUNTERS, "zero")(error);
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
-        let zeroes = aya::maps::PerCpuValues::try_from(vec![VipCounters::default(); cpus])
-            .map_err(|error| failed(MapError::IoError(error)))?;
-        self.vip_counters.set(u32::from(index), zeroes, 0).map_err(failed)
+        zero(&mut self.vip_counters, names::VIP_COUNTERS, u32::from(index))?;
+        zero(&mut self.drops, names::DROPS, Drops::index(Some(index.into())))
     }
 
     /// The last verdict of a program that was loaded to explain.
@@ -103,6 +122,19 @@ impl Maps {
             .set(0, Trace::default(), 0)
             .map_err(Error::map(names::TRACE, "write"))
     }
+}
+
+/// Sets one element of a map to zero on every CPU.
+fn zero<C: Pod + Default>(
+    map: &mut PerCpuArray<MapData, C>,
+    name: &'static str,
+    index: u32,
+) -> Result<(), Error> {
+    let failed = |error| Error::map(name, "zero")(error);
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+    let zeroes = vec![C::default(); cpus];
+    let zeroes = PerCpuValues::try_from(zeroes).map_err(|error| failed(MapError::IoError(error)))?;
+    map.set(index, zeroes, 0).map_err(failed)
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, Error> {

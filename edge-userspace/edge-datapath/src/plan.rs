@@ -19,10 +19,16 @@ pub enum Step {
     SetSocket(u32, SocketId),
     /// Build and write the Maglev table.
     WriteTable,
+    /// Write new entries of the allow and the deny list, and the filter before them.
+    AddSources,
+    /// Write the ports that datagrams are refused from.
+    WriteReflectionPorts,
     /// Insert or change an entry of the VIP map.
     WriteVip(vip::Key, vip::Entry),
     /// Write the settings.
     WriteConfig,
+    /// Remove entries of the allow and the deny list.
+    RemoveSources,
     /// Remove an entry of the VIP map.
     RemoveVip(vip::Key),
     /// Take a worker's socket out of the socket map.
@@ -57,6 +63,12 @@ impl Plan {
         if from.workers != to.workers {
             steps.push(Step::WriteTable);
         }
+        if from.sources != to.sources {
+            steps.push(Step::AddSources);
+        }
+        if from.reflection_ports != to.reflection_ports {
+            steps.push(Step::WriteReflectionPorts);
+        }
         let vips = to
             .vips
             .iter()
@@ -64,6 +76,9 @@ impl Plan {
         steps.extend(vips.map(|(&key, &entry)| Step::WriteVip(key, entry)));
         if from.config != to.config {
             steps.push(Step::WriteConfig);
+        }
+        if from.sources != to.sources {
+            steps.push(Step::RemoveSources);
         }
         let gone = from.vips.keys().filter(|key| !to.vips.contains_key(key));
         steps.extend(gone.copied().map(Step::RemoveVip));
@@ -97,6 +112,9 @@ impl fmt::Display for Step {
             Self::ZeroCounters(index) => write!(f, "zero the counters of VIP index {index}"),
             Self::SetSocket(_, id) => write!(f, "add the socket of {}", WorkerPort(id)),
             Self::WriteTable => write!(f, "write the Maglev table"),
+            Self::AddSources => write!(f, "add to the lists of sources"),
+            Self::WriteReflectionPorts => write!(f, "write the reflection ports"),
+            Self::RemoveSources => write!(f, "remove from the lists of sources"),
             Self::WriteVip(key, _) => write!(f, "write {}", Entry(key)),
             Self::WriteConfig => write!(f, "write the settings"),
             Self::RemoveVip(key) => write!(f, "remove {}", Entry(key)),
@@ -145,7 +163,9 @@ impl fmt::Display for Entry<'_> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerKind};
+    use edge_model::{
+        DataPathConfig, FloodLimits, Protocol, SourceLists, TokenRate, Vip, Worker, WorkerKind,
+    };
 
     use super::*;
 
@@ -168,8 +188,8 @@ mod tests {
         DataPathConfig {
             vips: vips.to_vec(),
             workers: (0..workers).map(worker).collect(),
-            flood: None,
             hash_seed: 1,
+            ..DataPathConfig::default()
         }
     }
 
@@ -196,7 +216,12 @@ mod tests {
             packets: rate,
             new_connections: rate,
         });
-        let rows: [(&str, &DataPathConfig, &[&str]); 6] = [
+        let deny = ["198.51.100.0/24".parse().expect("literal")];
+        let sources = SourceLists {
+            deny: deny.into(),
+            ..SourceLists::default()
+        };
+        let rows: [(&str, &DataPathConfig, &[&str]); 8] = [
             ("nothing", &one.clone(), &[]),
             (
                 "a worker more",
@@ -207,6 +232,26 @@ mod tests {
                 "flood limits",
                 &DataPathConfig { flood, ..one.clone() },
                 &["write the settings"],
+            ),
+            (
+                "a deny list",
+                &DataPathConfig {
+                    sources,
+                    ..one.clone()
+                },
+                &[
+                    "add to the lists of sources",
+                    "write the settings",
+                    "remove from the lists of sources",
+                ],
+            ),
+            (
+                "reflection ports",
+                &DataPathConfig {
+                    reflection_ports: vec![53, 123],
+                    ..one.clone()
+                },
+                &["write the reflection ports", "write the settings"],
             ),
             (
                 "another port of the same address",

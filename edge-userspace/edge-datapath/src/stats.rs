@@ -2,7 +2,7 @@
 
 use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
-use edge_common::counter::{SteerCounters, VipCounters, WorkerCounters};
+use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maps as names;
 use edge_common::{DropReason, PassReason};
 use edge_model::WorkerId;
@@ -48,8 +48,26 @@ impl Stats {
 pub struct VipStats {
     /// The VIP.
     pub vip: VipId,
-    /// Packets, bytes and new connections delivered, and packets dropped, at the XDP program.
+    /// Packets, bytes and new connections delivered at the XDP program.
     pub traffic: VipCounters,
+    /// Packets dropped, by reason.
+    pub drops: Drops,
+}
+
+impl VipStats {
+    /// Packets that were dropped after it was known that they are for the VIP.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.by_reason.iter().sum()
+    }
+
+    /// Those that were dropped, by reason; reasons without any are left out.
+    pub fn dropped_by_reason(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        let reasons = DropReason::ALL.iter().zip(self.drops.by_reason);
+        reasons
+            .filter(|&(_, count)| count > 0)
+            .map(|(&reason, count)| (reason, count))
+    }
 }
 
 /// Traffic of one worker.
@@ -64,16 +82,14 @@ pub struct WorkerStats {
     pub steering: SteerCounters,
 }
 
-/// Reads every counter that belongs to something in the image.
-pub(crate) fn read(maps: &Maps, image: &Image, interfaces: Vec<InterfaceStatus>) -> Result<Stats, Error> {
+/// Reads every counter that belongs to something in the image. `retired` are the drops of VIPs that are gone.
+pub(crate) fn read(
+    maps: &Maps,
+    image: &Image,
+    retired: &Drops,
+    interfaces: Vec<InterfaceStatus>,
+) -> Result<Stats, Error> {
     let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
-    let dropped = |&reason: &DropReason| Ok((reason, sum(&maps.drops, names::DROPS, reason.index())?));
-    let vip = |&index: &u16| {
-        let traffic = sum(&maps.vip_counters, names::VIP_COUNTERS, u32::from(index))?;
-        Ok(image
-            .vip_at(u32::from(index))
-            .map(|vip| VipStats { vip, traffic }))
-    };
     let worker = |&worker: &WorkerId| {
         let index = u32::from(worker.0);
         Ok(WorkerStats {
@@ -82,21 +98,47 @@ pub(crate) fn read(maps: &Maps, image: &Image, interfaces: Vec<InterfaceStatus>)
             steering: sum(&maps.steer_counters, names::STEER_COUNTERS, index)?,
         })
     };
+    let vips = vips(maps, image)?;
+    let mut drops = drops(maps, None)?.plus(retired);
+    for vip in &vips {
+        drops = drops.plus(&vip.drops);
+    }
+    let dropped = |&reason: &DropReason| {
+        let count = drops.by_reason.get(reason.index() as usize);
+        (reason, count.copied().unwrap_or_default())
+    };
     Ok(Stats {
         interfaces,
         passed: PassReason::ALL.iter().map(passed).collect::<Result<_, Error>>()?,
-        dropped: DropReason::ALL
-            .iter()
-            .map(dropped)
-            .collect::<Result<_, Error>>()?,
-        vips: image
-            .vip_indexes
-            .values()
-            .map(vip)
-            .filter_map(Result::transpose)
-            .collect::<Result<_, Error>>()?,
+        dropped: DropReason::ALL.iter().map(dropped).collect(),
+        vips,
         workers: image.workers.keys().map(worker).collect::<Result<_, Error>>()?,
     })
+}
+
+/// Packets dropped for a VIP, or before it was known, by reason.
+pub(crate) fn drops(maps: &Maps, vip: Option<u16>) -> Result<Drops, Error> {
+    sum(&maps.drops, names::DROPS, Drops::index(vip.map(u32::from)))
+}
+
+/// The sum of two counts of drops.
+pub(crate) fn add(left: Drops, right: &Drops) -> Drops {
+    left.plus(right)
+}
+
+fn vips(maps: &Maps, image: &Image) -> Result<Vec<VipStats>, Error> {
+    let vip = |&index: &u16| {
+        let traffic = sum(&maps.vip_counters, names::VIP_COUNTERS, u32::from(index))?;
+        let drops = drops(maps, Some(index))?;
+        let vip = image.vip_at(u32::from(index));
+        Ok(vip.map(|vip| VipStats { vip, traffic, drops }))
+    };
+    image
+        .vip_indexes
+        .values()
+        .map(vip)
+        .filter_map(Result::transpose)
+        .collect()
 }
 
 fn sum<C: Count>(map: &PerCpuArray<MapData, C>, name: &'static str, index: u32) -> Result<C, Error> {
@@ -115,13 +157,21 @@ impl Count for u64 {
     }
 }
 
+impl Count for Drops {
+    fn plus(mut self, other: &Self) -> Self {
+        for (count, more) in self.by_reason.iter_mut().zip(other.by_reason) {
+            *count += more;
+        }
+        self
+    }
+}
+
 impl Count for VipCounters {
     fn plus(self, other: &Self) -> Self {
         Self {
             packets: self.packets + other.packets,
             bytes: self.bytes + other.bytes,
             new_connections: self.new_connections + other.new_connections,
-            dropped: self.dropped + other.dropped,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What tier 1 is to do: the desired state that `edge-datapath` reconciles into BPF maps.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::Prefix;
 
 /// Desired state of the data path, derived from the bootstrap file and the Gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,6 +15,14 @@ pub struct DataPathConfig {
     pub workers: Vec<Worker>,
     /// Limits per source address; `None` leaves the flood stage out of the packet's way.
     pub flood: Option<FloodLimits>,
+    /// Sources that are exempt from limits, and sources that are dropped.
+    pub sources: SourceLists,
+    /// UDP ports that reflection attacks come from: datagrams from them are dropped.
+    pub reflection_ports: Vec<u16>,
+    /// New connections that each VIP takes; `None` is as many as come.
+    pub vip_limit: Option<TokenRate>,
+    /// When SYNs are answered with cookies in XDP; `None` is never.
+    pub syn_cookies: Option<SynCookies>,
     /// Key of the flow hash. Nodes that share traffic must share it.
     pub hash_seed: u64,
 }
@@ -80,6 +91,15 @@ pub struct FloodLimits {
     pub new_connections: TokenRate,
 }
 
+/// When tier 1 answers the SYNs to a VIP with cookies, so that no state is kept for a client that may not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SynCookies {
+    /// Every SYN.
+    Always,
+    /// While a VIP gets more unanswered SYNs per second than this: SYNs less the handshakes that are completed.
+    Above(TokenRate),
+}
+
 /// Rate and depth of one token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRate {
@@ -89,15 +109,56 @@ pub struct TokenRate {
     pub burst: u32,
 }
 
-/// A source that tier 2 asks tier 1 to drop until a point in time.
+/// Lists of sources, for all VIPs. They may be long, so they are shared.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceLists {
+    /// Exempt from the deny list, from penalties and from limits.
+    pub allow: Arc<[Prefix]>,
+    /// Dropped.
+    pub deny: Arc<[Prefix]>,
+}
+
+/// A source that tier 2 asks tier 1 to drop or to slow down until a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Penalty {
-    /// Address whose packets to the VIPs are dropped.
-    pub source: IpAddr,
+    /// Addresses whose packets to the VIPs are meant; together they have one rate.
+    pub source: Prefix,
     /// When the penalty ends.
     pub until: Instant,
     /// Why it was given.
     pub reason: PenaltyReason,
+    /// What it does.
+    pub measure: Measure,
+}
+
+/// What a penalty does to its source. The default drops everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Measure {
+    /// What the source may still send; `None` is nothing.
+    pub rate: Option<TokenRate>,
+    /// Which packets are meant.
+    pub scope: PenaltyScope,
+}
+
+/// Which packets of its source a penalty is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PenaltyScope {
+    /// All.
+    #[default]
+    Everything,
+    /// Those that open a connection (TCP SYN without ACK); connections that exist go on.
+    NewConnections,
+}
+
+impl PenaltyScope {
+    /// Name as it stands in `edge.yaml` and in `edge status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Everything => "everything",
+            Self::NewConnections => "newConnections",
+        }
+    }
 }
 
 /// Why a source was penalised.
@@ -124,6 +185,8 @@ pub struct PenaltyPolicy {
     pub refusals: u32,
     /// Time over which refusals are counted.
     pub window: Duration,
-    /// How long the source is dropped.
+    /// How long the penalty lasts.
     pub duration: Duration,
+    /// What it does.
+    pub measure: Measure,
 }

@@ -14,6 +14,7 @@ mod matching;
 mod object;
 mod pattern;
 mod policy;
+mod prefix;
 mod rate_limit;
 mod route;
 mod shared_map;
@@ -28,8 +29,8 @@ pub use cluster::{
     ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, WorkloadMeta,
 };
 pub use datapath::{
-    DataPathConfig, FloodLimits, Penalty, PenaltyPolicy, PenaltyReason, Protocol, TokenRate, Vip, Worker,
-    WorkerId, WorkerKind,
+    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyPolicy, PenaltyReason, PenaltyScope, Protocol,
+    SourceLists, SynCookies, TokenRate, Vip, Worker, WorkerId, WorkerKind,
 };
 pub use format::{
     Field, FieldRef, FormatCommand, FormatError, FormatPart, FormatString, FormatValue, HeaderTemplate,
@@ -42,6 +43,7 @@ pub use pattern::{Pattern, PatternError};
 pub use policy::{
     AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, RetryCondition, RetryOn, RetryPolicy,
 };
+pub use prefix::{NotAPrefix, Prefix};
 pub use rate_limit::{
     DescriptorBucket, Fraction, LocalRateLimit, RateLimitAction, RateLimitDescriptor, RateLimitEntry,
     TokenBucket,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use edge_model::{Penalty, PenaltyPolicy, PenaltyReason};
+use edge_model::{Penalty, PenaltyPolicy, PenaltyReason, Prefix};
 
 use crate::generations::Generations;
 
@@ -17,12 +17,15 @@ const SHARDS: usize = 16;
 /// quiet for longest begin anew.
 const MAX_SOURCES: usize = 65_536;
 
+/// Bits of an IPv6 address that count as one source.
+const IPV6_SOURCE_BITS: u8 = 64;
+
 /// Counts refused requests of each source, for all workers together.
 #[derive(Debug)]
 pub struct Escalation {
     policy: PenaltyPolicy,
     hasher: RandomState,
-    shards: Box<[Mutex<Generations<IpAddr, Record>>]>,
+    shards: Box<[Mutex<Generations<Prefix, Record>>]>,
 }
 
 /// What is known of one source.
@@ -53,7 +56,13 @@ impl Escalation {
 
     /// Counts a refused request of `source`. The refusal that completes the policy's number returns the penalty;
     /// while it is in force there is no second one, although requests that were already on their way come in.
+    ///
+    /// An IPv6 address counts, and is penalised, with its whole /64: a host commands all of it (RFC 8981).
     pub fn refused(&self, source: IpAddr, reason: PenaltyReason, now: Instant) -> Option<Penalty> {
+        let source = match source {
+            IpAddr::V4(_) => Some(Prefix::from(source)),
+            IpAddr::V6(_) => Prefix::new(source, IPV6_SOURCE_BITS),
+        }?;
         let shard = self.hasher.hash_one(source) as usize % self.shards.len();
         // A panic under the lock leaves at worst a count that is one too low.
         let mut sources = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +76,7 @@ impl Escalation {
             source,
             until,
             reason,
+            measure: self.policy.measure,
         })
     }
 }
@@ -95,12 +105,17 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edge_model::{Measure, PenaltyScope};
     use std::time::Duration;
 
     const POLICY: PenaltyPolicy = PenaltyPolicy {
         refusals: 3,
         window: Duration::from_secs(10),
         duration: Duration::from_secs(60),
+        measure: Measure {
+            rate: None,
+            scope: PenaltyScope::Everything,
+        },
     };
 
     #[expect(
@@ -115,12 +130,15 @@ mod tests {
     #[track_caller]
     fn check(refusals_at_ms: &[u64], expected: &[usize]) {
         let (escalation, start) = (Escalation::new(POLICY), base());
-        let source = "192.0.2.1".parse().unwrap();
+        let source: IpAddr = "192.0.2.1".parse().unwrap();
         let mut penalised = vec![];
         for (index, at) in refusals_at_ms.iter().enumerate() {
             let now = start + Duration::from_millis(*at);
             if let Some(penalty) = escalation.refused(source, PenaltyReason::RateLimit, now) {
-                assert_eq!((penalty.source, penalty.until), (source, now + POLICY.duration));
+                assert_eq!(
+                    (penalty.source, penalty.until),
+                    (source.into(), now + POLICY.duration)
+                );
                 penalised.push(index);
             }
         }
@@ -168,6 +186,22 @@ mod tests {
         ]
         .map(&mut refuse);
         assert_eq!(answers, [false, false, false, false, true, true]);
+    }
+
+    #[test]
+    fn an_ipv6_host_is_its_slash_64() {
+        let (escalation, now) = (Escalation::new(POLICY), base());
+        let sources = [
+            "2001:db8::1",
+            "2001:db8:0:1::1",
+            "2001:db8::2",
+            "2001:db8::ffff:3",
+        ];
+        let penalties = sources.map(|source| {
+            let penalty = escalation.refused(source.parse().unwrap(), PenaltyReason::RateLimit, now);
+            penalty.map(|penalty| penalty.source.to_string())
+        });
+        assert_eq!(penalties, [None, None, None, Some("2001:db8::/64".to_owned())]);
     }
 
     #[test]

@@ -113,7 +113,11 @@ impl App {
             packets: vip.traffic.packets,
             bytes: vip.traffic.bytes,
             new_connections: vip.traffic.new_connections,
-            dropped: vip.traffic.dropped,
+            dropped: vip.dropped(),
+            dropped_by_reason: vip
+                .dropped_by_reason()
+                .map(|(reason, count)| (reason.name().to_owned(), count))
+                .collect(),
         };
         let interface = |interface: &edge_datapath::InterfaceStatus| InterfaceStatus {
             name: interface.name.clone(),
@@ -210,9 +214,11 @@ fn endpoint_status(
 
 fn penalty_status(penalty: &edge_datapath::PenaltyStatus) -> PenaltyStatus {
     PenaltyStatus {
-        source: penalty.source,
+        source: penalty.source.to_string(),
         remaining_seconds: penalty.remaining.as_secs_f64(),
         reason: penalty.reason.name().to_owned(),
+        scope: penalty.measure.scope.name().to_owned(),
+        per_second: penalty.measure.rate.map_or(0, |rate| rate.per_second),
         dropped: penalty.dropped,
     }
 }

@@ -200,7 +200,7 @@ impl App {
         {
             Some(Ok(())) => {
                 self.metrics.penalties_written.inc();
-                tracing::info!(%source, reason, seconds, "penalty: dropped at the NIC");
+                tracing::info!(%source, reason, seconds, "penalty: held at the NIC");
             }
             Some(Err(error)) => tracing::warn!(%source, reason, "the penalty cannot be written: {error}"),
             None => {

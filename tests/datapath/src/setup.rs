@@ -33,8 +33,8 @@ pub fn config(workers: u16) -> DataPathConfig {
     DataPathConfig {
         vips: vips.collect(),
         workers: (0..workers).map(worker).collect(),
-        flood: None,
         hash_seed: 0x6564_6765,
+        ..DataPathConfig::default()
     }
 }
 

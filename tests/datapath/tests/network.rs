@@ -14,7 +14,7 @@ use edge_datapath::{AttachedMode, DataPath, Error, LoadOptions, Stats, WorkerSoc
 use edge_datapath_tests::node::{Pair, inside, listeners, sockets};
 use edge_datapath_tests::setup::{LISTENER_PORT, VIP4, VIP6, config, limited};
 use edge_lab::wait_until;
-use edge_model::{Penalty, PenaltyReason, Protocol, WorkerId};
+use edge_model::{Measure, Penalty, PenaltyReason, Protocol, WorkerId};
 
 const WORKERS: u16 = 4;
 /// Connections of each family.
@@ -346,9 +346,10 @@ fn a_penalty_stops_its_source_at_the_interface_until_it_ends() -> Result<()> {
         let until = Instant::now() + Duration::from_secs(2);
         let source = IpAddr::from([10, 77, 0, 1]);
         datapath.penalise(&Penalty {
-            source,
+            source: source.into(),
             until,
             reason: PenaltyReason::RateLimit,
+            measure: Measure::default(),
         })?;
         let short = Duration::from_millis(500);
         let refused = inside(&pair.client, || {
@@ -358,7 +359,7 @@ fn a_penalty_stops_its_source_at_the_interface_until_it_ends() -> Result<()> {
         inside(&pair.client, || Ok(connect(vips()[1])?)).context("by its other address it does")?;
         let penalty = datapath.penalties()?[0];
         assert!(
-            penalty.source == source && !penalty.remaining.is_zero() && penalty.dropped > 0,
+            penalty.source == source.into() && !penalty.remaining.is_zero() && penalty.dropped > 0,
             "{penalty:?}"
         );
         assert_eq!(

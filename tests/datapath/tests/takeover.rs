@@ -13,7 +13,7 @@ use edge_datapath::{DataPath, Error, LoadOptions, OnStop, Pinning, XdpMode, obje
 use edge_datapath_tests::node::{Pair, inside};
 use edge_datapath_tests::setup::config;
 use edge_lab::BpfFs;
-use edge_model::{Penalty, PenaltyReason};
+use edge_model::{Measure, Penalty, PenaltyReason};
 
 fn load(path: &Path, on_stop: OnStop, mode: XdpMode) -> Result<DataPath, Error> {
     DataPath::load(LoadOptions {
@@ -107,9 +107,10 @@ fn penalties_are_handed_on_and_maps_of_another_shape_are_not() -> Result<()> {
     inside(&pair.node, || {
         let source = IpAddr::from([10, 77, 0, 1]);
         let penalty = Penalty {
-            source,
+            source: source.into(),
             until: Instant::now() + Duration::from_secs(600),
             reason: PenaltyReason::RateLimit,
+            measure: Measure::default(),
         };
         let mut first = load(fs.path(), OnStop::Keep, XdpMode::Auto)?;
         first.reconcile(&config(1), &[])?;
@@ -118,7 +119,7 @@ fn penalties_are_handed_on_and_maps_of_another_shape_are_not() -> Result<()> {
         let mut second = load(fs.path(), OnStop::Keep, XdpMode::Auto)?;
         second.reconcile(&config(1), &[])?;
         let found: Vec<_> = second.penalties()?.iter().map(|penalty| penalty.source).collect();
-        assert_eq!(found, [source]);
+        assert_eq!(found, [source.into()]);
         drop(second);
 
         // A stranger's map under the name of one of ours, and maps that another version left.

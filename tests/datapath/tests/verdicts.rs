@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use edge_common::{Address, Flow, HashKey, TCP};
+use edge_common::cursor::Slice;
+use edge_common::{Address, DropReason, Flow, HashKey, TCP, UDP, Verdict, malformed, parse};
 use edge_datapath::{Action, Explainer, Explanation, maglev};
 use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4, UDP6, inserted, tagged, with};
 use edge_datapath_tests::setup::{config, limited};
-use edge_model::{DataPathConfig, Penalty, PenaltyReason, Worker};
+use edge_model::{
+    DataPathConfig, Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, SourceLists, TokenRate, Worker,
+};
 
 const WORKERS: u16 = 4;
 
@@ -266,13 +269,14 @@ fn the_kernel_and_userspace_agree_on_the_worker_of_every_flow() {
     let mut random = fastrand::Rng::with_seed(7);
     for template in [TCP4, UDP4, TCP6, UDP6] {
         for _ in 0..500 {
+            // Unicast addresses only: others drop before a worker is chosen.
             let source = match template.source {
-                IpAddr::V4(_) => IpAddr::from(random.u32(..).to_be_bytes()),
-                IpAddr::V6(_) => IpAddr::from(random.u128(..).to_be_bytes()),
+                IpAddr::V4(_) => IpAddr::from(random.u32(0x0100_0000..0x7f00_0000).to_be_bytes()),
+                IpAddr::V6(_) => IpAddr::from((random.u128(..) >> 3 | 1 << 125).to_be_bytes()),
             };
             let packet = Packet {
                 source,
-                source_port: random.u16(..),
+                source_port: random.u16(1..),
                 ..template
             };
             let flow = Flow {
@@ -387,11 +391,7 @@ fn a_source_beyond_its_rate_of_connections_keeps_those_it_has() {
 #[test]
 fn a_penalty_drops_its_source_until_it_ends() {
     let mut explainer = explainer(&config(WORKERS));
-    let penalty = |source: IpAddr, time| Penalty {
-        source,
-        until: Instant::now() + time,
-        reason: PenaltyReason::RateLimit,
-    };
+    let penalty = |source: IpAddr, time| penalty(&source.to_string(), time, Measure::default());
     let minute = Duration::from_secs(60);
     explainer.penalise(&penalty(TCP4.source, minute)).expect("fits");
     explainer
@@ -436,6 +436,366 @@ fn a_penalty_drops_its_source_until_it_ends() {
                 "deliver",
             ),
         ],
+    );
+}
+
+fn penalty(source: &str, time: Duration, measure: Measure) -> Penalty {
+    Penalty {
+        source: source.parse().expect("literal"),
+        until: Instant::now() + time,
+        reason: PenaltyReason::RateLimit,
+        measure,
+    }
+}
+
+#[test]
+fn a_penalty_holds_a_prefix_to_a_rate_or_only_its_new_connections() {
+    let mut explainer = explainer(&config(WORKERS));
+    let minute = Duration::from_secs(60);
+    let rate = Some(TokenRate {
+        per_second: 1,
+        burst: 3,
+    });
+    let measure = |rate, scope| Measure { rate, scope };
+    for (source, measure) in [
+        ("10.77.0.0/24", measure(rate, PenaltyScope::Everything)),
+        ("fd77::/64", measure(None, PenaltyScope::NewConnections)),
+        ("10.78.0.0/15", measure(rate, PenaltyScope::NewConnections)),
+    ] {
+        explainer
+            .penalise(&penalty(source, minute, measure))
+            .expect("fits");
+    }
+    let from = |source: &str, packet: Packet| Packet {
+        source: source.parse().expect("literal"),
+        ..packet
+    };
+    let ack = |packet: Packet| Packet { flags: ACK, ..packet };
+    for (name, source) in [("first", 1), ("second", 2), ("third", 3)] {
+        let packet = ack(from(&format!("10.77.0.{source}"), TCP4));
+        assert_eq!(run(&mut explainer, &packet.frame()).reason, "deliver", "{name}");
+        let opens = from(&format!("10.79.0.{source}"), TCP4);
+        assert_eq!(run(&mut explainer, &opens.frame()).reason, "deliver", "{name}");
+    }
+    use Action::{Drop, Pass};
+    let rows = [
+        (
+            "a fourth packet",
+            ack(from("10.77.0.9", TCP4)),
+            Drop,
+            "penalty_rate",
+        ),
+        ("of another prefix", ack(from("10.77.1.9", TCP4)), Pass, "deliver"),
+        (
+            "a fourth connection",
+            from("10.78.0.9", TCP4),
+            Drop,
+            "penalty_rate",
+        ),
+        (
+            "a connection that exists",
+            ack(from("10.78.0.9", TCP4)),
+            Pass,
+            "deliver",
+        ),
+        ("any new connection", from("fd77::9", TCP6), Drop, "penalty"),
+        ("an old one", ack(from("fd77::9", TCP6)), Pass, "deliver"),
+        ("a datagram", from("fd77::9", UDP6), Pass, "deliver"),
+    ];
+    let rows = rows.map(|(name, packet, action, reason)| (name, packet.frame(), action, reason));
+    check(&mut explainer, rows.into());
+}
+
+#[test]
+fn thousands_of_penalties_are_taken_kept_apart_and_forgotten() {
+    let mut explainer = explainer(&config(WORKERS));
+    let source = |n: u32| IpAddr::from((0x0a00_0000 + n * 97).to_be_bytes());
+    let minute = Duration::from_secs(60);
+    for n in 0..10_000 {
+        let penalty = penalty(&source(n).to_string(), minute, Measure::default());
+        explainer.penalise(&penalty).expect("fits");
+        // An update is no second penalty.
+        explainer.penalise(&penalty).expect("fits");
+    }
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..2000 {
+        let n = random.u32(..1_000_000);
+        let packet = Packet {
+            source: source(n),
+            ..TCP4
+        };
+        let expected = if n < 10_000 { "penalty" } else { "deliver" };
+        assert_eq!(
+            run(&mut explainer, &packet.frame()).reason,
+            expected,
+            "{packet:?}"
+        );
+    }
+}
+
+#[test]
+fn lists_decide_about_sources_and_the_allow_list_outweighs() {
+    let list = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("literal")).collect();
+    let with = |allow: &[&str], deny: &[&str]| DataPathConfig {
+        sources: SourceLists {
+            allow: list(allow),
+            deny: list(deny),
+        },
+        ..limited(WORKERS, 1, 1)
+    };
+    let from = |source: &str| {
+        let template = if source.contains(':') { TCP6 } else { TCP4 };
+        Packet {
+            source: source.parse().expect("literal"),
+            ..template
+        }
+    };
+    let deny = [
+        "198.51.100.0/24",
+        "203.0.112.0/21",
+        "203.0.113.7",
+        "2001:db8::/31",
+        "11.0.0.0/8",
+    ];
+    let mut explainer = explainer(&with(&["203.0.113.0/25", "2001:db8:0:1::/64"], &deny));
+    explainer
+        .penalise(&penalty(
+            "203.0.113.9",
+            Duration::from_secs(60),
+            Measure::default(),
+        ))
+        .expect("fits");
+    use Action::{Drop, Pass};
+    let not_for_us = Packet {
+        destination: IpAddr::from([10, 77, 0, 2]),
+        ..from("198.51.100.1")
+    };
+    let rows = [
+        ("denied", from("198.51.100.255"), Drop, "denied"),
+        ("next to it", from("198.51.101.0"), Pass, "deliver"),
+        ("in a short prefix", from("11.255.0.1"), Drop, "denied"),
+        ("in a wide one", from("203.0.113.200"), Drop, "denied"),
+        ("allowed inside of it", from("203.0.113.100"), Pass, "deliver"),
+        (
+            "again, beyond the limit of others",
+            from("203.0.113.100"),
+            Pass,
+            "deliver",
+        ),
+        (
+            "allowed and denied by itself",
+            from("203.0.113.7"),
+            Pass,
+            "deliver",
+        ),
+        ("allowed, with a penalty", from("203.0.113.9"), Pass, "deliver"),
+        ("IPv6, denied", from("2001:db9::1"), Drop, "denied"),
+        (
+            "IPv6, allowed inside of it",
+            from("2001:db8:0:1::9"),
+            Pass,
+            "deliver",
+        ),
+        ("IPv6, next to it", from("2001:dba::1"), Pass, "deliver"),
+        ("denied, for another address", not_for_us, Pass, "no_vip"),
+    ];
+    let rows = rows.map(|(name, packet, action, reason)| (name, packet.frame(), action, reason));
+    check(&mut explainer, rows.into());
+
+    explainer.configure(&with(&[], &["203.0.113.7"])).expect("fits");
+    let rows = [
+        ("no longer denied", from("198.51.100.255"), Pass, "deliver"),
+        ("no longer allowed", from("203.0.113.7"), Drop, "denied"),
+    ];
+    let rows = rows.map(|(name, packet, action, reason)| (name, packet.frame(), action, reason));
+    check(&mut explainer, rows.into());
+}
+
+#[test]
+fn the_data_path_agrees_with_a_long_deny_list() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let deny: Vec<Prefix> = (0..5_000)
+        .map(|n| match n % 5 {
+            0 => Prefix::new(
+                (random.u128(..) >> 3 | 1 << 125).to_be_bytes().into(),
+                random.u8(29..=64),
+            ),
+            _ => Prefix::new(random.u32(..).to_be_bytes().into(), random.u8(14..=32)),
+        })
+        .map(|prefix| prefix.expect("a length of the family"))
+        .collect();
+    let config = DataPathConfig {
+        sources: SourceLists {
+            deny: deny.clone().into(),
+            ..SourceLists::default()
+        },
+        ..config(WORKERS)
+    };
+    let mut explainer = explainer(&config);
+    let mut denied = 0;
+    for n in 0..4_000 {
+        let near = deny[random.usize(..deny.len())];
+        let source = match near.address() {
+            IpAddr::V4(v4) if n % 2 == 0 => IpAddr::from((v4.to_bits() ^ random.u32(..) >> 16).to_be_bytes()),
+            IpAddr::V4(_) => IpAddr::from(random.u32(..).to_be_bytes()),
+            IpAddr::V6(v6) => {
+                IpAddr::from((v6.to_bits() ^ random.u128(..) >> random.u32(32..100)).to_be_bytes())
+            }
+        };
+        let first = source
+            .to_string()
+            .split('.')
+            .next()
+            .and_then(|octet| octet.parse::<u8>().ok());
+        if first.is_some_and(|first| first == 0 || first == 127 || first >= 224) {
+            continue;
+        }
+        let template = if source.is_ipv4() { TCP4 } else { TCP6 };
+        let expected = deny
+            .iter()
+            .any(|prefix| Prefix::new(source, prefix.len()).is_some_and(|of| of == *prefix));
+        denied += u32::from(expected);
+        let answer = run(&mut explainer, &Packet { source, ..template }.frame());
+        assert_eq!(
+            answer.reason,
+            if expected { "denied" } else { "deliver" },
+            "{source}"
+        );
+    }
+    assert!((500..3500).contains(&denied), "both kinds are tried: {denied}");
+}
+
+#[test]
+fn what_no_honest_client_sends_drops_and_says_which_rule_it_broke() {
+    use Action::{Drop, Pass};
+    let mut explainer = explainer(&DataPathConfig {
+        reflection_ports: vec![53, 65_535],
+        ..config(WORKERS)
+    });
+    let flags = |flags| Packet { flags, ..TCP4 };
+    let from = |source: &str, packet: Packet| Packet {
+        source: source.parse().expect("literal"),
+        ..packet
+    };
+    let port = |source_port, packet: Packet| Packet {
+        source_port,
+        ..packet
+    };
+    // The host part of an IPv4 address that pretends to come by IPv6.
+    let mapped = with(
+        TCP6.frame(),
+        22,
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 1],
+    );
+    check(
+        &mut explainer,
+        vec![
+            ("no flags", flags(0).frame(), Drop, "bad_tcp_flags"),
+            ("SYN and FIN", flags(0x03).frame(), Drop, "bad_tcp_flags"),
+            ("SYN and RST", flags(0x06).frame(), Drop, "bad_tcp_flags"),
+            ("all flags", flags(0xff).frame(), Drop, "bad_tcp_flags"),
+            ("FIN alone", flags(0x01).frame(), Drop, "bad_tcp_flags"),
+            (
+                "SYN and ACK to a service",
+                flags(0x12).frame(),
+                Drop,
+                "bad_tcp_flags",
+            ),
+            ("SYN with ECN", flags(0xc2).frame(), Pass, "deliver"),
+            ("RST", flags(0x04).frame(), Pass, "deliver"),
+            ("FIN, PSH and ACK", flags(0x19).frame(), Pass, "deliver"),
+            ("land", from("10.77.100.1", TCP4).frame(), Drop, "land"),
+            ("land over IPv6", from("fd77:100::1", UDP6).frame(), Drop, "land"),
+            ("from port 0", port(0, UDP4).frame(), Drop, "port_zero"),
+            ("loopback", from("127.0.0.1", TCP4).frame(), Drop, "bad_address"),
+            ("multicast", from("ff02::1", TCP6).frame(), Drop, "bad_address"),
+            ("unspecified", from("::", UDP6).frame(), Drop, "bad_address"),
+            ("IPv4 in IPv6", mapped, Drop, "bad_address"),
+            (
+                "a reflected answer",
+                port(53, UDP4).frame(),
+                Drop,
+                "reflection_port",
+            ),
+            (
+                "the last port",
+                port(65_535, UDP6).frame(),
+                Drop,
+                "reflection_port",
+            ),
+            ("TCP from there", port(53, TCP4).frame(), Pass, "deliver"),
+            ("another port", port(54, UDP4).frame(), Pass, "deliver"),
+        ],
+    );
+}
+
+/// What the parser and the rules say on the host of a frame to an address that is a VIP for every port.
+fn on_the_host(frame: &[u8]) -> Option<DropReason> {
+    let mut cursor = Slice::new(frame);
+    let reason = |verdict| match verdict {
+        Verdict::Drop { reason, .. } => Some(reason),
+        Verdict::Pass(_) | Verdict::Deliver { .. } => None,
+    };
+    let network = match parse::network(&mut cursor) {
+        Ok(network) => network,
+        Err(verdict) => return reason(verdict),
+    };
+    let is_virtual = config(WORKERS)
+        .vips
+        .iter()
+        .any(|vip| Address::from(vip.address) == network.destination);
+    if !is_virtual {
+        return None;
+    }
+    match parse::transport(&mut cursor, &network) {
+        Ok(transport) => {
+            let served = matches!(
+                (transport.destination_port, transport.protocol as u8),
+                (80, TCP) | (53, UDP)
+            );
+            if !served {
+                return Some(DropReason::NoService);
+            }
+            malformed::check(&network, &transport, true).err()
+        }
+        Err(verdict) => reason(verdict),
+    }
+}
+
+#[test]
+fn random_and_mutated_packets_get_the_same_verdict_from_the_host_and_the_kernel() {
+    let mut explainer = explainer(&config(WORKERS));
+    let mut random = fastrand::Rng::with_seed(2026);
+    let templates = [TCP4.frame(), UDP4.frame(), TCP6.frame(), UDP6.frame()];
+    let mut dropped = 0;
+    for round in 0..20_000 {
+        let mut frame = templates[round % templates.len()].clone();
+        if round % 7 == 0 {
+            frame = tagged(frame);
+        }
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(12..frame.len());
+            frame[at] = match random.u8(0..3) {
+                0 => random.u8(..),
+                1 => frame[at] ^ 1 << random.u8(0..8),
+                _ => [0, 1, 0x7f, 0x80, 0xff][random.usize(0..5)],
+            };
+        }
+        match random.u8(0..8) {
+            0 => frame.truncate(random.usize(14..frame.len())),
+            1 => frame.extend((0..random.usize(1..40)).map(|_| 0)),
+            _ => {}
+        }
+        let expected = on_the_host(&frame);
+        let answer = run(&mut explainer, &frame);
+        let found = (answer.action == Action::Drop).then_some(answer.reason);
+        assert_eq!(found, expected.map(DropReason::name), "{frame:02x?}");
+        assert_ne!(answer.action, Action::Aborted);
+        dropped += u32::from(found.is_some());
+    }
+    assert!(
+        (2_000..18_000).contains(&dropped),
+        "both fates are tried: {dropped}"
     );
 }
 

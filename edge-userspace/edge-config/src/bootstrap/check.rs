@@ -5,12 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use edge_model::{FloodLimits, PenaltyPolicy, Protocol, TokenRate};
+use edge_model::{
+    FloodLimits, Measure, PenaltyPolicy, PenaltyScope, Prefix, Protocol, SynCookies, TokenRate,
+};
 
 use super::raw::{
-    RawBootstrap, RawFlood, RawPenalties, RawPinning, RawVirtualAddress, RawVirtualPort, Workers,
+    RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
+    RawVirtualAddress, RawVirtualPort, SynCookieMode, Workers,
 };
-use super::{Bootstrap, Pinning, VirtualAddress, VirtualPort};
+use super::{Bootstrap, Pinning, Sources, VirtualAddress, VirtualPort};
 use crate::{Problem, Severity, SourceRef};
 
 /// Longest name of an interface: IFNAMSIZ of the kernel less its closing zero.
@@ -45,6 +48,10 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         virtual_addresses: check.virtual_addresses(&raw.virtual_addresses),
         workers: check.workers(&raw.workers),
         flood: raw.flood.map(|flood| check.flood(&flood)),
+        sources: check.sources(&raw.sources),
+        reflection_ports: check.reflection_ports(&raw.reflection_ports),
+        vip_limit: raw.vip_limit.map(|limit| check.vip_limit(&limit)),
+        syn_cookies: raw.syn_cookies.and_then(|cookies| check.syn_cookies(&cookies)),
         penalties: raw.penalties.map(|penalties| check.penalties(&penalties)),
         gateway_addresses: check.gateway_addresses(&raw.gateway_addresses),
         admin: check.admin(&raw.admin),
@@ -209,7 +216,82 @@ impl Check<'_> {
         }
     }
 
+    fn sources(&mut self, raw: &RawSources) -> Sources {
+        Sources {
+            allow: self.prefixes(&raw.allow, "sources.allow"),
+            allow_files: raw.allow_files.clone(),
+            deny: self.prefixes(&raw.deny, "sources.deny"),
+            deny_files: raw.deny_files.clone(),
+        }
+    }
+
+    fn prefixes(&mut self, raw: &[String], path: &str) -> Vec<Prefix> {
+        let mut prefixes = Vec::new();
+        for (index, text) in raw.iter().enumerate() {
+            match text.parse() {
+                Ok(prefix) => prefixes.push(prefix),
+                Err(error) => {
+                    let (field, message) = (format!("{path}[{index}]"), format!("{text:?} {error}"));
+                    let hint = "write address and prefix length, or an address alone";
+                    self.error(&field, &message, hint);
+                }
+            }
+        }
+        prefixes
+    }
+
+    fn reflection_ports(&mut self, raw: &[u32]) -> Vec<u16> {
+        let ports = raw.iter().enumerate();
+        ports
+            .filter_map(|(index, &port)| self.port(port, &format!("reflectionPorts[{index}]")))
+            .collect()
+    }
+
+    fn vip_limit(&mut self, raw: &RawVipLimit) -> TokenRate {
+        for (key, number) in [
+            ("newConnectionsPerSecond", raw.new_connections_per_second),
+            ("newConnectionsBurst", raw.new_connections_burst),
+        ] {
+            if number == 0 {
+                let hint = "set both numbers, each at least 1; see config/reference/edge.yaml";
+                self.error(
+                    &format!("vipLimit.{key}"),
+                    "is missing or 0, which would drop every new connection",
+                    hint,
+                );
+            }
+        }
+        TokenRate {
+            per_second: raw.new_connections_per_second,
+            burst: raw.new_connections_burst,
+        }
+    }
+
+    fn syn_cookies(&mut self, raw: &RawSynCookies) -> Option<SynCookies> {
+        if raw.unanswered_per_second == 0 {
+            let hint = "set a rate, or mode: always for cookies at all times";
+            self.error("synCookies.unansweredPerSecond", "must be at least 1", hint);
+        }
+        match raw.mode {
+            SynCookieMode::Never => None,
+            SynCookieMode::Always => Some(SynCookies::Always),
+            // A second's worth at once is no flood yet.
+            SynCookieMode::Auto => Some(SynCookies::Above(TokenRate {
+                per_second: raw.unanswered_per_second,
+                burst: raw.unanswered_per_second,
+            })),
+        }
+    }
+
     fn penalties(&mut self, raw: &RawPenalties) -> PenaltyPolicy {
+        if (raw.per_second == 0) != (raw.burst == 0) {
+            let hint = "set both for a rate that the source keeps, or neither to drop all";
+            self.error(
+                "penalties",
+                "has one of perSecond and burst without the other",
+                hint,
+            );
+        }
         if raw.refusals == 0 {
             let hint = "set after how many refusals a source is dropped, such as 50";
             self.error("penalties.refusals", "must be at least 1", hint);
@@ -224,6 +306,17 @@ impl Check<'_> {
             refusals: raw.refusals,
             window: raw.window.0,
             duration: raw.duration.0,
+            measure: Measure {
+                rate: (raw.per_second > 0).then_some(TokenRate {
+                    per_second: raw.per_second,
+                    burst: raw.burst,
+                }),
+                scope: if raw.new_connections_only {
+                    PenaltyScope::NewConnections
+                } else {
+                    PenaltyScope::Everything
+                },
+            },
         }
     }
 

@@ -21,6 +21,10 @@ pub(super) struct RawBootstrap {
     pub(super) workers: Workers,
     pub(super) hash_seed: Option<HashSeed>,
     pub(super) flood: Option<RawFlood>,
+    pub(super) sources: RawSources,
+    pub(super) reflection_ports: Vec<u32>,
+    pub(super) vip_limit: Option<RawVipLimit>,
+    pub(super) syn_cookies: Option<RawSynCookies>,
     pub(super) penalties: Option<RawPenalties>,
     pub(super) gateway_labels: BTreeMap<String, String>,
     pub(super) gateway_namespace: String,
@@ -43,6 +47,10 @@ impl Default for RawBootstrap {
             workers: Workers(None),
             hash_seed: None,
             flood: None,
+            sources: RawSources::default(),
+            reflection_ports: vec![],
+            vip_limit: None,
+            syn_cookies: None,
             penalties: None,
             gateway_labels: BTreeMap::from([("istio".to_owned(), "ingressgateway".to_owned())]),
             gateway_namespace: "istio-system".to_owned(),
@@ -168,11 +176,58 @@ pub(super) struct RawFlood {
 
 #[derive(Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawSources {
+    pub(super) allow: Vec<String>,
+    pub(super) allow_files: Vec<String>,
+    pub(super) deny: Vec<String>,
+    pub(super) deny_files: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawVipLimit {
+    pub(super) new_connections_per_second: u32,
+    pub(super) new_connections_burst: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawSynCookies {
+    pub(super) mode: SynCookieMode,
+    pub(super) unanswered_per_second: u32,
+}
+
+impl Default for RawSynCookies {
+    fn default() -> Self {
+        Self {
+            mode: SynCookieMode::Auto,
+            unanswered_per_second: 1000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SynCookieMode {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct RawPenalties {
     pub(super) refusals: u32,
     pub(super) window: GoDuration,
     pub(super) duration: GoDuration,
+    pub(super) per_second: u32,
+    pub(super) burst: u32,
+    pub(super) new_connections_only: bool,
 }
 
 #[derive(Debug, Deserialize)]

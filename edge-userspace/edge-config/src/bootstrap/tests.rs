@@ -1,3 +1,5 @@
+use edge_model::{Measure, PenaltyScope};
+
 use super::*;
 
 const REFERENCE: &str = include_str!("../../../../config/reference/edge.yaml");
@@ -49,7 +51,11 @@ pinning: {path: /sys/fs/bpf/a, onStop: keep}
 workers: 4
 hashSeed: 0xff
 flood: {packetsPerSecond: 1, packetsBurst: 2, newConnectionsPerSecond: 3, newConnectionsBurst: 4}
-penalties: {refusals: 5, window: 1m, duration: 2h}
+penalties: {refusals: 5, window: 1m, duration: 2h, perSecond: 3, burst: 4, newConnectionsOnly: true}
+sources: {allow: [192.0.2.0/24], allowFiles: [a.txt], deny: ['2001:db8::/32'], denyFiles: [b.txt]}
+reflectionPorts: [53]
+vipLimit: {newConnectionsPerSecond: 8, newConnectionsBurst: 9}
+synCookies: {mode: auto, unansweredPerSecond: 77}
 gatewayLabels: {app: edge}
 gatewayNamespace: edge
 gatewayAddresses: [192.0.2.1]
@@ -79,6 +85,24 @@ drain: {deadline: 5s}
     let penalties = found.penalties.expect("penalties are set");
     let hours = Duration::from_secs(7200);
     assert_eq!((penalties.refusals, penalties.duration), (5, hours));
+    let rate = |per_second, burst| TokenRate { per_second, burst };
+    let measure = Measure {
+        rate: Some(rate(3, 4)),
+        scope: PenaltyScope::NewConnections,
+    };
+    assert_eq!(penalties.measure, measure);
+    let prefix = |text: &str| vec![text.parse::<Prefix>().expect("a prefix")];
+    let sources = Sources {
+        allow: prefix("192.0.2.0/24"),
+        allow_files: vec!["a.txt".to_owned()],
+        deny: prefix("2001:db8::/32"),
+        deny_files: vec!["b.txt".to_owned()],
+    };
+    assert_eq!((found.sources, found.reflection_ports), (sources, vec![53]));
+    assert_eq!(
+        (found.vip_limit, found.syn_cookies),
+        (Some(rate(8, 9)), Some(SynCookies::Above(rate(77, 77))))
+    );
     assert_eq!(found.gateway_labels.get("app").map(String::as_str), Some("edge"));
     assert_eq!(
         (found.gateway_namespace.as_str(), found.root_namespace.as_str()),
@@ -95,6 +119,49 @@ drain: {deadline: 5s}
     assert_eq!(
         (found.admin.port(), found.drain_deadline),
         (9000, Duration::from_secs(5))
+    );
+}
+
+#[test]
+fn cookies_are_off_by_default_and_automatic_where_nothing_else_is_said() {
+    let auto = |rate| {
+        Some(SynCookies::Above(TokenRate {
+            per_second: rate,
+            burst: rate,
+        }))
+    };
+    let rows = [
+        ("", None),
+        ("synCookies: null", None),
+        ("synCookies: {}", auto(1000)),
+        ("synCookies: {mode: never}", None),
+        ("synCookies: {mode: always}", Some(SynCookies::Always)),
+        ("synCookies: {unansweredPerSecond: 5}", auto(5)),
+    ];
+    for (text, expected) in rows {
+        let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+        assert_eq!(found.syn_cookies, expected, "{text}");
+    }
+}
+
+#[test]
+fn lists_and_limits_of_tier_1_are_checked() {
+    check(
+        "sources: {deny: [192.0.2.0/33, 192.0.2.1], allow: [host]}
+reflectionPorts: [0, 65536, 53]
+vipLimit: {newConnectionsPerSecond: 5}
+synCookies: {unansweredPerSecond: 0}
+penalties: {refusals: 1, window: 1s, duration: 1s, perSecond: 5}
+",
+        &[
+            "1 sources.allow[0]: \"host\" is no address or prefix such as 192.0.2.0/24, 192.0.2.1 or 2001:db8::/32",
+            "1 sources.deny[0]: \"192.0.2.0/33\" is no address or prefix such as 192.0.2.0/24, 192.0.2.1 or 2001:db8::/32",
+            "2 reflectionPorts[0]: is not a port",
+            "2 reflectionPorts[1]: is not a port",
+            "3 vipLimit.newConnectionsBurst: is missing or 0, which would drop every new connection",
+            "4 synCookies.unansweredPerSecond: must be at least 1",
+            "5 penalties: has one of perSecond and burst without the other",
+        ],
     );
 }
 

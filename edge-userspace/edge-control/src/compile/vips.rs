@@ -40,6 +40,10 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         vips,
         workers: (0..options.workers.max(1)).map(local_worker).collect(),
         flood: options.flood,
+        sources: options.sources.clone(),
+        reflection_ports: options.reflection_ports.clone(),
+        vip_limit: options.vip_limit,
+        syn_cookies: options.syn_cookies,
         hash_seed: options.hash_seed,
     }
 }

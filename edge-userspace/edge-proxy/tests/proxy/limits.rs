@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_model::{
-    DescriptorBucket, Fraction, Kind, LocalRateLimit, ObjectRef, PenaltyPolicy, RateLimitAction,
+    DescriptorBucket, Fraction, Kind, LocalRateLimit, Measure, ObjectRef, PenaltyPolicy, RateLimitAction,
     RateLimitDescriptor, RateLimitEntry, Route, TokenBucket,
 };
 use edge_proxy::{ProxyOptions, Timeouts};
@@ -102,6 +102,7 @@ fn a_source_that_goes_on_brings_one_penalty() {
         refusals: 5,
         window: Duration::from_secs(10),
         duration: Duration::from_secs(60),
+        measure: Measure::default(),
     });
     let edge = Edge::start(snap);
     let begin = Instant::now();

@@ -7,8 +7,8 @@ use anyhow::Result;
 use edge_common::{DropReason, PassReason};
 use edge_datapath::Detached;
 use edge_model::{
-    DataPathConfig, FloodLimits, Penalty, PenaltyReason, Protocol, TokenRate, Vip, Worker, WorkerId,
-    WorkerKind,
+    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyReason, Prefix, Protocol, SourceLists, TokenRate,
+    Vip, Worker, WorkerId, WorkerKind,
 };
 
 use crate::frame::Kind;
@@ -21,6 +21,10 @@ const VIPS: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 const PENALISED: u32 = u32::from_be_bytes([203, 0, 113, 7]);
 /// Penalties that are loaded in every case.
 const PENALTIES: u32 = 1000;
+/// Prefixes that are denied in every case: of 17 to 32 bits, from here on and apart from each other.
+const DENIED: u32 = u32::from_be_bytes([64, 0, 0, 0]);
+const DENIED_PREFIXES: u32 = 10_000;
+const DENIED_STEP: u32 = 1 << 16;
 /// An address that is nobody's VIP.
 const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
 
@@ -129,6 +133,11 @@ pub(crate) fn all() -> Vec<Case> {
         },
         Case {
             goal: Some(2.0),
+            traffic: from(DENIED),
+            ..case("deny", Fate::Drop(DropReason::Denied))
+        },
+        Case {
+            goal: Some(2.0),
             traffic: from(PENALISED),
             ..case("penalty", Fate::Drop(DropReason::Penalty))
         },
@@ -173,6 +182,12 @@ fn case(name: &'static str, fate: Fate) -> Case {
     }
 }
 
+/// One prefix of the deny list.
+fn denied(n: u32) -> Option<Prefix> {
+    let address = Ipv4Addr::from(DENIED.wrapping_add(n.wrapping_mul(DENIED_STEP)));
+    Prefix::new(address.into(), 17 + (n % 16) as u8)
+}
+
 impl Case {
     /// Loads and configures the program under test, every stage at work.
     pub(crate) fn load(&self) -> Result<Detached> {
@@ -180,12 +195,13 @@ impl Case {
         tier_1.configure(&self.config())?;
         let until = Instant::now() + Duration::from_secs(3600);
         for n in 0..PENALTIES {
-            let source = Ipv4Addr::from(PENALISED + n).into();
+            let source = IpAddr::from(Ipv4Addr::from(PENALISED + n)).into();
             let reason = PenaltyReason::RateLimit;
             tier_1.penalise(&Penalty {
                 source,
                 until,
                 reason,
+                measure: Measure::default(),
             })?;
         }
         Ok(tier_1)
@@ -221,7 +237,12 @@ impl Case {
                     burst: 1_000_000_000,
                 },
             }),
+            sources: SourceLists {
+                deny: (0..DENIED_PREFIXES).filter_map(denied).collect(),
+                ..SourceLists::default()
+            },
             hash_seed: 0x6564_6765,
+            ..DataPathConfig::default()
         }
     }
 

@@ -1,0 +1,59 @@
+//! Samples of dropped packets for userspace.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_xdp_load_bytes};
+use aya_ebpf::programs::XdpContext;
+use edge_common::DropReason;
+use edge_common::event::{Event, HEAD_LEN};
+
+use crate::opaque::opaque;
+use crate::{clock, counters, maps};
+
+/// Writes an event of a dropped packet, if no other of its reason was written by this CPU since the last timer tick.
+///
+/// That is 100 to 1000 a second of each reason, enough to see what arrives, and a flood costs one comparison for each
+/// packet; a flood of one kind does not hide a single packet of another.
+#[inline(always)]
+pub(crate) fn dropped(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64) {
+    // SAFETY: the helper has no arguments and always succeeds; it is compiled to one load.
+    let tick = unsafe { bpf_jiffies64() };
+    let mut is_first = false;
+    counters::update(&maps::SAMPLED_AT, reason.index(), |sampled_at| {
+        is_first = *sampled_at != tick;
+        *sampled_at = tick;
+    });
+    if is_first {
+        write(ctx, reason, vip, frame_len);
+    }
+}
+
+/// Writes the event; a full ring buffer takes none.
+#[inline(always)]
+fn write(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64) {
+    let Some(mut event) = maps::EVENTS.reserve::<Event>(0) else {
+        return;
+    };
+    // The verifier wants to see both bounds, so the compiler must not find the lower one needless.
+    let head_len = opaque(frame_len as usize).clamp(1, HEAD_LEN);
+    let to = event.as_mut_ptr();
+    // SAFETY: the entry is a whole event in the ring buffer and this program's alone until it is submitted. The
+    // helper writes at most the length of `head`.
+    unsafe {
+        (*to).time_ns = clock::now();
+        (*to).reason = reason.index();
+        (*to).vip = match vip {
+            Some(vip) => vip,
+            None => Event::NO_VIP,
+        };
+        (*to).interface = ctx.ingress_ifindex() as u32;
+        (*to).frame_len = frame_len as u32;
+        (*to).head_len = head_len as u32;
+        (*to).padding = 0;
+        let head = (&raw mut (*to).head).cast();
+        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), 0, head, head_len as u32) != 0 {
+            event.discard(0);
+            return;
+        }
+    }
+    event.submit(0);
+}

@@ -1,0 +1,76 @@
+//! The allow and the deny list.
+
+use edge_common::maps::{SOURCE_ALLOWED, SOURCE_CELL_BITS, SOURCE_DENIED};
+use edge_common::prefix::{Prefix, place};
+use edge_common::{Address, Config, DropReason};
+
+use crate::maps;
+
+/// Lengths of prefixes that a family can have in a set.
+pub(crate) const MAX_CLASSES: u32 = 32;
+
+/// What the lists say of a source that may go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Exempt from penalties and limits.
+    Allowed,
+    /// On no list.
+    Ordinary,
+}
+
+/// Looks the source up in both lists at once. One entry of the allow list outweighs any of the deny list.
+#[inline(always)]
+pub(crate) fn check(config: &Config, source: Address) -> Result<Trust, DropReason> {
+    if !config.has(Config::HAS_SOURCES) {
+        return Ok(Trust::Ordinary);
+    }
+    let candidates = config.sources.candidates(source, |hash| {
+        let (word, shift) = place(hash, SOURCE_CELL_BITS);
+        (maps::SOURCE_CELLS.get(word).copied().unwrap_or_default() >> shift) as u8
+    });
+    if candidates == 0 {
+        return Ok(Trust::Ordinary);
+    }
+    let [a, b, c, d] = source.0;
+    match source_search(pair(a, b), pair(c, d), candidates) {
+        SOURCE_ALLOWED => Ok(Trust::Allowed),
+        SOURCE_DENIED => Err(DropReason::Denied),
+        _ => Ok(Trust::Ordinary),
+    }
+}
+
+/// What the lists say of the source's prefixes of these classes; 0: nothing. It is a function of its own, so that the
+/// verifier need not follow each way through the loop to the end of the pipeline.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32) -> u32 {
+    let source = unpair(high, low);
+    let mut found = 0;
+    for _ in 0..MAX_CLASSES {
+        if candidates == 0 {
+            break;
+        }
+        let prefix = Prefix::of_class(source, candidates.trailing_zeros());
+        candidates &= candidates - 1;
+        // SAFETY: the number is copied out at once. Userspace may give its memory to another prefix at the same
+        // moment, which is the case of a packet during a change.
+        let kind = unsafe { maps::SOURCES.get(prefix) }.copied().unwrap_or_default();
+        if kind == SOURCE_ALLOWED {
+            return kind;
+        }
+        found |= kind;
+    }
+    found
+}
+
+/// Two words of an address in one register.
+#[inline(always)]
+pub(crate) const fn pair(first: u32, second: u32) -> u64 {
+    (first as u64) << 32 | second as u64
+}
+
+/// The address of two registers.
+#[inline(always)]
+pub(crate) const fn unpair(high: u64, low: u64) -> Address {
+    Address([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32])
+}
