@@ -54,7 +54,11 @@ Each path is a file or a folder; exit code 1 when a resource is invalid.")]
     #[command(after_help = "\
 Examples:
   edge status
-  edge status --admin 127.0.0.1:15000 --json | jq .penalties")]
+  edge status drops --watch
+  edge status vips --json | jq '.[] | select(.dropped > 0)'
+  edge status --admin 127.0.0.1:15000 --json | jq .datapath.penalties
+
+With --watch the tables show what was added since the last time, per second, until Ctrl-C; with --json one line each.")]
     Status(StatusArgs),
 
     /// Check this machine: kernel, privileges, BTF, interface, driver mode, MTU, sysctls; says what to do.
@@ -168,9 +172,28 @@ pub(crate) struct ExplainPacketsArgs {
     pub(crate) input: PathBuf,
 }
 
+/// Part of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusView {
+    /// Open connections of each worker, and those that got no socket.
+    Flows,
+    /// Traffic of each VIP.
+    Vips,
+    /// Traffic of each worker.
+    Workers,
+    /// Dropped packets by reason, and penalties.
+    Drops,
+}
+
 /// Arguments of `edge status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Show this part alone.
+    #[arg(value_enum, value_name = "PART")]
+    pub(crate) view: Option<StatusView>,
+    /// Ask again every so many seconds (1 unless given), until Ctrl-C.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) watch: Option<u32>,
     /// Admin address of the running edge (key `admin` of edge.yaml).
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
     pub(crate) admin: SocketAddr,

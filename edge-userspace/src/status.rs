@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::StatusArgs;
+
+mod view;
 
 /// Answer of the admin address to `/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -175,15 +178,32 @@ pub(crate) struct EndpointStatus {
 /// # Errors
 /// When no edge answers at the address.
 pub(crate) async fn run(args: &StatusArgs) -> Result<()> {
-    let body = get(args.admin, "/status").await?;
-    if args.json {
-        println!("{}", String::from_utf8_lossy(&body).trim_end());
-        return Ok(());
+    let mut before = None;
+    loop {
+        let body = get(args.admin, "/status").await?;
+        let read = || serde_json::from_slice(&body).context("the answer is not of this program's version");
+        if args.json && args.view.is_none() {
+            println!("{}", String::from_utf8_lossy(&body).trim_end());
+        } else if args.json {
+            let part = |view| -> Result<String> { Ok(view::json(&read()?, view)?) };
+            println!("{}", args.view.map(part).transpose()?.unwrap_or_default());
+        } else {
+            let status: Status = read()?;
+            if args.watch.is_some() && std::io::stdout().is_terminal() {
+                // Clears the screen and goes to its first corner (ECMA-48: ED, CUP).
+                print!("\x1b[2J\x1b[H");
+            }
+            let since = before.as_ref().zip(args.watch);
+            match args.view {
+                Some(view) => print!("{}", view::table(&status, since, view)),
+                None => print!("{}", table(&status)),
+            }
+            before = Some(status);
+        }
+        let Some(seconds) = args.watch else { return Ok(()) };
+        std::io::stdout().flush()?;
+        tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
     }
-    let status: Status =
-        serde_json::from_slice(&body).context("the answer is not of this program's version")?;
-    print!("{}", table(&status));
-    Ok(())
 }
 
 /// One GET to the admin address.
