@@ -50,6 +50,15 @@ Each path is a file or a folder; exit code 1 when a resource is invalid.")]
     #[command(subcommand)]
     Explain(Explain),
 
+    /// List the compiled routes by port and host, from the configuration's files.
+    #[command(after_help = "\
+Examples:
+  edge routes --config config/demo
+  edge routes --config config/demo --json | jq .servers
+
+With --json one object per listener.")]
+    Routes(RoutesArgs),
+
     /// Show the state of a running edge.
     #[command(after_help = "\
 Examples:
@@ -86,6 +95,17 @@ Examples:
   edge explain request --config config/demo --port 80 -H 'x-tester: yes' http://shop.example.com/
   edge explain request --config config/demo --port 443 --tls --sni shop.example.com --json https://shop.example.com/")]
     Request(ExplainRequestArgs),
+
+    /// What became of every object: bound (and to what), shadowed, unused or rejected.
+    #[command(after_help = "\
+Examples:
+  edge explain config --config config/demo
+  edge explain config --config config/demo --json | jq 'select(.state==\"unused\")'
+
+With --json one object per resource:
+{\"kind\",\"namespace\",\"name\",\"file\",\"line\",\"state\":\"bound|shadowed|unused|rejected\",\"places\",\"problems\"}.
+Exit code 1 when the configuration has errors.")]
+    Config(ExplainConfigArgs),
 
     /// What the XDP program does with each packet, and why (root only: the real program runs in the kernel).
     #[command(after_help = "\
@@ -159,6 +179,28 @@ pub(crate) struct ExplainRequestArgs {
     pub(crate) claims: Option<String>,
     /// URL of the request, or its path when a Host header is given.
     pub(crate) url: String,
+}
+
+/// Arguments of `edge explain config`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainConfigArgs {
+    /// Folder with edge.yaml and the resources.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// One JSON object per resource.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `edge routes`.
+#[derive(Debug, Args)]
+pub(crate) struct RoutesArgs {
+    /// Folder with edge.yaml and the resources.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// One JSON object per listener.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `edge explain packets`.

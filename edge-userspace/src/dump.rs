@@ -87,7 +87,8 @@ pub(crate) fn load_balancer_name(load_balancer: &LoadBalancer) -> &'static str {
     }
 }
 
-fn listener(listener: &Listener) -> Value {
+/// One listener with its tables.
+pub(crate) fn listener(listener: &Listener) -> Value {
     let (protocol, servers) = match &listener.protocol {
         ListenerProtocol::Http(routes) => ("http", json!([{"routes": table(routes)}])),
         ListenerProtocol::Tcp(route) => ("tcp", json!([{"route": tcp_route(route)}])),
@@ -165,7 +166,7 @@ fn route(route: &Route) -> Value {
 }
 
 /// One line per condition.
-fn conditions(matcher: &RouteMatch) -> Vec<String> {
+pub(crate) fn conditions(matcher: &RouteMatch) -> Vec<String> {
     let mut lines = Vec::new();
     match &matcher.path {
         PathMatch::Any => {}

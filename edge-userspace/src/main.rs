@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod logging;
 mod metrics;
+mod routes;
 mod status;
 mod validate;
 
@@ -52,7 +53,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Validate(args) => validate::run(&args),
         Command::Explain(Explain::Request(args)) => explain::request::run(&args),
+        Command::Explain(Explain::Config(args)) => explain::config::run(&args),
         Command::Explain(Explain::Packets(args)) => explain::packets::run(&args),
+        Command::Routes(args) => routes::run(&args),
         Command::Status(args) => runtime()?
             .block_on(status::run(&args))
             .map_err(Failure::CannotBeDone),

@@ -11,7 +11,7 @@ mod options;
 mod publish;
 mod source;
 
-pub use compile::{Compiled, ReadFile, compile};
+pub use compile::{Compiled, Fate, ReadFile, State, compile, fates};
 pub use control::{Control, StartError, Status};
 pub use load::{Loaded, load};
 pub use options::{CompileOptions, Process};

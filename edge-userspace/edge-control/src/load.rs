@@ -8,7 +8,7 @@ use edge_config::{Bootstrap, ObjectName, Problem, Resource, Severity, Sources};
 use edge_model::{Prefix, Snapshot, SourceLists};
 
 use crate::source::file::{self, NamedFiles, TextFile};
-use crate::{CompileOptions, Process, compile};
+use crate::{CompileOptions, Fate, Process, compile, fates};
 
 /// The configuration that a folder holds.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Loaded {
     pub snapshot: Snapshot,
     /// Everything that is wrong with the files, and warnings.
     pub problems: Vec<Problem>,
+    /// The resources, those that have errors too.
+    pub resources: Vec<Resource>,
     /// What the process settled by the bootstrap file.
     pub(crate) process: Process,
     /// Files that the resources name, such as certificates.
@@ -26,6 +28,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// What became of every object.
+    #[must_use]
+    pub fn fates(&self) -> Vec<Fate> {
+        let options = CompileOptions::new(&self.bootstrap, self.process);
+        fates(&self.resources, &options, &self.snapshot, &self.problems)
+    }
+
     /// Whether anything is wrong, so that the configuration is refused as a whole.
     #[must_use]
     pub fn has_errors(&self) -> bool {
@@ -57,6 +66,7 @@ pub(crate) fn load_as(folder: &Path, process: impl FnOnce(&Bootstrap) -> Process
         bootstrap,
         snapshot: compiled.snapshot,
         problems,
+        resources,
         process,
         named_files: files.into_asked(),
     })

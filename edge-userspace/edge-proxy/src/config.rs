@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_model::{
-    Cluster, ClusterName, Listener, ListenerProtocol, LocalRateLimit, RouteTable, Snapshot, TlsServer,
+    ClientAuth, Cluster, ClusterName, Listener, ListenerProtocol, LocalRateLimit, RouteTable, Snapshot,
+    TlsServer,
 };
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
@@ -93,6 +94,8 @@ impl ListenerConfig {
     fn new(listener: &Listener, before: Option<&Self>) -> Option<Self> {
         Some(match &listener.protocol {
             ListenerProtocol::Tcp(_) => return None,
+            // To listen on more addresses than was asked for could let somebody in.
+            ListenerProtocol::Http(_) | ListenerProtocol::Tls(_) if listener.bind.is_some() => return None,
             ListenerProtocol::Http(routes) => {
                 let before = match before {
                     Some(Self::Http(table)) => Some(table),
@@ -146,6 +149,10 @@ impl TlsEndpoint {
 
 /// A certificate that rustls refuses closes its own names and nothing else.
 fn handshake(server: &TlsServer) -> Option<Arc<ServerConfig>> {
+    // Client certificates are not verified, so nobody comes in where one may be asked for.
+    if server.tls()?.client_auth != ClientAuth::None {
+        return None;
+    }
     match tls::server_config(server) {
         Ok(config) => config,
         Err(error) => {
@@ -167,6 +174,17 @@ fn table<'a>(routes: &Arc<RouteTable>, before: impl IntoIterator<Item = &'a Arc<
 impl ClusterConfig {
     /// The cluster as it was when it is the same, so that workers keep their balancers.
     fn new(cluster: &Arc<Cluster>, before: Option<&Arc<Self>>, now: Instant) -> Arc<Self> {
+        let closed;
+        // Nothing goes in plain text where TLS is asked for: such a cluster has no endpoint, and requests get 503.
+        let cluster = if cluster.tls.is_some() {
+            closed = Arc::new(Cluster {
+                endpoints: vec![],
+                ..Cluster::clone(cluster)
+            });
+            &closed
+        } else {
+            cluster
+        };
         match before {
             Some(before) if before.model == *cluster => Arc::clone(before),
             Some(_) | None => Arc::new(Self {

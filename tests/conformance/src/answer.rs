@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use edge_model::{ListenerProtocol, Route, RouteAction, RouteTable, Snapshot};
+use edge_model::{ListenerProtocol, Route, RouteAction, RouteTable, Snapshot, TcpRoute};
 use edge_routing::{
     Decision, Explanation, Probe, RequestView, SniIndex, Table, apply_request_ops, apply_response_ops,
     choose_destination, explain, normalize_path, redirect_location, rewrite, tls_redirect_location,
@@ -77,6 +77,10 @@ pub fn ask(snapshot: &Snapshot, request: &Request) -> Result<Answer, String> {
         },
     );
     let mut answer = Answer::of(snapshot, &explanation);
+    if let Some(route) = find_tcp_route(snapshot, &parts) {
+        answer.forward(&route);
+        return Ok(answer);
+    }
     if let (Some(table), Ok(path)) = (
         find_table(snapshot, &parts),
         normalize_path(&parts.path_and_query),
@@ -93,6 +97,19 @@ pub fn ask(snapshot: &Snapshot, request: &Request) -> Result<Answer, String> {
         answer.act(table.decide(&view), &view, request.draw);
     }
     Ok(answer)
+}
+
+/// Where the proxy would forward the bytes of the connection.
+fn find_tcp_route(snapshot: &Snapshot, parts: &Parts) -> Option<Arc<TcpRoute>> {
+    match &snapshot.listener(parts.port)?.protocol {
+        ListenerProtocol::Tcp(route) => Some(Arc::clone(route)),
+        ListenerProtocol::Tls(servers) if parts.is_tls => {
+            let index = SniIndex::new(servers);
+            let (_, server) = index.select(parts.sni.as_deref())?;
+            server.tcp_route().map(Arc::clone)
+        }
+        ListenerProtocol::Tls(_) | ListenerProtocol::Http(_) => None,
+    }
 }
 
 /// The table that the proxy would use for the connection.
@@ -147,6 +164,15 @@ impl Answer {
             passed_over: trace.filter_map(|step| step.field).collect(),
             ..Self::default()
         }
+    }
+
+    fn forward(&mut self, route: &TcpRoute) {
+        "forward".clone_into(&mut self.outcome);
+        self.object = Some(route.object.to_string());
+        let shares = route.destinations.iter();
+        self.clusters = shares
+            .map(|share| (share.cluster.to_string(), share.weight))
+            .collect();
     }
 
     fn act(&mut self, decision: Decision<'_>, request: &RequestView<'_>, draw: u64) {

@@ -8,11 +8,6 @@ use crate::istio::destination_rule::policy::{
     TrafficPolicy,
 };
 
-#[rustfmt::skip] // A table: one field, one line.
-const RULE: &[Row<DestinationRule>] = &[
-    row("workloadSelector", |rule| rule.workload_selector.is_some(), NotEnforced("the rule is for every client")),
-];
-
 const NO_EJECTION: &str = "no endpoint is taken out for its answers";
 const NO_TLS: &str = "requests get 503: they are not sent in plain text";
 const NO_LIMITS: &str = "of the connection pool, only tcp.connectTimeout is looked at";
@@ -62,7 +57,6 @@ fn is_encrypted(mode: Option<ClientTlsMode>) -> bool {
 }
 
 pub(super) fn check(check: &mut Checker<'_>, rule: &DestinationRule) {
-    report(check, "spec", rule, RULE);
     policy(check, "spec.trafficPolicy", rule.traffic_policy.as_ref());
     for (index, subset) in rule.subsets.iter().enumerate() {
         policy(

@@ -13,17 +13,12 @@ const SERVER: &[Row<Server>] = &[
     row("defaultEndpoint", |server| !server.default_endpoint.is_empty(), NoEffect("Istio has not implemented it either")),
 ];
 
-const NO_CERTIFICATE: &str =
-    "handshakes for the server's hosts fail: give serverCertificate and privateKey, the paths of files";
 const CLIENTS_ARE_SHUT_OUT: &str =
     "handshakes for the server's hosts fail: client certificates cannot be checked";
 const ONLY_MUTUAL: &str = "only the modes MUTUAL and OPTIONAL_MUTUAL ask for client certificates";
 
 #[rustfmt::skip] // A table: one field, one line.
 const TLS: &[Row<ServerTlsSettings>] = &[
-    row("credentialName", |tls| !tls.credential_name.is_empty(), NotEnforced(NO_CERTIFICATE)),
-    row("credentialNames", |tls| !tls.credential_names.is_empty(), NotEnforced(NO_CERTIFICATE)),
-    row("tlsCertificates", |tls| !tls.tls_certificates.is_empty(), NotEnforced(NO_CERTIFICATE)),
     row("cipherSuites", |tls| !tls.cipher_suites.is_empty(), NotEnforced("all that rustls has, and holds to be safe, are offered")),
     row("minProtocolVersion", |tls| is_old(tls.min_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
     row("maxProtocolVersion", |tls| is_old(tls.max_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),

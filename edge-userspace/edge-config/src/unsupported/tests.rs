@@ -55,7 +55,6 @@ fn other_protocols_and_tls_modes_of_a_gateway_are_reported() {
         &[
             "spec.servers[0].bind not",
             "spec.servers[0].port.protocol not",
-            "spec.servers[1].tls.credentialName not",
             "spec.servers[1].tls.minProtocolVersion not",
             "spec.servers[1].tls.mode not",
         ],
@@ -175,7 +174,6 @@ fn subsets_simple_balancing_and_connect_timeouts_are_honoured_and_nothing_else_o
       portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {useSourceIp: true}}}]
 ",
         &[
-            "spec.workloadSelector not",
             "spec.trafficPolicy.outlierDetection not",
             "spec.trafficPolicy.tls not",
             "spec.trafficPolicy.loadBalancer.warmup not",

@@ -14,7 +14,6 @@ const SERVICE: &[Row<VirtualService>] = &[
 
 #[rustfmt::skip] // A table: one field, one line.
 const ROUTE: &[Row<HttpRoute>] = &[
-    row("delegate", |route| route.delegate.is_some(), NotEnforced("the rules of the delegate are not looked at: write them here")),
     row("retries", retries, NotEnforced("nothing is tried again")),
     row("fault", |route| route.fault.is_some(), NotEnforced("no faults are injected")),
     row("mirror", |route| route.mirror.is_some(), NotEnforced("nothing is mirrored")),

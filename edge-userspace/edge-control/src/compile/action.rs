@@ -1,5 +1,6 @@
 //! What a rule does: forward, redirect, or answer by itself.
 
+use bytes::Bytes;
 use edge_config::base64;
 use edge_config::istio::virtual_service::http::{
     DerivePort, HttpBody, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute, HttpRouteDestination,
@@ -18,15 +19,32 @@ use super::input::Item;
 use super::names::service_host;
 use super::registry::Service;
 use super::report::Report;
+use super::route_policy;
 
 /// A rule and where it stands.
 pub(crate) struct Rule<'t, 'r> {
     pub(crate) object: &'t Item<'r, VirtualService>,
     /// `spec.http[<index>]`.
     pub(crate) field: String,
-    pub(crate) spec: &'r HttpRoute,
+    pub(crate) spec: &'t HttpRoute,
     /// Port that the Gateway declares: the default port of destinations, and the port that clients connect to.
     pub(crate) port: u16,
+}
+
+/// What a destination is read against.
+pub(crate) struct Place<'t, 'r> {
+    pub(crate) object: &'t Item<'r, VirtualService>,
+    /// Port that the Gateway declares.
+    pub(crate) port: u16,
+}
+
+impl<'t, 'r> Rule<'t, 'r> {
+    pub(crate) fn place(&self) -> Place<'t, 'r> {
+        Place {
+            object: self.object,
+            port: self.port,
+        }
+    }
 }
 
 /// Translates a rule's action. `authority` is what the rule's header operations set. `None` when it cannot be done,
@@ -38,7 +56,14 @@ pub(crate) fn action(
     report: &mut Report,
 ) -> Option<RouteAction> {
     if let Some(written) = &rule.spec.redirect {
-        redirect(rule, written, report).map(RouteAction::Redirect)
+        match redirect_code(written) {
+            Some(code) => redirect(rule, written, code, report).map(RouteAction::Redirect),
+            // Istio gives such a route no action at all (istio `ApplyRedirect`).
+            None => Some(RouteAction::DirectResponse(DirectResponse {
+                status: StatusCode::NOT_FOUND,
+                body: Bytes::new(),
+            })),
+        }
     } else if let Some(written) = &rule.spec.direct_response {
         direct_response(rule, written, report).map(RouteAction::DirectResponse)
     } else {
@@ -46,25 +71,25 @@ pub(crate) fn action(
     }
 }
 
-fn redirect(rule: &Rule<'_, '_>, written: &HttpRedirect, report: &mut Report) -> Option<Redirect> {
+/// The status of a redirect; `None` for one that Istio does not have.
+fn redirect_code(written: &HttpRedirect) -> Option<StatusCode> {
+    match written.redirect_code {
+        0 | 301 => Some(StatusCode::MOVED_PERMANENTLY),
+        302 => Some(StatusCode::FOUND),
+        303 => Some(StatusCode::SEE_OTHER),
+        307 => Some(StatusCode::TEMPORARY_REDIRECT),
+        308 => Some(StatusCode::PERMANENT_REDIRECT),
+        _ => None,
+    }
+}
+
+fn redirect(
+    rule: &Rule<'_, '_>,
+    written: &HttpRedirect,
+    code: StatusCode,
+    report: &mut Report,
+) -> Option<Redirect> {
     let field = format!("{}.redirect", rule.field);
-    let code = match written.redirect_code {
-        0 | 301 => StatusCode::MOVED_PERMANENTLY,
-        302 => StatusCode::FOUND,
-        303 => StatusCode::SEE_OTHER,
-        307 => StatusCode::TEMPORARY_REDIRECT,
-        308 => StatusCode::PERMANENT_REDIRECT,
-        other => {
-            let message = format!("{other} is no status of a redirect");
-            report.error(
-                rule.object,
-                format!("{field}.redirectCode"),
-                message,
-                "use 301, 302, 303, 307 or 308",
-            );
-            return None;
-        }
-    };
     let text = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
     Some(Redirect {
         code,
@@ -72,7 +97,7 @@ fn redirect(rule: &Rule<'_, '_>, written: &HttpRedirect, report: &mut Report) ->
         authority: text(&written.authority),
         port: match (written.port, written.derive_port) {
             (Some(port), _) => {
-                RedirectPort::Number(port_number(rule, &format!("{field}.port"), port, report)?)
+                RedirectPort::Number(port_number(rule.object, &format!("{field}.port"), port, report)?)
             }
             (None, Some(DerivePort::FromProtocolDefault)) => RedirectPort::ProtocolDefault,
             (None, Some(DerivePort::FromRequestPort)) => RedirectPort::Number(rule.port),
@@ -158,8 +183,13 @@ fn forward(
         None => Rewrite::default(),
     };
     rewrite.authority = rewrite.authority.or(authority);
+    let is_hashed = destinations
+        .iter()
+        .any(|destination| context.is_hashed(&destination.cluster, rule.object.namespace()));
     Some(Forward {
         rewrite,
+        retries: route_policy::retries(rule, is_hashed, context.retries, report),
+        mirrors: route_policy::mirrors(rule, context, report),
         timeout: rule
             .spec
             .timeout
@@ -186,7 +216,13 @@ fn destination(
         );
         return None;
     };
-    let cluster = cluster_name(rule, &format!("{field}.destination"), named, context, report)?;
+    let cluster = cluster_name(
+        &rule.place(),
+        &format!("{field}.destination"),
+        named,
+        context,
+        report,
+    )?;
     let operations = headers::operations(
         rule.object,
         &format!("{field}.headers"),
@@ -214,24 +250,24 @@ fn destination(
 
 /// The cluster of a destination. The port of a service with a single one need not be written; for another service it
 /// is that of the Gateway's server (istio `GetDestinationCluster`).
-fn cluster_name(
-    rule: &Rule<'_, '_>,
+pub(crate) fn cluster_name(
+    place: &Place<'_, '_>,
     field: &str,
     named: &Destination,
     context: &Context<'_, '_>,
     report: &mut Report,
 ) -> Option<ClusterName> {
-    let namespace = rule.object.namespace();
+    let namespace = place.object.namespace();
     let host = service_host(&named.host, namespace, &context.options.cluster_domain);
     let service = context.registry.find(&host, namespace);
     let port = match (named.port, service.map(|service| service.ports.as_slice())) {
-        (Some(port), _) => port_number(rule, &format!("{field}.port.number"), port.number, report)?,
+        (Some(port), _) => port_number(place.object, &format!("{field}.port.number"), port.number, report)?,
         (None, Some([only])) => only.number,
-        (None, _) => rule.port,
+        (None, _) => place.port,
     };
     if let Some((part, message, hint)) = why_missing(&host, port, &named.subset, service, context) {
         report.warn(
-            rule.object,
+            place.object,
             format!("{field}.{part}"),
             format!("{message}: requests get 503 (NC)"),
             hint,
@@ -301,11 +337,16 @@ fn rewrite(rule: &Rule<'_, '_>, written: &HttpRewrite, report: &mut Report) -> O
     Some(Rewrite { path, authority })
 }
 
-fn port_number(rule: &Rule<'_, '_>, field: &str, number: u32, report: &mut Report) -> Option<u16> {
+fn port_number(
+    object: &Item<'_, VirtualService>,
+    field: &str,
+    number: u32,
+    report: &mut Report,
+) -> Option<u16> {
     let port = u16::try_from(number).ok().filter(|port| *port != 0);
     if port.is_none() {
         report.error(
-            rule.object,
+            object,
             field,
             format!("{number} is no port"),
             "use a number from 1 to 65535",

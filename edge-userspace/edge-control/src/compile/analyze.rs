@@ -1,7 +1,7 @@
 //! What only shows when all objects are seen together, as `istioctl analyze` finds it. All of it is worth a warning:
 //! Istio accepts such objects, and they may be complete a moment later.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use edge_config::istio::virtual_service::VirtualService;
 use edge_config::istio::virtual_service::http::{HttpMatchRequest, HttpRoute};
@@ -15,7 +15,6 @@ use super::input::{Input, Item};
 use super::matcher;
 use super::names::gateway_key;
 use super::report::Report;
-use super::tables::takes_host;
 
 /// Looks for references that lead nowhere and for rules without effect.
 pub(crate) fn analyze(
@@ -26,13 +25,10 @@ pub(crate) fn analyze(
     report: &mut Report,
 ) {
     let known: HashSet<_> = input.gateways.iter().map(Item::key).collect();
-    let servers: Vec<_> = ports
-        .values()
-        .flat_map(|servers| match servers {
-            PortServers::Http(servers) | PortServers::Https(servers) => servers.as_slice(),
-            PortServers::Other => &[],
-        })
-        .collect();
+    let mut servers: HashMap<String, Vec<&BoundServer<'_>>> = HashMap::new();
+    for server in ports.values().flat_map(PortServers::servers) {
+        servers.entry(server.gateway_key()).or_default().push(server);
+    }
     for object in &input.virtual_services {
         gateways_exist(object, &known, report);
         hosts_are_taken(object, &servers, report);
@@ -66,13 +62,14 @@ fn gateways_exist(object: &Item<'_, VirtualService>, known: &HashSet<String>, re
     }
 }
 
-fn hosts_are_taken(object: &Item<'_, VirtualService>, servers: &[&BoundServer<'_>], report: &mut Report) {
+fn hosts_are_taken(
+    object: &Item<'_, VirtualService>,
+    servers: &HashMap<String, Vec<&BoundServer<'_>>>,
+    report: &mut Report,
+) {
     let names = object.spec.gateways.iter();
     let keys: HashSet<_> = names.map(|name| gateway_key(name, object.namespace())).collect();
-    let own: Vec<_> = servers
-        .iter()
-        .filter(|server| keys.contains(&server.gateway_key()))
-        .collect();
+    let own: Vec<_> = keys.iter().filter_map(|key| servers.get(key)).flatten().collect();
     if own.is_empty() {
         return;
     }
@@ -80,10 +77,7 @@ fn hosts_are_taken(object: &Item<'_, VirtualService>, servers: &[&BoundServer<'_
         let Ok(host) = HostPattern::parse(text) else {
             continue;
         };
-        if !own
-            .iter()
-            .any(|server| takes_host(server, &host, object.namespace()))
-        {
+        if !own.iter().any(|server| server.takes(&host, object.namespace())) {
             let message = format!(
                 "no server of its Gateways takes {host} from namespace {}",
                 object.namespace()

@@ -3,69 +3,128 @@
 use std::sync::Arc;
 
 use edge_config::istio::destination_rule::Subset;
-use edge_model::{Cluster, ClusterName, SharedMap};
+use edge_config::istio::service_entry::Resolution;
+use edge_model::{Cluster, ClusterName, Discovery, SharedMap, UpstreamProtocol};
 
-use super::destination_rules::{DestinationRules, Merged, Policy};
-use super::endpoints::{Labelled, Workloads};
-use super::registry::{Port, Registry, Service};
+use super::credentials::Credentials;
+use super::destination_rules::{DestinationRules, Merged};
+use super::endpoints::{LOCALITY_LABEL, Labelled, Named, Workloads, locality_text};
+use super::locality::{self, Own};
+use super::registry::{Origin, Port, Registry, Service};
+use super::report::Report;
+use super::traffic_policy::Blocks;
+use super::upstream_tls;
+use crate::CompileOptions;
 
-/// Builds the clusters of all services. A destination that names none of them finds no cluster, which is answered
-/// with 503 and the flag NC.
-pub(crate) fn clusters(
-    registry: &Registry<'_>,
-    rules: &DestinationRules<'_>,
-    workloads: &Workloads<'_>,
-) -> SharedMap<ClusterName, Arc<Cluster>> {
-    let mut clusters = vec![];
-    for service in registry.hosts() {
-        let rule = rules.find(&service.host, service.namespace);
-        for port in &service.ports {
-            for cluster in of_port(service, port, rule, &workloads.endpoints(service, port)) {
-                clusters.push((cluster.name.clone(), Arc::new(cluster)));
+/// What clusters are made of.
+pub(crate) struct Clusters<'c, 'r> {
+    pub(crate) registry: &'c Registry<'r>,
+    pub(crate) rules: &'c DestinationRules<'r>,
+    pub(crate) workloads: &'c Workloads<'r>,
+    pub(crate) credentials: &'c Credentials<'r>,
+    pub(crate) options: &'c CompileOptions,
+}
+
+/// One port of a service with what is behind it.
+struct PortOf<'t, 'r> {
+    service: &'t Service<'r>,
+    port: &'t Port,
+    rule: Option<&'t Merged<'r>>,
+    endpoints: Vec<Labelled<'r>>,
+    names: Vec<Named<'r>>,
+}
+
+impl<'r> Clusters<'_, 'r> {
+    /// Builds the clusters of all services. A destination that names none of them finds no cluster, which is answered
+    /// with 503 and the flag NC.
+    pub(crate) fn build(&self, report: &mut Report) -> SharedMap<ClusterName, Arc<Cluster>> {
+        let mut clusters = vec![];
+        for service in self.registry.hosts() {
+            let rule = self.rules.find(&service.host, service.namespace);
+            for port in &service.ports {
+                let of = PortOf {
+                    service,
+                    port,
+                    rule,
+                    endpoints: self.workloads.endpoints(service, port),
+                    names: self.workloads.names(service, port),
+                };
+                let subsets = rule
+                    .into_iter()
+                    .flat_map(|rule| rule.subsets.values().copied().map(Some));
+                for subset in std::iter::once(None).chain(subsets) {
+                    let cluster = self.cluster(&of, subset, report);
+                    clusters.push((cluster.name.clone(), Arc::new(cluster)));
+                }
             }
         }
+        clusters.into_iter().collect()
     }
-    clusters.into_iter().collect()
-}
 
-fn of_port(
-    service: &Service<'_>,
-    port: &Port,
-    rule: Option<&Merged<'_>>,
-    endpoints: &[Labelled<'_>],
-) -> impl Iterator<Item = Cluster> {
-    let subsets = rule
-        .into_iter()
-        .flat_map(|rule| rule.subsets.values().map(|subset| Some(*subset)));
-    std::iter::once(None)
-        .chain(subsets)
-        .map(move |subset| cluster(service, port, rule, subset, endpoints))
-}
+    fn cluster(&self, of: &PortOf<'_, 'r>, subset: Option<&'r Subset>, report: &mut Report) -> Cluster {
+        let (service, port) = (of.service, of.port);
+        let name = subset.map(|subset| subset.name.as_str());
+        let mut cluster = Cluster::new(&service.host, service.namespace, port.number, name);
+        if port.is_http2 {
+            cluster.protocol = UpstreamProtocol::Http2;
+        }
+        let blocks = match of.rule {
+            Some(rule) => rule.blocks(port.number, subset),
+            None => Blocks::default(),
+        };
+        blocks.apply(&mut cluster);
+        if let (Some(rule), Some(tls)) = (of.rule, blocks.tls) {
+            let names = subject_alt_names(service);
+            cluster.tls =
+                upstream_tls::upstream_tls(rule, tls, names, self.credentials, report).map(Arc::new);
+        }
+        self.place(&mut cluster, of, subset, &blocks);
+        cluster
+    }
 
-fn cluster(
-    service: &Service<'_>,
-    port: &Port,
-    rule: Option<&Merged<'_>>,
-    subset: Option<&Subset>,
-    endpoints: &[Labelled<'_>],
-) -> Cluster {
-    let policy = rule.map_or_else(Policy::default, |rule| rule.policy(port.number, subset));
-    // Nothing goes in plain text where TLS is asked for: such a cluster has no endpoint, and requests get 503.
-    let endpoints = if policy.is_encrypted { &[] } else { endpoints };
-    let is_in_subset = |labelled: &&Labelled<'_>| subset.is_none_or(|subset| labelled.is_in(&subset.labels));
-    Cluster {
-        load_balancer: policy.load_balancer,
-        connect_timeout: policy.connect_timeout,
-        endpoints: endpoints
+    /// Fills in the endpoints.
+    fn place(
+        &self,
+        cluster: &mut Cluster,
+        of: &PortOf<'_, 'r>,
+        subset: Option<&Subset>,
+        blocks: &Blocks<'_>,
+    ) {
+        let own = of.endpoints.iter();
+        let endpoints: Vec<_> = own
+            .filter(|labelled| subset.is_none_or(|subset| labelled.is_in(&subset.labels)))
+            .collect();
+        cluster.endpoints = endpoints
             .iter()
-            .filter(is_in_subset)
             .map(|labelled| labelled.endpoint.clone())
-            .collect(),
-        ..Cluster::new(
-            &service.host,
-            service.namespace,
-            port.number,
-            subset.map(|subset| subset.name.as_str()),
-        )
+            .collect();
+        let names = of.names.iter();
+        let names = names.filter(|named| subset.is_none_or(|subset| named.is_in(&subset.labels)));
+        let names = names.map(|named| named.endpoint.clone()).collect();
+        cluster.discovery = match &of.service.origin {
+            _ if blocks.is_original_dst() => Discovery::OriginalDst,
+            Origin::Kubernetes(_) => Discovery::Static,
+            Origin::Entry(item) => match item.spec.resolution {
+                Resolution::Static => Discovery::Static,
+                Resolution::None => Discovery::OriginalDst,
+                Resolution::Dns => Discovery::StrictDns(names),
+                Resolution::DnsRoundRobin | Resolution::DynamicDns => Discovery::LogicalDns(names),
+            },
+        };
+        let label = self.options.gateway_labels.get(LOCALITY_LABEL);
+        let place = label.map(|label| locality_text(label)).unwrap_or_default();
+        let own = Own {
+            locality: &place,
+            labels: &self.options.gateway_labels,
+        };
+        locality::apply(cluster, &endpoints, blocks.locality().as_ref(), own);
+    }
+}
+
+/// `subjectAltNames` of a ServiceEntry, for DestinationRules that give none.
+fn subject_alt_names<'t>(service: &'t Service<'_>) -> &'t [String] {
+    match &service.origin {
+        Origin::Entry(item) => &item.spec.subject_alt_names,
+        Origin::Kubernetes(_) => &[],
     }
 }

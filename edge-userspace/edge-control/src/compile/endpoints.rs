@@ -9,10 +9,13 @@ use edge_config::istio::workload_entry::WorkloadEntry;
 use edge_config::k8s::endpoint_slice::{self, EndpointSlice, SERVICE_NAME_LABEL};
 use edge_config::k8s::pod::Pod;
 use edge_config::k8s::service::Service as KubernetesService;
-use edge_model::{Endpoint, WorkloadMeta};
+use edge_model::{DnsEndpoint, Endpoint, WorkloadMeta};
 
 use super::input::{Input, Item};
 use super::registry::{Origin, Port, Service};
+
+/// Label of a workload that names its locality, with dots or slashes between the parts (istio `model.LocalityLabel`).
+pub(crate) const LOCALITY_LABEL: &str = "istio-locality";
 
 /// What Istio's metrics say where nothing is known.
 const UNKNOWN: &str = "unknown";
@@ -25,6 +28,11 @@ pub(crate) struct Labelled<'r> {
 }
 
 impl Labelled<'_> {
+    /// The value of a label.
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.labels?.get(key).map(String::as_str)
+    }
+
     /// Whether the workload has all the labels of a subset.
     pub(crate) fn is_in(&self, subset: &BTreeMap<String, String>) -> bool {
         subset.is_empty() || self.labels.is_some_and(|labels| has_all(labels, subset))
@@ -79,10 +87,65 @@ impl<'r> Workloads<'r> {
         workloads
     }
 
+    /// The EndpointSlices of a Service among all of them.
+    pub(crate) fn slices_of<'t>(
+        &'t self,
+        service: &'t Item<'_, KubernetesService>,
+        all: &'t [Item<'r, EndpointSlice>],
+    ) -> impl Iterator<Item = &'t Item<'r, EndpointSlice>> {
+        let key = (service.namespace(), service.meta.name.as_str());
+        let own = self.slices.get(&key).map_or(&[][..], Vec::as_slice);
+        let is_own =
+            |slice: &&Item<'r, EndpointSlice>| own.iter().any(|other| std::ptr::eq(*other, slice.spec));
+        all.iter().filter(move |slice| !own.is_empty() && is_own(slice))
+    }
+
     /// Whether any EndpointSlice belongs to a Service.
     pub(crate) fn has_slice(&self, service: &Item<'_, KubernetesService>) -> bool {
         self.slices
             .contains_key(&(service.namespace(), service.meta.name.as_str()))
+    }
+
+    /// The names that the endpoints of a ServiceEntry's port are resolved from: those of its endpoints or, without any,
+    /// its own host.
+    pub(crate) fn names(&self, service: &Service<'r>, port: &Port) -> Vec<Named<'r>> {
+        let Origin::Entry(item) = &service.origin else {
+            return vec![];
+        };
+        let is_dns = matches!(
+            item.spec.resolution,
+            Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns
+        );
+        let inline = item.spec.endpoints.iter();
+        let named = inline.filter(|endpoint| is_dns && endpoint.address.parse::<IpAddr>().is_err());
+        let mut names: Vec<_> = named
+            .filter_map(|endpoint| {
+                let number = own_port(endpoint, port)?;
+                let labels = Some(&endpoint.labels);
+                Some(self::named(
+                    &endpoint.address,
+                    number,
+                    endpoint,
+                    labels,
+                    item.namespace(),
+                ))
+            })
+            .collect();
+        let has_endpoints = !item.spec.endpoints.is_empty() || item.spec.workload_selector.is_some();
+        if is_dns && !has_endpoints && !service.host.starts_with('*') {
+            let nobody = WorkloadEntry::default();
+            let number = port.target.unwrap_or(port.number);
+            names.push(self::named(
+                &service.host,
+                number,
+                &nobody,
+                None,
+                item.namespace(),
+            ));
+        }
+        names.sort_by(|a, b| (&a.endpoint.name, a.endpoint.port).cmp(&(&b.endpoint.name, b.endpoint.port)));
+        names.dedup_by(|a, b| (&a.endpoint.name, a.endpoint.port) == (&b.endpoint.name, b.endpoint.port));
+        names
     }
 
     /// The ready endpoints of a service port by address, no address twice.
@@ -141,7 +204,7 @@ impl<'r> Workloads<'r> {
     }
 
     fn of_entry(&self, entry: &Item<'r, ServiceEntry>, port: &Port) -> Vec<Labelled<'r>> {
-        if entry.spec.resolution != Resolution::Static {
+        if entry.spec.resolution == Resolution::None {
             return vec![];
         }
         let inline = entry
@@ -205,18 +268,76 @@ fn of_workload<'r>(
     namespace: &str,
 ) -> Option<Labelled<'r>> {
     let address: IpAddr = workload.address.parse().ok()?;
-    let number = match workload.ports.get(&port.name) {
-        Some(own) => u16::try_from(*own).ok()?,
-        None => port.target?,
-    };
+    let address = SocketAddr::new(address, own_port(workload, port)?);
     let weight = workload.weight.max(1);
-    Some(labelled(
-        SocketAddr::new(address, number),
-        weight,
-        name,
-        namespace,
-        Some(labels),
-    ))
+    let mut labelled = labelled(address, weight, name, namespace, Some(labels));
+    if !workload.locality.is_empty() {
+        labelled.endpoint.locality = workload.locality.as_str().into();
+    }
+    Some(labelled)
+}
+
+/// The port of a workload: by its own map of ports, else the service's target port.
+fn own_port(workload: &WorkloadEntry, port: &Port) -> Option<u16> {
+    match workload.ports.get(&port.name) {
+        Some(own) => u16::try_from(*own).ok(),
+        None => port.target,
+    }
+}
+
+/// A name that is resolved, with the labels that subsets look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Named<'r> {
+    pub(crate) endpoint: DnsEndpoint,
+    labels: Option<&'r BTreeMap<String, String>>,
+}
+
+impl Named<'_> {
+    /// Whether the workload has all the labels of a subset.
+    pub(crate) fn is_in(&self, subset: &BTreeMap<String, String>) -> bool {
+        subset.is_empty() || self.labels.is_some_and(|labels| has_all(labels, subset))
+    }
+}
+
+fn named<'r>(
+    name: &str,
+    port: u16,
+    workload: &WorkloadEntry,
+    labels: Option<&'r BTreeMap<String, String>>,
+    namespace: &str,
+) -> Named<'r> {
+    let locality = match workload.locality.as_str() {
+        "" => locality_of(labels),
+        own => own.into(),
+    };
+    Named {
+        endpoint: DnsEndpoint {
+            name: name.to_ascii_lowercase(),
+            port,
+            weight: workload.weight.max(1),
+            locality,
+            priority: 0,
+            workload: Arc::new(workload_meta(None, namespace, labels)),
+        },
+        labels,
+    }
+}
+
+/// The locality that a workload's labels name.
+fn locality_of(labels: Option<&BTreeMap<String, String>>) -> Arc<str> {
+    match labels.and_then(|labels| labels.get(LOCALITY_LABEL)) {
+        Some(locality) => locality_text(locality).into(),
+        None => Arc::default(),
+    }
+}
+
+/// The value of the locality label with slashes: a label cannot have them.
+pub(crate) fn locality_text(label: &str) -> String {
+    if label.contains('/') {
+        label.to_owned()
+    } else {
+        label.replace('.', "/")
+    }
 }
 
 fn labelled<'r>(
@@ -230,6 +351,7 @@ fn labelled<'r>(
     Labelled {
         endpoint: Endpoint {
             weight,
+            locality: locality_of(labels),
             ..Endpoint::new(address, workload)
         },
         labels,

@@ -2,11 +2,14 @@
 //! `pilot/pkg/model/gateway.go`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use edge_config::istio::gateway::{Gateway, Server, TlsMode};
 use edge_model::HostPattern;
 
 use super::endpoints::has_all;
+use super::hosts::{ServerHost, ServerHosts};
 use super::input::{Input, Item};
 use super::registry::{Origin, Registry};
 use super::report::Report;
@@ -26,15 +29,7 @@ pub(crate) struct BoundServer<'r> {
     /// Port as the Gateway has it: clients connect to it, names and `match.port` go by it.
     pub(crate) declared_port: u16,
     /// Hosts in lower case.
-    pub(crate) hosts: Vec<ServerHost>,
-}
-
-/// A host of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct ServerHost {
-    /// Namespace of the VirtualServices that may bind; `None` for any.
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: HostPattern,
+    pub(crate) hosts: Arc<ServerHosts>,
 }
 
 impl BoundServer<'_> {
@@ -43,25 +38,53 @@ impl BoundServer<'_> {
         self.gateway.key()
     }
 
+    /// Whether any of its hosts is open to a host of a VirtualService.
+    pub(crate) fn takes(&self, host: &HostPattern, namespace: &str) -> bool {
+        let own = std::slice::from_ref(host);
+        !self.hosts.intersection(own, namespace).is_empty()
+    }
+
+    /// Whether TLS ends here, and does not pass through.
+    pub(crate) fn ends_tls(&self) -> bool {
+        let mode = self.server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
+        !matches!(mode, TlsMode::Passthrough | TlsMode::AutoPassthrough)
+    }
+
     pub(crate) fn redirects_to_https(&self) -> bool {
         self.server.tls.as_ref().is_some_and(|tls| tls.https_redirect)
     }
 
-    fn field(&self) -> String {
+    /// `spec.servers[<index>]`.
+    pub(crate) fn field(&self) -> String {
         format!("spec.servers[{}]", self.index)
     }
 }
 
-/// What is served on a port. Servers of one port agree in this.
+/// What is listened on: a port, on every address or on one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Socket {
+    pub(crate) port: u16,
+    pub(crate) bind: Option<IpAddr>,
+}
+
+/// What is served on a socket. Servers of one socket agree in this.
 #[derive(Debug)]
 pub(crate) enum PortServers<'r> {
     /// Plain HTTP: all servers share the route table `http.<port>`.
     Http(Vec<BoundServer<'r>>),
-    /// HTTPS that ends here: each server has its own route table. Servers whose TLS passes through share the port but
-    /// are not listed.
-    Https(Vec<BoundServer<'r>>),
-    /// A plain protocol that is not HTTP: the port is taken, but not served by the edge.
-    Other,
+    /// TLS: each server has its own names, and if HTTP is inside, its own route table.
+    Tls(Vec<BoundServer<'r>>),
+    /// A plain protocol that is not HTTP; nothing shares a socket with it.
+    Tcp(Box<BoundServer<'r>>),
+}
+
+impl<'r> PortServers<'r> {
+    pub(crate) fn servers(&self) -> &[BoundServer<'r>] {
+        match self {
+            Self::Http(servers) | Self::Tls(servers) => servers,
+            Self::Tcp(server) => std::slice::from_ref(server),
+        }
+    }
 }
 
 /// The servers of all Gateways that apply, by the port that is listened on.
@@ -70,7 +93,7 @@ pub(crate) fn bind<'r>(
     registry: &Registry<'r>,
     options: &CompileOptions,
     report: &mut Report,
-) -> BTreeMap<u16, PortServers<'r>> {
+) -> BTreeMap<Socket, PortServers<'r>> {
     let targets = own_targets(registry, options);
     let mut merge = Merge::default();
     for gateway in &input.gateways {
@@ -86,12 +109,37 @@ pub(crate) fn bind<'r>(
             let Some(bound) = bound_server(gateway, index, server, report) else {
                 continue;
             };
+            let Some(bind) = bind_address(&bound, report) else {
+                continue;
+            };
             for port in translation.ports(bound.declared_port) {
-                merge.add(port, bound.clone(), report);
+                merge.add(Socket { port, bind }, bound.clone(), report);
             }
         }
     }
     merge.ports
+}
+
+/// The address of `bind`, if it is one alone. `None` when the server cannot be listened for.
+fn bind_address(bound: &BoundServer<'_>, report: &mut Report) -> Option<Option<IpAddr>> {
+    match bound.server.bind.as_str() {
+        "" => Some(None),
+        text => match text.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() => Some(None),
+            Ok(address) => Some(Some(address)),
+            Err(_) => {
+                let field = format!("{}.bind", bound.field());
+                let message = format!("{text:?} is no IP address, the server is not listened for");
+                report.warn(
+                    &bound.gateway,
+                    field,
+                    message,
+                    "write an IP address, or nothing for all of them",
+                );
+                None
+            }
+        },
+    }
 }
 
 fn report_unselected(gateway: &Item<'_, Gateway>, report: &mut Report) {
@@ -131,7 +179,7 @@ fn bound_server<'r>(
         index,
         server,
         declared_port,
-        hosts,
+        hosts: Arc::new(ServerHosts::new(hosts)),
     })
 }
 
@@ -238,62 +286,67 @@ impl<'t, 'r> Translation<'t, 'r> {
 /// Servers as they come, with what an earlier one has taken.
 #[derive(Default)]
 struct Merge<'r> {
-    ports: BTreeMap<u16, PortServers<'r>>,
+    ports: BTreeMap<Socket, PortServers<'r>>,
     /// Hosts of the servers with TLS settings, with the Gateway that has them.
-    tls_hosts: HashMap<(u16, HostPattern), String>,
+    tls_hosts: HashMap<Socket, HashMap<HostPattern, String>>,
     /// Names of the route tables of TLS servers.
     table_names: HashSet<String>,
 }
 
 impl<'r> Merge<'r> {
-    /// Adds a server to a port, unless it conflicts with an earlier one: the later server is then left out as a whole.
-    fn add(&mut self, port: u16, bound: BoundServer<'r>, report: &mut Report) {
+    /// Adds a server to a socket, unless it conflicts with an earlier one: the later server is then left out as a whole.
+    fn add(&mut self, socket: Socket, bound: BoundServer<'r>, report: &mut Report) {
         let class = class_of(bound.server);
         let conflict = self
-            .host_conflict(port, &bound)
-            .or_else(|| self.protocol_conflict(port, class))
-            .or_else(|| self.name_conflict(port, class, &bound));
+            .host_conflict(socket, &bound)
+            .or_else(|| self.protocol_conflict(socket, class))
+            .or_else(|| self.name_conflict(socket.port, class, &bound));
         if let Some(message) = conflict {
             let hint = "the older Gateway wins; change the port or the hosts of one of them";
             report.warn(&bound.gateway, bound.field(), message, hint);
             return;
         }
         if bound.server.tls.is_some() {
-            for host in &bound.hosts {
-                self.tls_hosts
-                    .insert((port, host.name.clone()), bound.gateway.name.to_string());
-            }
+            let owner = bound.gateway.name.to_string();
+            let hosts = self.tls_hosts.entry(socket).or_default();
+            hosts.extend(bound.hosts.iter().map(|host| (host.name.clone(), owner.clone())));
         }
-        let entry = self.ports.entry(port).or_insert_with(|| match class {
-            Class::Http => PortServers::Http(vec![]),
-            Class::Https | Class::Tls => PortServers::Https(vec![]),
-            Class::Plain => PortServers::Other,
-        });
-        match (entry, class) {
-            (PortServers::Http(servers), _) | (PortServers::Https(servers), Class::Https) => {
-                servers.push(bound)
+        let entry = self.ports.entry(socket);
+        match class {
+            Class::Http | Class::Https | Class::Tls => {
+                let empty = || match class {
+                    Class::Http => PortServers::Http(vec![]),
+                    Class::Https | Class::Tls | Class::Plain => PortServers::Tls(vec![]),
+                };
+                if let PortServers::Http(servers) | PortServers::Tls(servers) = entry.or_insert_with(empty) {
+                    servers.push(bound);
+                }
             }
-            (PortServers::Https(_) | PortServers::Other, _) => {}
+            Class::Plain => {
+                entry.or_insert_with(|| PortServers::Tcp(Box::new(bound)));
+            }
         }
     }
 
-    fn protocol_conflict(&self, port: u16, class: Class) -> Option<String> {
-        let (taken_by, agrees) = match self.ports.get(&port)? {
+    fn protocol_conflict(&self, socket: Socket, class: Class) -> Option<String> {
+        let (taken_by, agrees) = match self.ports.get(&socket)? {
             PortServers::Http(_) => ("plain HTTP", class == Class::Http),
-            PortServers::Https(_) => ("TLS", matches!(class, Class::Https | Class::Tls)),
-            PortServers::Other => ("a protocol that is not HTTP", false),
+            PortServers::Tls(_) => ("TLS", matches!(class, Class::Https | Class::Tls)),
+            PortServers::Tcp(_) => ("a protocol that is not HTTP", false),
         };
+        let port = socket.port;
         (!agrees).then(|| format!("port {port} serves {taken_by} for another server, this one is left out"))
     }
 
     /// Two servers with TLS settings must not share a host: Envoy could not tell their filter chains apart.
-    fn host_conflict(&self, port: u16, bound: &BoundServer<'_>) -> Option<String> {
+    fn host_conflict(&self, socket: Socket, bound: &BoundServer<'_>) -> Option<String> {
         bound.server.tls.as_ref()?;
+        let hosts = self.tls_hosts.get(&socket)?;
         let taken = |host: &ServerHost| {
-            let owner = self.tls_hosts.get(&(port, host.name.clone()))?;
+            let owner = hosts.get(&host.name)?;
             Some(format!(
-                "{owner} has TLS settings for {} on port {port} already, this server is left out",
-                host.name
+                "{owner} has TLS settings for {} on port {} already, this server is left out",
+                host.name, socket.port
             ))
         };
         bound.hosts.iter().find_map(taken)
@@ -319,7 +372,7 @@ pub(crate) fn https_table_name(port: u16, bound: &BoundServer<'_>) -> String {
 
 /// Protocols of servers, as far as they decide what can share a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(crate) enum Class {
     Http,
     /// HTTPS that ends here.
     Https,
@@ -329,7 +382,7 @@ enum Class {
     Plain,
 }
 
-fn class_of(server: &Server) -> Class {
+pub(crate) fn class_of(server: &Server) -> Class {
     let protocol = server.port.as_ref().map_or("", |port| port.protocol.as_str());
     let mode = server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
     match protocol.to_ascii_uppercase().as_str() {

@@ -36,28 +36,6 @@ pub(crate) fn operations(
     }
 }
 
-/// A header value with `%%` read as a percent sign; Envoy's format commands (`%REQ(name)%`) are not honoured.
-///
-/// # Errors
-/// Says what is wrong with the text.
-pub(crate) fn header_value(text: &str) -> Result<HeaderValue, String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut parts = text.split("%%").peekable();
-    while let Some(part) = parts.next() {
-        if part.contains('%') {
-            return Err(format!(
-                "{text:?} has a % that is not written %%; format commands are not supported"
-            ));
-        }
-        plain.push_str(part);
-        if parts.peek().is_some() {
-            plain.push('%');
-        }
-    }
-    HeaderValue::from_str(&plain)
-        .map_err(|_| format!("{text:?} has characters that no header value may have"))
-}
-
 struct Translation<'t, 'r> {
     object: &'t Item<'r, VirtualService>,
     report: &'t mut Report,
@@ -94,12 +72,23 @@ impl Translation<'_, '_> {
                 continue;
             };
             if is_authority(key) {
-                authority = Some(value);
+                authority = self.authority(&field, value).or(authority);
             } else if let Some(name) = self.name(&field, key) {
-                pairs.push((name, value.into()));
+                pairs.push((name, value));
             }
         }
         (pairs, authority)
+    }
+
+    /// To set Host is to rewrite it, which knows plain text alone.
+    fn authority(&mut self, field: &str, value: HeaderTemplate) -> Option<HeaderValue> {
+        if let HeaderTemplate::Plain(value) = value {
+            return Some(value);
+        }
+        let message = "unsupported: a format command in the host";
+        self.report
+            .error(self.object, field, message, "write the host as it is");
+        None
     }
 
     fn name(&mut self, field: &str, text: &str) -> Option<HeaderName> {
@@ -112,13 +101,10 @@ impl Translation<'_, '_> {
             .ok()
     }
 
-    fn value(&mut self, field: &str, text: &str) -> Option<HeaderValue> {
-        // Format commands are left out, which edge_config::unsupported reports.
-        if edge_config::has_format_command(text) == Ok(true) {
-            return None;
-        }
-        header_value(text)
-            .map_err(|message| {
+    fn value(&mut self, field: &str, text: &str) -> Option<HeaderTemplate> {
+        HeaderTemplate::parse(text)
+            .map_err(|error| {
+                let message = format!("{text:?}: {error}");
                 self.report
                     .error(self.object, field, message, "write %% for a percent sign")
             })
@@ -128,25 +114,4 @@ impl Translation<'_, '_> {
 
 fn is_authority(name: &str) -> bool {
     name.eq_ignore_ascii_case(HOST.as_str()) || name.eq_ignore_ascii_case(":authority")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_doubled_percent_sign_is_one_and_a_single_one_is_refused() {
-        for (text, expected) in [
-            ("plain", Some("plain")),
-            ("100%%", Some("100%")),
-            ("%%%%", Some("%%")),
-            ("%%a%%", Some("%a%")),
-            ("50%", None),
-            ("%REQ(x)%", None),
-            ("a\nb", None),
-        ] {
-            let value = header_value(text).ok();
-            assert_eq!(value.as_ref().map(|v| v.to_str().unwrap()), expected, "{text:?}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use edge_config::istio::virtual_service::VirtualService;
 use edge_config::istio::virtual_service::http::{HttpMatchRequest, StringMatch as Written};
-use edge_model::{HeaderMatch, PathMatch, Pattern, QueryMatch, RouteMatch, StringMatch};
+use edge_model::{ClaimMatch, HeaderMatch, PathMatch, Pattern, QueryMatch, RouteMatch, StringMatch};
 use http::HeaderName;
 
 use super::input::Item;
@@ -12,6 +12,9 @@ use super::report::Report;
 
 /// Keys under `headers` that have fields of their own and are ignored there (Istio `HTTPMatchRequest.headers`).
 const IGNORED_HEADERS: [&str; 4] = ["uri", "scheme", "method", "authority"];
+
+/// Beginning of a key under `headers` that stands for a claim (istio `constant.HeaderJWTClaim`).
+const CLAIM_PREFIX: &str = "@request.auth.claims";
 
 /// Translates one block. `None` when it cannot be, which the report then says.
 pub(crate) fn route_match(
@@ -36,6 +39,7 @@ pub(crate) fn route_match(
     let headers = translation.headers(&format!("{field}.headers"), &block.headers, false);
     let without = translation.headers(&format!("{field}.withoutHeaders"), &block.without_headers, true);
     let query = translation.query(&format!("{field}.queryParams"), &block.query_params);
+    let claims = translation.claims(field, block);
     let mut headers = headers?;
     headers.append(&mut without?);
     Some(RouteMatch {
@@ -45,7 +49,7 @@ pub(crate) fn route_match(
         authority: authority?,
         headers,
         query: query?,
-        claims: vec![],
+        claims: claims?,
     })
 }
 
@@ -108,15 +112,10 @@ impl Translation<'_, '_> {
     ) -> Option<Vec<HeaderMatch>> {
         let conditions = written
             .iter()
-            .filter(|(key, _)| !IGNORED_HEADERS.contains(&key.as_str()))
-            .filter(|(key, _)| !invert || !key.starts_with(edge_config::CLAIM_PREFIX));
+            .filter(|(key, _)| !IGNORED_HEADERS.contains(&key.as_str()) && !key.starts_with(CLAIM_PREFIX));
         conditions
             .map(|(key, value)| {
                 let field = format!("{field}.{key}");
-                // No request has a claim, as no token is read (edge_config::unsupported reports it).
-                if key.starts_with(edge_config::CLAIM_PREFIX) {
-                    return None;
-                }
                 let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
                     let message = format!("{key:?} is no header name that the edge can match");
                     self.report
@@ -125,6 +124,26 @@ impl Translation<'_, '_> {
                 };
                 let value = self.text(&field, value.as_ref())?;
                 Some(HeaderMatch { name, value, invert })
+            })
+            .collect()
+    }
+
+    fn claims(&mut self, field: &str, block: &HttpMatchRequest) -> Option<Vec<ClaimMatch>> {
+        let wanted = block.headers.iter().map(|pair| (pair, false, "headers"));
+        let unwanted = block.without_headers.iter();
+        let unwanted = unwanted.map(|pair| (pair, true, "withoutHeaders"));
+        let all = wanted.chain(unwanted);
+        all.filter(|((key, _), ..)| key.starts_with(CLAIM_PREFIX))
+            .map(|((key, value), invert, name)| {
+                let field = format!("{field}.{name}.{key}");
+                let Some(path) = claim_path(key) else {
+                    let message = format!("{key:?} names no claim");
+                    let hint = "write @request.auth.claims.name or @request.auth.claims[outer][inner]";
+                    self.report.error(self.object, field, message, hint);
+                    return None;
+                };
+                let value = self.text(&field, value.as_ref())?;
+                Some(ClaimMatch { path, value, invert })
             })
             .collect()
     }
@@ -140,5 +159,40 @@ impl Translation<'_, '_> {
                 })
             })
             .collect()
+    }
+}
+
+/// `.a.b` or `[a][b]` behind the prefix; in brackets a name may have dots (istio `pkg/jwt`, `ToRoutingClaim`).
+fn claim_path(key: &str) -> Option<Vec<String>> {
+    let rest = key.strip_prefix(CLAIM_PREFIX)?;
+    let names: Vec<_> = match rest.strip_prefix('.') {
+        Some(names) => names.split('.').collect(),
+        None => rest.strip_prefix('[')?.strip_suffix(']')?.split("][").collect(),
+    };
+    let is_name = |name: &&str| !name.is_empty() && !name.contains(['[', ']']);
+    names
+        .iter()
+        .all(is_name)
+        .then(|| names.into_iter().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_named_with_dots_or_in_brackets() {
+        for (key, expected) in [
+            ("@request.auth.claims.sub", Some(vec!["sub"])),
+            ("@request.auth.claims.a.b", Some(vec!["a", "b"])),
+            ("@request.auth.claims[a.b][c]", Some(vec!["a.b", "c"])),
+            ("@request.auth.claims", None),
+            ("@request.auth.claims.", None),
+            ("@request.auth.claims[a", None),
+            ("@request.auth.claims[]", None),
+        ] {
+            let expected = expected.map(|names| names.into_iter().map(str::to_owned).collect());
+            assert_eq!(claim_path(key), expected, "{key}");
+        }
     }
 }

@@ -4,11 +4,13 @@
 //! that is wrong is reported at once. Between objects Istio goes on with what it can use, and so does this: what a
 //! cross-object check finds is a warning. An error means that an object cannot be used as it is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use edge_config::{Problem, Resource};
-use edge_model::{Listener, ListenerProtocol, Snapshot};
+use edge_model::{
+    Alpn, HostPattern, Listener, ListenerProtocol, RouteTable, Snapshot, TlsServer, TlsService,
+};
 
 use crate::CompileOptions;
 
@@ -16,11 +18,16 @@ mod action;
 mod analyze;
 mod clusters;
 mod context;
+mod credentials;
+mod delegates;
 mod destination_rules;
 mod endpoints;
+mod fate;
 mod gateways;
 mod headers;
+mod hosts;
 mod input;
+mod locality;
 mod matcher;
 mod names;
 mod patch_match;
@@ -28,22 +35,31 @@ mod policies;
 mod rate_limits;
 mod registry;
 mod report;
+mod route_policy;
 mod routes;
 mod tables;
+mod tcp;
 mod tls;
+mod traffic_policy;
+mod upstream_tls;
 mod vips;
 
+use clusters::Clusters;
 use context::Context;
+use credentials::Credentials;
+pub use credentials::ReadFile;
+use delegates::Delegates;
 use destination_rules::DestinationRules;
 use endpoints::Workloads;
-use gateways::{BoundServer, PortServers};
+pub use fate::{Fate, State, fates};
+use gateways::{BoundServer, Class, PortServers, Socket};
 use input::Input;
 use patch_match::Scope;
 use rate_limits::RateLimits;
 use registry::Registry;
 use report::Report;
+use route_policy::RetryDefaults;
 use tables::Binding;
-pub use tls::ReadFile;
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -62,10 +78,15 @@ pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile
     let registry = Registry::new(&input, options);
     let rules = DestinationRules::new(&input, options, &mut report);
     let workloads = Workloads::new(&input);
+    let delegates = Delegates::new(&input, &options.cluster_domain);
+    let retries = RetryDefaults::new();
+    let credentials = Credentials::new(&input, options, read);
     let context = Context {
         options,
         registry: &registry,
         rules: &rules,
+        delegates: &delegates,
+        retries: &retries,
     };
     let binding = Binding::new(&input, &context, &mut report);
     let ports = gateways::bind(&input, &registry, options, &mut report);
@@ -73,20 +94,27 @@ pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile
     let mut listeners = Listeners {
         binding: &binding,
         context,
+        credentials: &credentials,
         limits: &mut limits,
-        read,
         report: &mut report,
     };
     let listeners = ports
         .iter()
-        .filter_map(|(port, servers)| listeners.listener(*port, servers));
+        .filter_map(|(socket, servers)| listeners.listener(*socket, servers));
     let listeners = listeners.map(Arc::new).collect();
     limits.report_unmatched(&mut report);
     analyze::analyze(&input, &ports, &workloads, &context, &mut report);
+    let clusters = Clusters {
+        registry: &registry,
+        rules: &rules,
+        workloads: &workloads,
+        credentials: &credentials,
+        options,
+    };
     let snapshot = Snapshot {
         version: 0,
         listeners,
-        clusters: clusters::clusters(&registry, &rules, &workloads),
+        clusters: clusters.build(&mut report),
         unenforced: policies::unenforced(&input, options),
         penalties: options.penalties,
         datapath: vips::datapath(options, &vips::declared_ports(&ports)),
@@ -97,54 +125,88 @@ pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile
     }
 }
 
-/// Servers by the port that is listened on.
-type Ports<'r> = BTreeMap<u16, PortServers<'r>>;
+/// Servers by what is listened on.
+type Ports<'r> = BTreeMap<Socket, PortServers<'r>>;
 
 /// Builds listeners.
 struct Listeners<'c, 'r> {
     binding: &'c Binding<'r>,
     context: Context<'c, 'r>,
+    credentials: &'c Credentials<'c>,
     limits: &'c mut RateLimits<'r>,
-    read: &'c ReadFile<'c>,
     report: &'c mut Report,
 }
 
 impl<'r> Listeners<'_, 'r> {
-    /// The listener of a port, unless the edge serves none of its servers.
-    fn listener(&mut self, port: u16, servers: &PortServers<'r>) -> Option<Listener> {
+    /// The listener of a socket, unless nothing would be done with its connections.
+    fn listener(&mut self, socket: Socket, servers: &PortServers<'r>) -> Option<Listener> {
         let protocol = match servers {
             PortServers::Http(servers) => {
-                ListenerProtocol::Http(self.table(port, false, format!("http.{port}"), servers))
+                ListenerProtocol::Http(self.table(socket, false, http_table_name(socket), servers))
             }
-            PortServers::Https(servers) => {
-                let servers: Vec<_> = servers
-                    .iter()
-                    .filter_map(|server| self.tls_server(port, server))
-                    .collect();
+            PortServers::Tls(servers) => {
+                let servers = self.tls_servers(socket, servers);
                 ListenerProtocol::Tls(Some(servers).filter(|servers| !servers.is_empty())?)
             }
-            PortServers::Other => return None,
+            PortServers::Tcp(server) => {
+                ListenerProtocol::Tcp(tcp::tcp_route(server, self.binding, &self.context, self.report)?)
+            }
         };
-        Some(Listener::new(port, protocol))
+        Some(Listener {
+            name: listener_name(socket),
+            bind: socket.bind,
+            ..Listener::new(socket.port, protocol)
+        })
     }
 
-    fn tls_server(&mut self, port: u16, server: &BoundServer<'r>) -> Option<Arc<edge_model::TlsServer>> {
-        let name = gateways::https_table_name(port, server);
-        let table = self.table(port, true, name, std::slice::from_ref(server));
-        tls::tls_server(server, table, self.read, self.report).map(Arc::new)
+    /// Servers whose TLS ends here have their names first; what passes through gets what is left.
+    fn tls_servers(&mut self, socket: Socket, servers: &[BoundServer<'r>]) -> Vec<Arc<TlsServer>> {
+        let (ending, passing): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.ends_tls());
+        let mut built = vec![];
+        let mut taken: HashSet<HostPattern> = HashSet::new();
+        for server in ending {
+            if let Some(server) = self.tls_server(socket, server) {
+                taken.extend(server.hosts.iter().cloned());
+                built.push(Arc::new(server));
+            }
+        }
+        for server in passing {
+            let more = tcp::passthrough(server, self.binding, &self.context, &mut taken, self.report);
+            built.extend(more);
+        }
+        built
+    }
+
+    fn tls_server(&mut self, socket: Socket, server: &BoundServer<'r>) -> Option<TlsServer> {
+        let service = if gateways::class_of(server.server) == Class::Https {
+            let name = gateways::https_table_name(socket.port, server);
+            let routes = self.table(socket, true, name, std::slice::from_ref(server));
+            let alpn = [Alpn::Http2, Alpn::Http1];
+            let tls = tls::server_tls(server, &alpn, self.credentials, self.report);
+            TlsService::Http { tls, routes }
+        } else {
+            let route = tcp::tcp_route(server, self.binding, &self.context, self.report)?;
+            let tls = tls::server_tls(server, &[], self.credentials, self.report);
+            TlsService::Tcp { tls, route }
+        };
+        Some(TlsServer {
+            gateway: server.gateway.name.clone(),
+            hosts: server.hosts.names(),
+            service,
+        })
     }
 
     fn table(
         &mut self,
-        port: u16,
+        socket: Socket,
         is_tls: bool,
         name: String,
         servers: &[BoundServer<'r>],
-    ) -> Arc<edge_model::RouteTable> {
+    ) -> Arc<RouteTable> {
         let mut table = tables::table(name, servers, self.binding, &self.context, self.report);
         let scope = Scope {
             table: &table.name.clone(),
-            port,
+            socket,
             is_tls,
             servers,
         };
@@ -153,7 +215,18 @@ impl<'r> Listeners<'_, 'r> {
     }
 }
 
-/// Istio's name of a listener on all addresses.
-fn listener_name(port: u16) -> String {
-    format!("0.0.0.0_{port}")
+/// Istio's name of a listener.
+fn listener_name(Socket { port, bind }: Socket) -> String {
+    match bind {
+        Some(address) => format!("{address}_{port}"),
+        None => format!("0.0.0.0_{port}"),
+    }
+}
+
+/// Istio's name of the route table of plain HTTP (istio `gatewayRDSRouteName`).
+fn http_table_name(Socket { port, bind }: Socket) -> String {
+    match bind {
+        Some(address) => format!("http.{port}.{address}"),
+        None => format!("http.{port}"),
+    }
 }

@@ -7,7 +7,7 @@ use edge_config::istio::envoy_filter::{
 };
 use edge_model::{Route, RouteAction, VirtualHost};
 
-use super::gateways::BoundServer;
+use super::gateways::{BoundServer, Socket};
 use super::listener_name;
 
 /// Name of the network filter that HTTP filters are part of.
@@ -18,8 +18,8 @@ const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_man
 pub(crate) struct Scope<'s, 'r> {
     /// Name of the table.
     pub(crate) table: &'s str,
-    /// Port that is listened on.
-    pub(crate) port: u16,
+    /// What is listened on.
+    pub(crate) socket: Socket,
     pub(crate) is_tls: bool,
     pub(crate) servers: &'s [BoundServer<'r>],
 }
@@ -36,7 +36,7 @@ pub(crate) fn matches_listener(target: &PatchTarget, scope: &Scope<'_, '_>) -> b
         name,
     } = wanted;
     is_port(*port_number, scope)
-        && is_text(name, &listener_name(scope.port))
+        && is_text(name, &listener_name(scope.socket))
         && listener_filter.is_empty()
         && filter_chain
             .as_ref()
@@ -45,7 +45,7 @@ pub(crate) fn matches_listener(target: &PatchTarget, scope: &Scope<'_, '_>) -> b
 
 fn matches_chain(wanted: &FilterChainMatch, scope: &Scope<'_, '_>) -> bool {
     let serves = |sni: &str| {
-        let hosts = scope.servers.iter().flat_map(|server| &server.hosts);
+        let hosts = scope.servers.iter().flat_map(|server| server.hosts.iter());
         scope.is_tls && hosts.into_iter().any(|host| host.name.to_string() == sni)
     };
     let transport = if scope.is_tls { "tls" } else { "raw_buffer" };
@@ -86,7 +86,7 @@ fn is_table(wanted: &RouteConfigurationMatch, scope: &Scope<'_, '_>) -> bool {
     let is_server = |server: &BoundServer<'_>| {
         let port_name = server.server.port.as_ref().map_or("", |port| port.name.as_str());
         let number = wanted.port_number;
-        let is_port = [0, u32::from(scope.port), u32::from(server.declared_port)].contains(&number);
+        let is_port = [0, u32::from(scope.socket.port), u32::from(server.declared_port)].contains(&number);
         is_port && is_text(&wanted.port_name, port_name) && is_text(&wanted.gateway, &server.gateway_key())
     };
     is_text(&wanted.name, scope.table) && scope.servers.iter().any(is_server)
@@ -112,7 +112,7 @@ fn is_route(wanted: &RouteMatch, route: &Route) -> bool {
 
 fn is_port(wanted: u32, scope: &Scope<'_, '_>) -> bool {
     let declared = scope.servers.iter().map(|server| u32::from(server.declared_port));
-    wanted == 0 || wanted == u32::from(scope.port) || declared.into_iter().any(|port| port == wanted)
+    wanted == 0 || wanted == u32::from(scope.socket.port) || declared.into_iter().any(|port| port == wanted)
 }
 
 /// An empty text is no condition.

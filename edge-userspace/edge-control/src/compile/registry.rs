@@ -34,6 +34,9 @@ pub(crate) struct Port {
     pub(crate) name: String,
     /// Port of the workloads; `None` when it is given by a name that only a Pod can resolve.
     pub(crate) target: Option<u16>,
+    /// Whether HTTP/2 is spoken: by `appProtocol`, else by the beginning of the name (istio
+    /// `pkg/config/kube/conversion.go`).
+    pub(crate) is_http2: bool,
 }
 
 /// All services by host name.
@@ -109,6 +112,13 @@ fn kubernetes_service<'r>(item: &Item<'r, KubernetesService>, options: &CompileO
                 Some(Port {
                     number,
                     name: port.name.clone(),
+                    is_http2: match &port.app_protocol {
+                        Some(app_protocol) => is_http2(app_protocol),
+                        None => {
+                            is_http2(port.name.split('-').next().unwrap_or(""))
+                                && !port.name.starts_with("grpc-web")
+                        }
+                    },
                     target: match port.target_port {
                         None | Some(IntOrString::Int(0)) => Some(number),
                         Some(IntOrString::Int(target)) => Some(target),
@@ -134,6 +144,7 @@ fn entry_services<'r>(item: &Item<'r, ServiceEntry>) -> impl Iterator<Item = Ser
             Some(Port {
                 number,
                 name: port.name.clone(),
+                is_http2: is_http2(&port.protocol),
                 target: target.map_or(Some(number), |target| u16::try_from(target).ok()),
             })
         })
@@ -146,4 +157,11 @@ fn entry_services<'r>(item: &Item<'r, ServiceEntry>) -> impl Iterator<Item = Ser
         ports: ports.clone(),
         origin: Origin::Entry(item.clone()),
     })
+}
+
+/// Whether the name of a protocol is one of HTTP/2's.
+fn is_http2(protocol: &str) -> bool {
+    ["http2", "grpc", "h2c", "kubernetes.io/h2c"]
+        .iter()
+        .any(|own| own.eq_ignore_ascii_case(protocol))
 }

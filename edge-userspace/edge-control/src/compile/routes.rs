@@ -8,46 +8,44 @@ use edge_model::{Route, RouteMatch};
 
 use super::action::{self, Rule};
 use super::context::Context;
+use super::delegates::EffectiveRule;
 use super::endpoints::has_all;
 use super::input::Item;
 use super::names::gateway_key;
 use super::report::Report;
-use super::{headers, matcher};
+use super::{headers, matcher, route_policy};
 
 /// Translates the rules in their order, one route for each match block that can apply at the Gateway and port. What
 /// stands behind a route that takes every request is dropped.
 pub(crate) fn routes(
-    object: &Item<'_, VirtualService>,
+    root: &Item<'_, VirtualService>,
     gateway: &str,
     port: u16,
     context: &Context<'_, '_>,
     report: &mut Report,
 ) -> Vec<Arc<Route>> {
     let mut routes = vec![];
-    for (index, spec) in object.spec.http.iter().enumerate() {
-        // Delegates are not followed, which edge_config::unsupported reports.
-        if spec.delegate.is_some() {
-            continue;
-        }
+    for effective in context.delegates.rules(root, report) {
         let rule = Rule {
-            object,
-            field: format!("spec.http[{index}]"),
-            spec,
+            object: &effective.object,
+            field: format!("spec.http[{}]", effective.index),
+            spec: &effective.spec,
             port,
         };
-        let matchers = matchers(&rule, gateway, context, report);
-        if matchers.is_empty() {
+        let blocks = blocks(&rule, &effective, gateway, context, report);
+        if blocks.is_empty() {
             continue;
         }
-        let Some(template) = template(&rule, index, context, report) else {
+        let Some(template) = template(&rule, effective.index, context, report) else {
             continue;
         };
-        for (match_index, name, matcher) in matchers {
-            let takes_everything = matcher.is_catch_all();
+        for block in blocks {
+            let takes_everything = block.matcher.is_catch_all();
             routes.push(Arc::new(Route {
-                name: route_name(&template.name, &name),
-                match_index,
-                matcher,
+                name: route_name(&template.name, block.name),
+                match_index: block.index,
+                stat_prefix: block.stat_prefix.to_owned(),
+                matcher: block.matcher,
                 ..template.clone()
             }));
             if takes_everything {
@@ -58,23 +56,44 @@ pub(crate) fn routes(
     routes
 }
 
-/// Index, name and conditions of the rule's blocks that can apply; a rule without blocks has one that always holds.
-fn matchers(
-    rule: &Rule<'_, '_>,
+/// A match block that can apply.
+struct Block<'t> {
+    index: Option<usize>,
+    name: &'t str,
+    stat_prefix: &'t str,
+    matcher: RouteMatch,
+}
+
+/// The rule's blocks that can apply; a rule without blocks has one that always holds.
+fn blocks<'t>(
+    rule: &Rule<'t, '_>,
+    effective: &EffectiveRule<'_, '_>,
     gateway: &str,
     context: &Context<'_, '_>,
     report: &mut Report,
-) -> Vec<(Option<usize>, String, RouteMatch)> {
+) -> Vec<Block<'t>> {
     if rule.spec.r#match.is_empty() {
-        return vec![(None, String::new(), RouteMatch::any())];
+        return vec![Block {
+            index: None,
+            name: "",
+            stat_prefix: "",
+            matcher: RouteMatch::any(),
+        }];
     }
-    let blocks = rule.spec.r#match.iter().enumerate();
+    let blocks = rule.spec.r#match.iter().zip(&effective.match_indexes);
     blocks
-        .filter(|(_, block)| applies(block, rule, gateway, context))
-        .filter_map(|(index, block)| {
-            let field = format!("{}.match[{index}]", rule.field);
-            let matcher = matcher::route_match(rule.object, &field, block, report)?;
-            Some((Some(index), block.name.clone(), matcher))
+        .filter(|(block, _)| applies(block, rule, gateway, context))
+        .filter_map(|(block, index)| {
+            let field = match index {
+                Some(index) => format!("{}.match[{index}]", rule.field),
+                None => rule.field.clone(),
+            };
+            Some(Block {
+                index: *index,
+                name: &block.name,
+                stat_prefix: &block.stat_prefix,
+                matcher: matcher::route_match(rule.object, &field, block, report)?,
+            })
         })
         .collect()
 }
@@ -108,6 +127,8 @@ fn template(
         name: rule.spec.name.clone(),
         rule: index,
         headers: operations.ops,
+        fault: route_policy::fault(rule, report),
+        cors: route_policy::cors(rule, report),
         ..Route::new(object, RouteMatch::any(), action)
     })
 }

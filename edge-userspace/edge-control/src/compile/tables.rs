@@ -7,7 +7,7 @@ use edge_config::istio::virtual_service::VirtualService;
 use edge_model::{HostPattern, Route, RouteTable, VirtualHost};
 
 use super::context::Context;
-use super::gateways::{BoundServer, ServerHost};
+use super::gateways::BoundServer;
 use super::input::{Input, Item};
 use super::names::{gateway_key, is_visible};
 use super::report::Report;
@@ -54,6 +54,19 @@ impl<'r> Binding<'r> {
     fn of(&self, gateway: &str) -> &[Bound<'r>] {
         self.by_gateway.get(gateway).map_or(&[], Vec::as_slice)
     }
+
+    /// VirtualServices that name the Gateway of a server and have a host in common with it, in Istio's order.
+    pub(crate) fn of_server<'t>(
+        &'t self,
+        server: &'t BoundServer<'_>,
+    ) -> impl Iterator<Item = &'t Item<'r, VirtualService>> {
+        let named = self.of(&server.gateway_key()).iter();
+        let taken = named.filter(|bound| {
+            let namespace = bound.object.namespace();
+            !server.hosts.intersection(&bound.hosts, namespace).is_empty()
+        });
+        taken.map(|bound| &bound.object)
+    }
 }
 
 fn parse_hosts(object: &Item<'_, VirtualService>, report: &mut Report) -> Vec<HostPattern> {
@@ -83,7 +96,7 @@ pub(crate) fn table(
     for server in servers {
         let key = server.gateway_key();
         for bound in binding.of(&key) {
-            let names = intersection(&server.hosts, &bound.hosts, bound.object.namespace());
+            let names = server.hosts.intersection(&bound.hosts, bound.object.namespace());
             if names.is_empty() {
                 continue;
             }
@@ -93,32 +106,13 @@ pub(crate) fn table(
             }
         }
         if server.redirects_to_https() {
-            for host in &server.hosts {
+            for host in server.hosts.iter() {
                 hosts.add(host.name.clone(), server, &[]);
             }
         }
     }
     let port = servers.first().map_or(0, |server| server.declared_port);
     RouteTable::new(name, hosts.finish(port))
-}
-
-/// Hosts that a server and a VirtualService have in common: of each pair the narrower one.
-fn intersection(server: &[ServerHost], own: &[HostPattern], namespace: &str) -> Vec<HostPattern> {
-    let open = server
-        .iter()
-        .filter(|host| host.namespace.as_deref().is_none_or(|only| only == namespace));
-    let mut names = vec![];
-    for name in open.flat_map(|host| own.iter().filter_map(|own| host.name.intersection(own))) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-/// Whether any host of a server is open to the VirtualService's namespace and hosts.
-pub(crate) fn takes_host(server: &BoundServer<'_>, host: &HostPattern, namespace: &str) -> bool {
-    !intersection(&server.hosts, std::slice::from_ref(host), namespace).is_empty()
 }
 
 /// Virtual hosts of a table as they fill up, in the order in which their domains first appear.
@@ -165,5 +159,5 @@ impl Hosts {
 
 /// Whether two routes come from the same match block.
 fn is_same(a: &Route, b: &Route) -> bool {
-    (a.rule, a.match_index) == (b.rule, b.match_index) && a.object == b.object
+    (a.rule, a.match_index) == (b.rule, b.match_index) && a.object == b.object && a.matcher == b.matcher
 }

@@ -1,48 +1,56 @@
-//! TLS servers and their certificates.
+//! How a Gateway's servers end TLS (istio `pilot/pkg/networking/core/gateway.go`, `buildGatewayListenerTLSContext`).
 
 use std::sync::Arc;
 
+use edge_config::base64;
 use edge_config::istio::gateway::{ServerTlsSettings, TlsMode, TlsProtocol};
-use edge_model::{Certificate, RouteTable, ServerTls, TlsServer, TlsService, TlsVersion};
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use edge_model::{Alpn, Certificate, ClientAuth, PeerVerification, ServerTls, TlsVersion};
 
+use super::credentials::{Credentials, ISTIO_CERTIFICATE, ISTIO_KEY, ISTIO_ROOT, check_ca};
 use super::gateways::BoundServer;
 use super::report::Report;
 
-/// Reads a file that a resource names, relative to the configuration's folder.
-pub type ReadFile<'f> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'f;
+/// OpenSSL names of the suites for TLS 1.2 that rustls has.
+const CIPHER_SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
 
-/// The server, or `None` when its mode is one that the edge does not serve (which `edge_config::unsupported` reports).
-pub(crate) fn tls_server(
+/// The server's TLS. What is missing or wrong is a warning: handshakes for this server's hosts fail, and everything else
+/// goes on.
+pub(crate) fn server_tls(
     bound: &BoundServer<'_>,
-    routes: Arc<RouteTable>,
-    read: &ReadFile<'_>,
+    alpn: &[Alpn],
+    credentials: &Credentials<'_>,
     report: &mut Report,
-) -> Option<TlsServer> {
-    let tls = bound
-        .server
-        .tls
-        .as_ref()
-        .filter(|tls| tls.mode == TlsMode::Simple)?;
-    let certificate = load(bound, tls, read, report).map(Arc::new);
-    let mut hosts: Vec<_> = bound.hosts.iter().map(|host| host.name.clone()).collect();
-    hosts.sort();
-    hosts.dedup();
-    Some(TlsServer {
-        gateway: bound.gateway.name.clone(),
-        hosts,
-        service: TlsService::Http {
-            tls: ServerTls {
-                min_version: version(tls.min_protocol_version, TlsVersion::V1_2),
-                max_version: version(tls.max_protocol_version, TlsVersion::V1_3),
-                ..ServerTls::simple(certificate)
-            },
-            routes,
-        },
-    })
+) -> ServerTls {
+    let default = ServerTlsSettings::default();
+    let tls = bound.server.tls.as_ref().unwrap_or(&default);
+    let material = Material { tls, credentials };
+    let read = material.certificates().and_then(|certificates| {
+        let client_auth = material.client_auth().map_err(|missing| vec![missing])?;
+        Ok((certificates, client_auth))
+    });
+    let (certificates, client_auth) = read.unwrap_or_else(|all| {
+        for Missing { field, message } in all {
+            let field = format!("{}.tls.{field}", bound.field());
+            let hint = "handshakes for the server's hosts fail until it is right";
+            report.warn(&bound.gateway, field, message, hint);
+        }
+        (vec![], ClientAuth::None)
+    });
+    ServerTls {
+        certificates,
+        min_version: version(tls.min_protocol_version, TlsVersion::V1_2),
+        max_version: version(tls.max_protocol_version, TlsVersion::V1_3),
+        cipher_suites: cipher_suites(bound, tls, report),
+        client_auth,
+        alpn: alpn.to_vec(),
+    }
 }
 
 fn version(written: TlsProtocol, auto: TlsVersion) -> TlsVersion {
@@ -54,134 +62,221 @@ fn version(written: TlsProtocol, auto: TlsVersion) -> TlsVersion {
     }
 }
 
-/// Reads certificate and key. What is wrong with them is a warning: handshakes for this server's hosts fail, and
-/// everything else goes on.
-fn load(
-    bound: &BoundServer<'_>,
-    tls: &ServerTlsSettings,
-    read: &ReadFile<'_>,
-    report: &mut Report,
-) -> Option<Certificate> {
-    let mut read_file = |name: &str, path: &str| {
-        let field = format!("spec.servers[{}].tls.{name}", bound.index);
-        let content = match path {
-            "" => Err("no file is named".to_owned()),
-            path => read(path).map_err(|error| format!("{path} cannot be read: {error}")),
-        };
-        let hint = "handshakes for the server's hosts fail until the file is there";
-        content
-            .map_err(|message| report.warn(&bound.gateway, field, message, hint))
-            .ok()
-    };
-    let chain_pem = read_file("serverCertificate", &tls.server_certificate);
-    let key_pem = read_file("privateKey", &tls.private_key);
-    let (chain_pem, key_pem) = (chain_pem?, key_pem?);
-    match check(&chain_pem, &key_pem) {
-        Ok(()) => Some(Certificate {
-            chain_pem,
-            key_pem,
-            ocsp_staple: None,
-        }),
-        Err(problem) => {
-            let (name, path) = match problem.file {
-                File::Certificate => ("serverCertificate", &tls.server_certificate),
-                File::Key => ("privateKey", &tls.private_key),
-            };
-            let field = format!("spec.servers[{}].tls.{name}", bound.index);
-            let hint = "handshakes for the server's hosts fail until the file is right";
-            report.warn(
-                &bound.gateway,
-                field,
-                format!("{path}: {}", problem.message),
-                hint,
-            );
-            None
+/// The suites that rustls has, each once.
+fn cipher_suites(bound: &BoundServer<'_>, tls: &ServerTlsSettings, report: &mut Report) -> Vec<String> {
+    let mut suites = vec![];
+    let mut unknown = vec![];
+    for suite in &tls.cipher_suites {
+        if !CIPHER_SUITES.contains(&suite.as_str()) {
+            unknown.push(suite.as_str());
+        } else if !suites.contains(suite) {
+            suites.push(suite.clone());
         }
     }
+    if !unknown.is_empty() {
+        let message = format!("the edge has no {}, they are left out", unknown.join(", "));
+        let message = match suites.is_empty() {
+            true => format!("{message}; as none is left, its own choice is offered"),
+            false => message,
+        };
+        let field = format!("{}.tls.cipherSuites", bound.field());
+        report.warn(
+            &bound.gateway,
+            field,
+            message,
+            "use AES-GCM or CHACHA20-POLY1305 with ECDHE",
+        );
+    }
+    suites
 }
 
-/// Which of the two files is at fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum File {
-    Certificate,
-    Key,
-}
-
-#[derive(Debug)]
-struct BrokenFile {
-    file: File,
+/// What could not be read.
+struct Missing {
+    field: String,
     message: String,
 }
 
-/// Checks that both are PEM and that the key is the certificate's.
-fn check(chain_pem: &[u8], key_pem: &[u8]) -> Result<(), BrokenFile> {
-    let broken = |file, message: String| BrokenFile { file, message };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| broken(File::Certificate, format!("not a PEM certificate: {error}")))?;
-    if chain.is_empty() {
-        return Err(broken(File::Certificate, "no PEM certificate in it".into()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|error| broken(File::Key, format!("not a PEM private key: {error}")))?;
-    let key = any_supported_type(&key).map_err(|error| broken(File::Key, error.to_string()))?;
-    CertifiedKey::new(chain, key).keys_match().map_err(|error| {
-        if matches!(error, rustls::Error::InvalidCertificate(_)) {
-            broken(File::Certificate, error.to_string())
-        } else {
-            broken(File::Key, format!("not the key of the certificate: {error}"))
+/// Where a server's certificates come from.
+struct Material<'t, 'r> {
+    tls: &'t ServerTlsSettings,
+    credentials: &'t Credentials<'r>,
+}
+
+impl Material<'_, '_> {
+    /// Names of Secrets, of which the first also has the client CA.
+    fn secrets(&self) -> Vec<(String, &str)> {
+        let several = self.tls.credential_names.iter().enumerate();
+        match self.tls.credential_name.as_str() {
+            _ if self.tls.mode == TlsMode::IstioMutual => vec![],
+            "" => several
+                .map(|(index, name)| (format!("credentialNames[{index}]"), name.as_str()))
+                .collect(),
+            name => vec![("credentialName".to_owned(), name)],
         }
-    })
+    }
+
+    fn certificates(&self) -> Result<Vec<Arc<Certificate>>, Vec<Missing>> {
+        let secrets = self.secrets();
+        if !secrets.is_empty() {
+            let of_secret = |(field, name): (String, &str)| {
+                let certificate = self
+                    .credentials
+                    .secret(name)
+                    .and_then(|found| found.certificate());
+                certificate
+                    .map(Arc::new)
+                    .map_err(|message| vec![Missing { field, message }])
+            };
+            return secrets.into_iter().map(of_secret).collect();
+        }
+        let files = |prefix: &str, chain: &str, key: &str| {
+            let read = self.credentials.certificate_files(chain, key);
+            read.map(Arc::new).map_err(|broken| {
+                let missing = broken.into_iter().map(|(file, message)| {
+                    let name = if file.is_key() {
+                        "privateKey"
+                    } else {
+                        "serverCertificate"
+                    };
+                    let field = format!("{prefix}{name}");
+                    Missing { field, message }
+                });
+                missing.collect::<Vec<_>>()
+            })
+        };
+        if self.tls.mode == TlsMode::IstioMutual {
+            return Ok(vec![files("", ISTIO_CERTIFICATE, ISTIO_KEY)?]);
+        }
+        if self.tls.tls_certificates.is_empty() {
+            return Ok(vec![files(
+                "",
+                &self.tls.server_certificate,
+                &self.tls.private_key,
+            )?]);
+        }
+        let pairs = self.tls.tls_certificates.iter().enumerate();
+        pairs
+            .map(|(index, pair)| {
+                let prefix = format!("tlsCertificates[{index}].");
+                files(&prefix, &pair.server_certificate, &pair.private_key)
+            })
+            .collect()
+    }
+
+    fn client_auth(&self) -> Result<ClientAuth, Missing> {
+        match self.tls.mode {
+            TlsMode::Simple | TlsMode::Passthrough | TlsMode::AutoPassthrough => Ok(ClientAuth::None),
+            TlsMode::OptionalMutual => Ok(ClientAuth::Optional(Arc::new(self.verification()?))),
+            TlsMode::Mutual | TlsMode::IstioMutual => {
+                Ok(ClientAuth::Required(Arc::new(self.verification()?)))
+            }
+        }
+    }
+
+    fn verification(&self) -> Result<PeerVerification, Missing> {
+        let tls = self.tls;
+        let (ca_pem, crl_pem) = self.client_ca()?;
+        let hashes = |field: &str, texts: &[String], decode: fn(&str) -> Option<Vec<u8>>| {
+            let hash = |(index, text): (usize, &String)| {
+                let bytes = decode(text).and_then(|bytes| bytes.try_into().ok());
+                bytes.ok_or_else(|| Missing {
+                    field: format!("{field}[{index}]"),
+                    message: format!("{text:?} is no SHA-256 hash"),
+                })
+            };
+            texts
+                .iter()
+                .enumerate()
+                .map(hash)
+                .collect::<Result<Vec<[u8; 32]>, _>>()
+        };
+        Ok(PeerVerification {
+            ca_pem,
+            crl_pem,
+            subject_alt_names: tls.subject_alt_names.clone(),
+            spki_hashes: hashes(
+                "verifyCertificateSpki",
+                &tls.verify_certificate_spki,
+                base64::decode,
+            )?,
+            certificate_hashes: hashes("verifyCertificateHash", &tls.verify_certificate_hash, hex)?,
+            insecure_skip_verify: tls.insecure_skip_verify,
+        })
+    }
+
+    /// The CA that client certificates are checked against, with its revocation list. `caCertCredentialName` goes before
+    /// what the credential holds.
+    fn client_ca(&self) -> Result<(Vec<u8>, Vec<u8>), Missing> {
+        let at = |field: &str| {
+            let field = field.to_owned();
+            move |message| Missing { field, message }
+        };
+        let secrets = self.secrets();
+        let revocations = secrets
+            .first()
+            .and_then(|(_, name)| self.credentials.secret(name).ok()?.revocations());
+        if !self.tls.ca_cert_credential_name.is_empty() {
+            let ca = self.credentials.named_ca(&self.tls.ca_cert_credential_name);
+            let ca = ca.map_err(at("caCertCredentialName"))?;
+            return Ok((ca, revocations.unwrap_or_default()));
+        }
+        if let Some((field, name)) = secrets.first() {
+            let ca = self.credentials.client_ca(name).map_err(at(field))?;
+            let none = || format!("Secret {name} has no ca.crt or cacert, nor has {name}-cacert");
+            return Ok((
+                ca.ok_or_else(none).map_err(at(field))?,
+                revocations.unwrap_or_default(),
+            ));
+        }
+        let from_pair = self
+            .tls
+            .tls_certificates
+            .iter()
+            .map(|pair| pair.ca_certificates.as_str());
+        let mut from_pair = from_pair.filter(|path| !path.is_empty());
+        let path = if self.tls.mode == TlsMode::IstioMutual {
+            ISTIO_ROOT
+        } else if self.tls.ca_certificates.is_empty() {
+            from_pair.next().unwrap_or("")
+        } else {
+            &self.tls.ca_certificates
+        };
+        let ca = self.credentials.file(path).map_err(at("caCertificates"))?;
+        check_ca(path, &ca).map_err(at("caCertificates"))?;
+        let crl = match self.tls.ca_crl.as_str() {
+            "" => vec![],
+            path => self.credentials.file(path).map_err(at("caCrl"))?,
+        };
+        Ok((ca, crl))
+    }
+}
+
+/// Bytes in hexadecimal, with colons between them or without.
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let pairs = (0..digits.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::generate_simple_self_signed;
 
-    /// Certificate and key in PEM.
-    fn pair() -> (String, String) {
-        let pair = generate_simple_self_signed(["a.com".to_owned()]).unwrap();
-        (pair.cert.pem(), pair.signing_key.serialize_pem())
-    }
-
-    #[track_caller]
-    fn check_pair(chain: &str, key: &str, expected: Option<(File, &str)>) {
-        match (check(chain.as_bytes(), key.as_bytes()), expected) {
-            (Ok(()), None) => {}
-            (Err(broken), Some((file, message))) => {
-                assert_eq!(broken.file, file, "{broken:?}");
-                assert!(broken.message.contains(message), "{broken:?}");
-            }
-            (found, expected) => panic!("expected {expected:?}, got {found:?}"),
+    #[test]
+    fn hashes_are_read_with_colons_and_without() {
+        for (text, expected) in [
+            ("00:ff:1A", Some(vec![0, 255, 26])),
+            ("00ff1a", Some(vec![0, 255, 26])),
+            ("0", None),
+            ("zz", None),
+            ("ä0", None),
+        ] {
+            assert_eq!(hex(text), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn a_chain_with_its_own_key_is_taken() {
-        let (chain, key) = pair();
-        check_pair(&chain, &key, None);
-        check_pair(&format!("{chain}{}", pair().0), &key, None);
-    }
-
-    #[test]
-    fn a_broken_file_is_named_with_its_reason() {
-        let ((chain, key), (_, other)) = (pair(), pair());
-        let der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        check_pair(
-            &chain,
-            &other,
-            Some((File::Key, "not the key of the certificate")),
-        );
-        check_pair("", &key, Some((File::Certificate, "no PEM certificate")));
-        check_pair(&key, &key, Some((File::Certificate, "no PEM certificate")));
-        check_pair(&chain, &chain, Some((File::Key, "not a PEM private key")));
-        check_pair(&chain, "", Some((File::Key, "not a PEM private key")));
-        check_pair(
-            &chain[..60],
-            &key,
-            Some((File::Certificate, "not a PEM certificate")),
-        );
-        check_pair(der, &key, Some((File::Certificate, "invalid peer certificate")));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use edge_config::VirtualAddress;
 use edge_model::{DataPathConfig, Protocol, Vip, Worker, WorkerId, WorkerKind};
 
-use super::gateways::PortServers;
+use super::gateways::{PortServers, Socket};
 use crate::CompileOptions;
 
 /// Ports that clients connect to, with the port that is listened on for each.
@@ -14,14 +14,12 @@ pub(crate) type PortMap = BTreeMap<u16, u16>;
 /// The declared ports of the servers that are listened for. Two servers that declare one port and are translated to
 /// different ones cannot both be reached by it; the lower translated port wins.
 pub(crate) fn declared_ports<'s, 'r: 's>(
-    bound: impl IntoIterator<Item = (&'s u16, &'s PortServers<'r>)>,
+    bound: impl IntoIterator<Item = (&'s Socket, &'s PortServers<'r>)>,
 ) -> PortMap {
     let mut ports = PortMap::new();
     for (listened, servers) in bound {
-        if let PortServers::Http(servers) | PortServers::Https(servers) = servers {
-            for server in servers {
-                ports.entry(server.declared_port).or_insert(*listened);
-            }
+        for server in servers.servers() {
+            ports.entry(server.declared_port).or_insert(listened.port);
         }
     }
     ports
