@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_model::{FloodLimits, PenaltyPolicy, Prefix, Protocol, SynCookies, TokenRate};
+use edge_model::{
+    FloodLimits, FormatString, Fraction, PenaltyPolicy, Prefix, Protocol, SynCookies, TokenRate,
+};
 use serde_yaml::Value;
 
 use crate::yaml::{self, Style, UnknownFields};
 use crate::{Problem, Severity, SourceRef};
 
-pub use raw::{OnStop, XdpMode};
+pub use raw::{AccessLogEncoding, OnStop, XdpMode};
 
 mod check;
 mod raw;
@@ -66,6 +68,25 @@ pub struct Bootstrap {
     pub admin: SocketAddr,
     /// How long requests in flight may take to end after SIGTERM.
     pub drain_deadline: Duration,
+    /// Proxies in front of this gateway whose x-forwarded-for is believed (Istio `numTrustedProxies`).
+    pub num_trusted_proxies: u32,
+    /// What is logged of each request; `None` nothing.
+    pub access_log: Option<AccessLog>,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// File that lines are appended to; `None` is the standard output.
+    pub path: Option<PathBuf>,
+    /// Shape of a line.
+    pub encoding: AccessLogEncoding,
+    /// Format of a text; `None` is Istio's.
+    pub text: Option<FormatString>,
+    /// Members of a JSON object; none stands for Istio's.
+    pub json: Vec<(String, FormatString)>,
+    /// Share of the requests that are logged.
+    pub sample: Fraction,
 }
 
 /// Where links and maps are pinned.

@@ -22,7 +22,9 @@ mod unsupported;
 mod validate;
 mod yaml;
 
-pub use bootstrap::{Bootstrap, OnStop, Pinning, Sources, VirtualAddress, VirtualPort, XdpMode};
+pub use bootstrap::{
+    AccessLog, AccessLogEncoding, Bootstrap, OnStop, Pinning, Sources, VirtualAddress, VirtualPort, XdpMode,
+};
 pub use document::{Parsed, parse_documents};
 pub use duration::GoDuration;
 pub use object::{Object, Resource, SourceRef};

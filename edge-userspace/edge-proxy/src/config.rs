@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_model::{
-    ClientAuth, Cluster, ClusterName, Listener, ListenerProtocol, LocalRateLimit, RouteTable, Snapshot,
-    TlsServer,
+    ClientAuth, Cluster, ClusterName, HeaderOps, Listener, ListenerProtocol, LocalRateLimit, RouteAction,
+    RouteTable, Snapshot, TlsServer,
 };
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) clusters: HashMap<ClusterName, Arc<ClusterConfig>>,
     pub(crate) limiters: Limiters,
     pub(crate) escalation: Option<Arc<Escalation>>,
+    /// Whether a header operation anywhere has format commands.
+    pub(crate) has_formats: bool,
 }
 
 /// A listener by what it speaks.
@@ -74,6 +76,7 @@ impl Config {
             clusters: clusters.collect(),
             limiters: limiters.next(rate_limits(snapshot), now),
             escalation: escalation(snapshot, previous),
+            has_formats: has_formats(snapshot),
             generation: previous.map_or(0, |previous| previous.generation + 1),
         }
     }
@@ -219,6 +222,27 @@ fn escalation(snapshot: &Snapshot, previous: Option<&Config>) -> Option<Arc<Esca
         .and_then(|previous| previous.escalation.as_ref())
         .filter(|escalation| escalation.policy() == policy);
     Some(kept.cloned().unwrap_or_else(|| Arc::new(Escalation::new(policy))))
+}
+
+fn has_formats(snapshot: &Snapshot) -> bool {
+    let tables = snapshot.listeners.iter().flat_map(|listener| listener.tables());
+    let hosts = tables.flat_map(|table| table.virtual_hosts.iter());
+    let mut routes = hosts.flat_map(|host| &host.routes);
+    let formats = |ops: &HeaderOps| {
+        let values = [&ops.request, &ops.response].into_iter();
+        let mut values = values.flat_map(|edit| edit.set.iter().chain(&edit.add));
+        values.any(|(_, value)| value.plain().is_none())
+    };
+    routes.any(|route| {
+        let of_destinations = match &route.action {
+            RouteAction::Forward(forward) => forward.destinations.as_slice(),
+            RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => &[],
+        };
+        formats(&route.headers)
+            || of_destinations
+                .iter()
+                .any(|destination| formats(&destination.headers))
+    })
 }
 
 /// Every rate limit of a Snapshot, the same one possibly many times.

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use crate::config::ListenerConfig;
 use crate::http::{Flag, Peer, Service};
 use crate::io::Watched;
+use crate::metrics::{Kind, Observed};
 use crate::worker::{View, Worker};
 
 /// What a connection is doing.
@@ -42,6 +43,8 @@ pub(crate) struct Conn {
     worker: Rc<Worker>,
     port: u16,
     peer: Peer,
+    /// Both ends, where the access log may ask for them.
+    addresses: OnceCell<(SocketAddr, SocketAddr)>,
     /// Server name of the TLS handshake.
     sni: OnceCell<Box<str>>,
     /// Route table of the configuration with the given generation.
@@ -70,6 +73,7 @@ impl Conn {
             worker,
             port,
             peer: Peer::new(address, scheme),
+            addresses: OnceCell::new(),
             sni: OnceCell::new(),
             table: RefCell::default(),
             orphaned: Cell::new(false),
@@ -91,6 +95,27 @@ impl Conn {
     /// The client.
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Notes both ends of the connection.
+    pub(crate) fn between(&self, remote: SocketAddr, local: SocketAddr) {
+        // Set once: a connection does not move.
+        let _ = self.addresses.set((canonical(remote), canonical(local)));
+    }
+
+    /// The client's address and port.
+    pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
+        self.addresses.get().map(|(remote, _)| *remote)
+    }
+
+    /// Address and port that the client connected to.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.addresses.get().map(|(_, local)| *local)
+    }
+
+    /// Server name of the TLS handshake.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.sni.get().map(|name| &**name)
     }
 
     /// The TLS handshake is over; from here on the connection sees the table of the server that was chosen.
@@ -163,9 +188,15 @@ impl Conn {
             StatusCode::BAD_REQUEST.as_u16(),
             Flag::DownstreamProtocolError.into(),
         );
-        self.worker
-            .unrouted()
-            .observe(self.worker.metrics(), status, flags, Duration::ZERO);
+        self.worker.unrouted().observe(
+            self.worker.metrics(),
+            (status, flags, Kind::Http),
+            &Observed {
+                took: Duration::ZERO,
+                received: 0,
+                sent: 0,
+            },
+        );
     }
 
     /// The response was handed to hyper, or will never be.
@@ -280,4 +311,9 @@ pub(crate) async fn first_byte(conn: &Conn, stream: &TcpStream) -> bool {
         }
     })
     .await
+}
+
+/// IPv4 as such, also on a dual-stack socket.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

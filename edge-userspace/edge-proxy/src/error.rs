@@ -21,6 +21,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The access log could not be opened.
+    #[error("cannot open the access log: {source} (key accessLog.path)")]
+    AccessLog {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No worker was asked for.
     #[error("at least one gateway worker is needed (key workers)")]
     NoWorkers,

@@ -8,6 +8,7 @@
 //! token buckets (atomics), and metrics. All else belongs to one worker and is neither locked nor atomic.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod config;
 mod connection;
 mod error;
@@ -23,6 +24,7 @@ mod timer;
 mod tls;
 mod worker;
 
+pub use access_log::{AccessLog, AccessLogFormat};
 pub use error::Error;
 pub use options::{ProxyOptions, Timeouts};
 pub use proxy::{Drained, ListeningSocket, Proxy};

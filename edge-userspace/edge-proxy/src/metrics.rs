@@ -11,6 +11,9 @@ use prometheus::{
 
 use crate::http::Flags;
 
+/// Upper bounds in bytes (Envoy's defaults, in powers of ten here).
+const SIZE_BUCKETS: [f64; 9] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
 /// Labels of Istio's standard metrics, in the order of [`Labels::values`].
 const LABELS: [&str; 25] = [
     "reporter",
@@ -56,6 +59,9 @@ const SELF: &str = "edge";
 pub(crate) struct Metrics {
     requests: IntCounterVec,
     durations: HistogramVec,
+    request_bytes: HistogramVec,
+    response_bytes: HistogramVec,
+    log_dropped: IntCounter,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
     handshakes_failed: IntCounterVec,
@@ -75,6 +81,18 @@ impl Metrics {
         Ok(Self {
             requests: counters("istio_requests_total", "Requests answered", &LABELS)?,
             durations: register(registry, durations()?)?,
+            request_bytes: register(registry, sizes("istio_request_bytes", "Bytes of request bodies")?)?,
+            response_bytes: register(
+                registry,
+                sizes("istio_response_bytes", "Bytes of response bodies")?,
+            )?,
+            log_dropped: register(
+                registry,
+                IntCounter::new(
+                    "edge_access_log_dropped_total",
+                    "Lines of the access log that could not be written",
+                )?,
+            )?,
             connections: register(registry, IntGaugeVec::new(open, &["worker"])?)?,
             connections_total: counters(
                 "edge_downstream_connections_total",
@@ -108,18 +126,21 @@ impl Metrics {
         )
     }
 
+    /// Counts lines of the access log that were lost.
+    pub(crate) fn log_dropped(&self) -> IntCounter {
+        self.log_dropped.clone()
+    }
+
     /// Counts a failed handshake.
     pub(crate) fn handshake_failed(&self, reason: &str) {
         self.handshakes_failed.with_label_values(&[reason]).inc();
     }
 
-    /// Counts a request over its limit.
-    pub(crate) fn rate_limited(&self, limit: &LocalRateLimit, enforced: bool) {
+    /// Counts requests over a limit.
+    pub(crate) fn rate_limited(&self, limit: &LocalRateLimit, enforced: bool) -> IntCounter {
         let name = format!("{}/{}", limit.object.namespace, limit.object.name);
         let enforced = if enforced { "true" } else { "false" };
-        self.rate_limited
-            .with_label_values(&[name.as_str(), enforced])
-            .inc();
+        self.rate_limited.with_label_values(&[name.as_str(), enforced])
     }
 
     /// Counts a penalty.
@@ -132,6 +153,13 @@ fn durations() -> Result<HistogramVec, prometheus::Error> {
     let help = "Time from the request's head to the end of its response";
     let opts = HistogramOpts::new("istio_request_duration_milliseconds", help);
     HistogramVec::new(opts.buckets(DURATION_BUCKETS.to_vec()), &LABELS)
+}
+
+fn sizes(name: &str, help: &str) -> Result<HistogramVec, prometheus::Error> {
+    HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(SIZE_BUCKETS.to_vec()),
+        &LABELS,
+    )
 }
 
 fn register<C: Collector + Clone + 'static>(
@@ -180,7 +208,7 @@ impl Labels {
         )
     }
 
-    fn values<'a>(&'a self, code: &'a str, flags: &'a str) -> [&'a str; 25] {
+    fn values<'a>(&'a self, code: &'a str, flags: &'a str, kind: (&'a str, &'a str)) -> [&'a str; 25] {
         let mut values = [UNKNOWN; 25];
         values[..9].copy_from_slice(&[
             "source", SELF, SELF, UNKNOWN, UNKNOWN, UNKNOWN, SELF, UNKNOWN, UNKNOWN,
@@ -189,29 +217,80 @@ impl Labels {
             *slot = value;
         }
         // Whether the way to the backend is secured is for the backend's side to report (Istio's metric definition).
-        values[20..].copy_from_slice(&["http", code, "", flags, UNKNOWN]);
+        values[20..].copy_from_slice(&[kind.0, code, kind.1, flags, UNKNOWN]);
         values
     }
 }
 
-/// The series of one destination, found once for each status and flag and kept: a look-up by 25 labels is dearer
-/// than all else that is done to count a request. Belongs to one worker.
+/// What is spoken, and for gRPC how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Http,
+    Grpc(Option<u8>),
+}
+
+/// What is added to the series of a request.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) took: Duration,
+    /// Bytes of the request's body.
+    pub(crate) received: u64,
+    /// Bytes of the response's body.
+    pub(crate) sent: u64,
+}
+
+/// Status, flags and kind: what the series of one destination differ in.
+pub(crate) type Key = (u16, Flags, Kind);
+
+/// The series of one destination, found once for each key and kept: a look-up by 25 labels is dearer than all else that
+/// is done to count a request. Belongs to one worker.
 #[derive(Debug)]
 pub(crate) struct SeriesCache {
     labels: Labels,
-    series: RefCell<Vec<((u16, Flags), Series)>>,
+    series: RefCell<Vec<(Key, Series)>>,
 }
 
 #[derive(Debug, Clone)]
 struct Series {
     requests: IntCounter,
     durations: Histogram,
+    request_bytes: Histogram,
+    response_bytes: Histogram,
+}
+
+impl Series {
+    fn new(metrics: &Metrics, labels: &Labels, (code, flags, kind): Key) -> Self {
+        let (code, flags) = (code.to_string(), flags.to_string());
+        let (protocol, status) = match kind {
+            Kind::Http => ("http", String::new()),
+            Kind::Grpc(status) => (
+                "grpc",
+                status.map(|status| status.to_string()).unwrap_or_default(),
+            ),
+        };
+        let values = labels.values(&code, &flags, (protocol, &status));
+        Self {
+            requests: metrics.requests.with_label_values(&values),
+            durations: metrics.durations.with_label_values(&values),
+            request_bytes: metrics.request_bytes.with_label_values(&values),
+            response_bytes: metrics.response_bytes.with_label_values(&values),
+        }
+    }
+
+    fn observe(&self, observed: &Observed) {
+        self.requests.inc();
+        self.durations.observe(observed.took.as_secs_f64() * 1e3);
+        #[expect(clippy::cast_precision_loss, reason = "sums of petabytes need not be exact")]
+        let sizes = (observed.received as f64, observed.sent as f64);
+        self.request_bytes.observe(sizes.0);
+        self.response_bytes.observe(sizes.1);
+    }
 }
 
 impl SeriesCache {
-    /// Most series that are kept for one destination. A backend that answers with more kinds of status than this
-    /// gets them counted all the same, by look-up.
-    const MAX: usize = 32;
+    /// Most series of one destination that a worker counts in. A backend that answers in more ways than this gets the
+    /// others counted under code 0, so that no backend can fill the memory with its statuses.
+    const MAX: usize = 128;
 
     pub(crate) fn new(labels: Labels) -> Self {
         Self {
@@ -221,25 +300,22 @@ impl SeriesCache {
     }
 
     /// Counts one request.
-    pub(crate) fn observe(&self, metrics: &Metrics, code: u16, flags: Flags, took: Duration) {
-        let milliseconds = took.as_secs_f64() * 1e3;
+    pub(crate) fn observe(&self, metrics: &Metrics, key: Key, observed: &Observed) {
         let mut kept = self.series.borrow_mut();
-        if let Some((_, series)) = kept.iter().find(|(key, _)| *key == (code, flags)) {
-            series.requests.inc();
-            series.durations.observe(milliseconds);
+        if let Some((_, series)) = kept.iter().find(|(own, _)| *own == key) {
+            series.observe(observed);
             return;
         }
-        let code_text = code.to_string();
-        let flags_text = flags.to_string();
-        let values = self.labels.values(&code_text, &flags_text);
-        let series = Series {
-            requests: metrics.requests.with_label_values(&values),
-            durations: metrics.durations.with_label_values(&values),
+        let is_full = kept.len() >= Self::MAX;
+        let key = if is_full {
+            (0, Flags::NONE, Kind::Http)
+        } else {
+            key
         };
-        series.requests.inc();
-        series.durations.observe(milliseconds);
-        if kept.len() < Self::MAX {
-            kept.push(((code, flags), series));
+        let series = Series::new(metrics, &self.labels, key);
+        series.observe(observed);
+        if !is_full {
+            kept.push((key, series));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::AccessLog;
+
 /// Options of the proxy.
 #[derive(Debug, Clone)]
 pub struct ProxyOptions {
@@ -9,6 +11,11 @@ pub struct ProxyOptions {
     pub workers: u16,
     /// Pins worker n to the n-th core that the process may use.
     pub pin_to_cores: bool,
+    /// What is logged of each request; `None` nothing.
+    pub access_log: Option<AccessLog>,
+    /// Proxies in front of this one (Istio `gatewayTopology.numTrustedProxies`): so many addresses from the right of
+    /// x-forwarded-for are believed, and the client's x-request-id is kept.
+    pub trusted_proxies: u32,
     /// Bounds on what a client may keep open.
     pub timeouts: Timeouts,
 }
@@ -20,6 +27,8 @@ impl ProxyOptions {
         Self {
             workers,
             pin_to_cores: false,
+            access_log: None,
+            trusted_proxies: 0,
             timeouts: Timeouts::default(),
         }
     }

@@ -13,6 +13,7 @@ use edge_model::{Penalty, Snapshot, WorkerId};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access_log::Writer;
 use crate::config::Config;
 use crate::listener::listen;
 use crate::metrics::Metrics;
@@ -76,9 +77,18 @@ impl Proxy {
         }
         let workers = 0..options.workers;
         let empty = Config::new(&Snapshot::default(), None, Instant::now());
+        let metrics = Metrics::new(registry)?;
+        let log = match &options.access_log {
+            Some(log) => {
+                let writer = Writer::start(log.path.as_deref(), metrics.log_dropped());
+                Some(writer.map_err(|source| Error::AccessLog { source })?)
+            }
+            None => None,
+        };
         let shared = Arc::new(Shared {
+            log,
             config: Arc::new(ArcSwap::from_pointee(empty)),
-            metrics: Metrics::new(registry)?,
+            metrics,
             penalties: Box::new(penalties),
             options,
         });

@@ -1,22 +1,38 @@
 //! Header operations of routes and destinations, in the order that Istio gives them.
 
-use edge_model::{HeaderEdit, Route, RouteAction, WeightedDestination};
-use http::HeaderMap;
+use edge_model::{
+    FormatCommand, FormatPart, FormatString, HeaderEdit, HeaderTemplate, Route, RouteAction,
+    WeightedDestination,
+};
 use http::header::HOST;
+use http::{HeaderMap, HeaderValue};
 
-/// Edits the request's headers before it is forwarded.
+/// What a format command stands for; `None` when there is nothing.
+pub type FormatValues<'v> = &'v dyn Fn(&FormatCommand) -> Option<String>;
+
+/// Edits the request's headers before it is forwarded; `values` fills in format commands.
 ///
 /// With a single destination Istio appends its operations to the route's, so that the destination has the last word;
 /// with several (Envoy's weighted clusters) those of the destination run first and the route's last. A `set` of Host
 /// is no header operation but a rewrite, see [`rewrite`](crate::rewrite).
-pub fn apply_request_ops(headers: &mut HeaderMap, route: &Route, destination: &WeightedDestination) {
+pub fn apply_request_ops(
+    headers: &mut HeaderMap,
+    route: &Route,
+    destination: &WeightedDestination,
+    values: FormatValues<'_>,
+) {
     let (own, theirs) = (&route.headers.request, &destination.headers.request);
-    apply_both(headers, own, theirs, has_single_destination(route));
+    apply_both(headers, own, theirs, has_single_destination(route), values);
 }
 
 /// Edits the response's headers before it goes to the client, by the same rules. A redirect or a direct response has
 /// no destination.
-pub fn apply_response_ops(headers: &mut HeaderMap, route: &Route, destination: Option<&WeightedDestination>) {
+pub fn apply_response_ops(
+    headers: &mut HeaderMap,
+    route: &Route,
+    destination: Option<&WeightedDestination>,
+    values: FormatValues<'_>,
+) {
     let own = &route.headers.response;
     match destination {
         Some(destination) => {
@@ -25,9 +41,10 @@ pub fn apply_response_ops(headers: &mut HeaderMap, route: &Route, destination: O
                 own,
                 &destination.headers.response,
                 has_single_destination(route),
+                values,
             );
         }
-        None => apply(headers, &[own]),
+        None => apply(headers, &[own], values),
     }
 }
 
@@ -35,17 +52,23 @@ fn has_single_destination(route: &Route) -> bool {
     matches!(&route.action, RouteAction::Forward(forward) if forward.destinations.len() == 1)
 }
 
-fn apply_both(headers: &mut HeaderMap, route: &HeaderEdit, destination: &HeaderEdit, is_single: bool) {
+fn apply_both(
+    headers: &mut HeaderMap,
+    route: &HeaderEdit,
+    destination: &HeaderEdit,
+    is_single: bool,
+    values: FormatValues<'_>,
+) {
     if is_single {
-        apply(headers, &[route, destination]);
+        apply(headers, &[route, destination], values);
     } else {
-        apply(headers, &[destination]);
-        apply(headers, &[route]);
+        apply(headers, &[destination], values);
+        apply(headers, &[route], values);
     }
 }
 
 /// Applies edits as one list (Envoy `HeaderParser`): all removes, then the sets and adds of one edit after the other.
-fn apply(headers: &mut HeaderMap, edits: &[&HeaderEdit]) {
+fn apply(headers: &mut HeaderMap, edits: &[&HeaderEdit], values: FormatValues<'_>) {
     for name in edits
         .iter()
         .flat_map(|edit| &edit.remove)
@@ -55,16 +78,35 @@ fn apply(headers: &mut HeaderMap, edits: &[&HeaderEdit]) {
     }
     for edit in edits {
         for (name, value) in edit.set.iter().filter(|(name, _)| *name != HOST) {
-            if let Some(value) = value.plain() {
-                headers.insert(name, value.clone());
+            if let Some(value) = filled(value, values) {
+                headers.insert(name, value);
             }
         }
         for (name, value) in edit.add.iter().filter(|(name, _)| *name != HOST) {
-            if let Some(value) = value.plain() {
-                headers.append(name, value.clone());
+            if let Some(value) = filled(value, values) {
+                headers.append(name, value);
             }
         }
     }
+}
+
+/// The value of a template. `None` when it is one command without a value, or has come to hold what no header may have:
+/// the header is then left out.
+fn filled(template: &HeaderTemplate, values: FormatValues<'_>) -> Option<HeaderValue> {
+    let format = match template {
+        HeaderTemplate::Plain(value) => return Some(value.clone()),
+        HeaderTemplate::Format(format) => format,
+    };
+    if let FormatString { parts } = &**format
+        && let [FormatPart::Command(only)] = parts.as_slice()
+    {
+        return HeaderValue::try_from(values(only)?).ok();
+    }
+    let pieces = format.parts.iter().map(|part| match part {
+        FormatPart::Text(text) => text.clone(),
+        FormatPart::Command(command) => values(command).unwrap_or_else(|| "-".to_owned()),
+    });
+    HeaderValue::try_from(pieces.collect::<String>()).ok()
 }
 
 #[cfg(test)]
@@ -114,9 +156,9 @@ mod tests {
         start.insert("x-a", HeaderValue::from_static("old"));
         start.insert(HOST, HeaderValue::from_static("a.com"));
         let mut request = start.clone();
-        apply_request_ops(&mut request, &route, &destination);
+        apply_request_ops(&mut request, &route, &destination, &|_| None);
         let mut response = start;
-        apply_response_ops(&mut response, &route, Some(&destination));
+        apply_response_ops(&mut response, &route, Some(&destination), &|_| None);
         for headers in [request, response] {
             let lines: Vec<_> = headers.get_all(name).iter().collect();
             assert_eq!(lines, expected, "{name} with {destinations} destinations");
@@ -193,5 +235,28 @@ mod tests {
             "host",
             &["a.com"],
         );
+    }
+
+    #[test]
+    fn format_commands_are_filled_in_and_a_header_of_nothing_is_left_out() {
+        let values = |command: &FormatCommand| match command {
+            FormatCommand::Value(value) if value.name() == "PROTOCOL" => Some("HTTP/1.1".to_owned()),
+            FormatCommand::Value(value) if value.name() == "ROUTE_NAME" => Some("a\nb".to_owned()),
+            _ => None,
+        };
+        for (text, expected) in [
+            ("%PROTOCOL%", Some("HTTP/1.1")),
+            ("by %PROTOCOL%%%", Some("by HTTP/1.1%")),
+            ("%HOSTNAME%", None),
+            ("at %HOSTNAME%", Some("at -")),
+            ("%ROUTE_NAME%", None),
+        ] {
+            let value = filled(&HeaderTemplate::parse(text).unwrap(), &values);
+            assert_eq!(
+                value.as_ref().map(|value| value.to_str().unwrap()),
+                expected,
+                "{text}"
+            );
+        }
     }
 }

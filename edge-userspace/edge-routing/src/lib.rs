@@ -26,7 +26,7 @@ mod table;
 
 pub use action::{Rewritten, choose_destination, redirect_location, rewrite, tls_redirect_location};
 pub use claim::Claims;
-pub use edit::{apply_request_ops, apply_response_ops};
+pub use edit::{FormatValues, apply_request_ops, apply_response_ops};
 pub use explain::{Probe, explain};
 pub use explanation::{ClusterShare, Explanation, Outcome, Step, TraceStep};
 pub use host::{HostIndex, without_port};

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use edge_config::Bootstrap;
+use edge_config::{AccessLogEncoding, Bootstrap};
 use edge_control::{Control, StartError};
 use edge_datapath::{DataPath, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
 use edge_model::{Penalty, Protocol, Snapshot};
-use edge_proxy::{Proxy, ProxyOptions};
+use edge_proxy::{AccessLog, AccessLogFormat, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -83,6 +83,21 @@ fn start_failure(error: StartError) -> Failure {
     }
 }
 
+/// The access log as the proxy takes it.
+fn access_log(log: &edge_config::AccessLog) -> AccessLog {
+    let format = match (log.encoding, &log.text, log.json.as_slice()) {
+        (AccessLogEncoding::Text, Some(format), _) => AccessLogFormat::Text(format.clone()),
+        (AccessLogEncoding::Text, None, _) => AccessLogFormat::istio_text(),
+        (AccessLogEncoding::Json, _, []) => AccessLogFormat::istio_json(),
+        (AccessLogEncoding::Json, _, members) => AccessLogFormat::Json(members.to_vec()),
+    };
+    AccessLog {
+        path: log.path.clone(),
+        format,
+        sample: log.sample,
+    }
+}
+
 impl App {
     /// Loads the data path, starts the proxy and joins the two by the first Snapshot.
     fn start(
@@ -95,7 +110,11 @@ impl App {
         let datapath = load_datapath(bootstrap)?;
         let (mut snapshots, process) = (control.snapshots(), control.process());
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
-        let options = ProxyOptions::new(process.workers);
+        let options = ProxyOptions {
+            access_log: bootstrap.access_log.as_ref().map(access_log),
+            trusted_proxies: bootstrap.num_trusted_proxies,
+            ..ProxyOptions::new(process.workers)
+        };
         let ask = move |penalty: Penalty| {
             if penalties.try_send(penalty).is_err() {
                 tracing::warn!(source = %penalty.source, "a penalty was not written: too many at once");

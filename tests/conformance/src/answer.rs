@@ -196,12 +196,12 @@ impl Answer {
             RouteAction::Redirect(redirect) => {
                 self.status = Some(redirect.code.as_u16());
                 self.location = Some(redirect_location(redirect, &route.matcher, request));
-                apply_response_ops(&mut response, route, None);
+                apply_response_ops(&mut response, route, None, &|_| None);
             }
             RouteAction::DirectResponse(direct) => {
                 self.status = Some(direct.status.as_u16());
                 self.body = Some(String::from_utf8_lossy(&direct.body).into_owned());
-                apply_response_ops(&mut response, route, None);
+                apply_response_ops(&mut response, route, None, &|_| None);
             }
             RouteAction::Forward(forward) => {
                 self.timeout_ms = forward.timeout.map(|timeout| timeout.as_millis());
@@ -212,10 +212,10 @@ impl Answer {
                 if let Ok(host) = request.authority.parse() {
                     headers.insert(http::header::HOST, host);
                 }
-                apply_request_ops(&mut headers, route, destination);
+                apply_request_ops(&mut headers, route, destination, &|_| None);
                 let rewritten = rewrite(route, forward, destination, request.path_and_query);
                 rewritten.write_headers(&mut headers, request.authority, request.path_and_query);
-                apply_response_ops(&mut response, route, Some(destination));
+                apply_response_ops(&mut response, route, Some(destination), &|_| None);
                 self.upstream_headers = lines(&headers);
                 self.upstream_path = Some(
                     rewritten

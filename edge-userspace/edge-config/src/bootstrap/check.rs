@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_model::{
-    FloodLimits, Measure, PenaltyPolicy, PenaltyScope, Prefix, Protocol, SynCookies, TokenRate,
+    FloodLimits, FormatString, Fraction, Measure, PenaltyPolicy, PenaltyScope, Prefix, Protocol, SynCookies,
+    TokenRate,
 };
 
 use super::raw::{
-    RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
+    RawAccessLog, RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
     RawVirtualAddress, RawVirtualPort, SynCookieMode, Workers,
 };
-use super::{Bootstrap, Pinning, Sources, VirtualAddress, VirtualPort};
+use super::{AccessLog, AccessLogEncoding, Bootstrap, Pinning, Sources, VirtualAddress, VirtualPort};
 use crate::{Problem, Severity, SourceRef};
 
 /// Longest name of an interface: IFNAMSIZ of the kernel less its closing zero.
@@ -45,6 +46,8 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
     }
     let drain_deadline = raw.drain.deadline.0;
     Bootstrap {
+        access_log: raw.access_log.map(|log| check.access_log(&log)),
+        num_trusted_proxies: raw.num_trusted_proxies,
         virtual_addresses: check.virtual_addresses(&raw.virtual_addresses),
         workers: check.workers(&raw.workers),
         flood: raw.flood.map(|flood| check.flood(&flood)),
@@ -96,6 +99,54 @@ impl Check<'_> {
                 self.error(&field, "stands twice", "name each interface once");
             }
         }
+    }
+
+    fn access_log(&mut self, raw: &RawAccessLog) -> AccessLog {
+        let text = match raw.format.as_str() {
+            "" => None,
+            format => Some(self.format("accessLog.format", format)),
+        };
+        let members = raw.json_format.iter().map(|(name, format)| {
+            let field = format!("accessLog.jsonFormat.{name}");
+            (name.clone(), self.format(&field, format))
+        });
+        let json: Vec<_> = members.collect();
+        if !(0.0..=100.0).contains(&raw.sample_percent) {
+            let hint = "write a share in percent, 100 for every request";
+            self.error("accessLog.samplePercent", "is not between 0 and 100", hint);
+        }
+        match raw.encoding {
+            AccessLogEncoding::Text if !json.is_empty() => {
+                let hint = "write encoding: JSON, or take format";
+                self.error("accessLog.jsonFormat", "is for the encoding JSON", hint);
+            }
+            AccessLogEncoding::Json if text.is_some() => {
+                let hint = "write encoding: TEXT, or take jsonFormat";
+                self.error("accessLog.format", "is for the encoding TEXT", hint);
+            }
+            AccessLogEncoding::Text | AccessLogEncoding::Json => {}
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and a million"
+        )]
+        let sample = (raw.sample_percent.clamp(0.0, 100.0) * 10_000.0) as u32;
+        AccessLog {
+            path: (raw.path != "/dev/stdout").then(|| PathBuf::from(&raw.path)),
+            encoding: raw.encoding,
+            text,
+            json,
+            sample: Fraction::per_million(sample),
+        }
+    }
+
+    fn format(&mut self, field: &str, text: &str) -> FormatString {
+        FormatString::parse(text).unwrap_or_else(|error| {
+            let hint = "commands are Envoy's, such as %REQ(:METHOD)%; write %% for a percent sign";
+            self.error(field, &error.to_string(), hint);
+            FormatString::default()
+        })
     }
 
     fn pinning(&mut self, raw: RawPinning) -> Pinning {

@@ -34,6 +34,8 @@ pub(super) struct RawBootstrap {
     pub(super) resources: String,
     pub(super) admin: String,
     pub(super) drain: RawDrain,
+    pub(super) num_trusted_proxies: u32,
+    pub(super) access_log: Option<RawAccessLog>,
 }
 
 impl Default for RawBootstrap {
@@ -60,6 +62,8 @@ impl Default for RawBootstrap {
             resources: ".".to_owned(),
             admin: "127.0.0.1:15000".to_owned(),
             drain: RawDrain::default(),
+            num_trusted_proxies: 0,
+            access_log: None,
         }
     }
 }
@@ -128,6 +132,40 @@ impl Default for RawVirtualPort {
             port: 0,
             protocol: "TCP".to_owned(),
             listener_port: None,
+        }
+    }
+}
+
+/// Shape of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AccessLogEncoding {
+    /// Text.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawAccessLog {
+    pub(super) path: String,
+    pub(super) encoding: AccessLogEncoding,
+    pub(super) format: String,
+    pub(super) json_format: BTreeMap<String, String>,
+    pub(super) sample_percent: f64,
+}
+
+impl Default for RawAccessLog {
+    fn default() -> Self {
+        Self {
+            path: "/dev/stdout".to_owned(),
+            encoding: AccessLogEncoding::Text,
+            format: String::new(),
+            json_format: BTreeMap::new(),
+            sample_percent: 100.0,
         }
     }
 }

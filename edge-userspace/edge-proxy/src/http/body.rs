@@ -74,6 +74,7 @@ impl ResponseBody {
     pub(crate) fn local(body: Bytes, mut record: Record) -> Self {
         // hyper does not ask for the body of an answer to HEAD, so there is no later moment to call it complete.
         record.complete();
+        record.sent(body.len());
         let kind = match body.is_empty() {
             true => Kind::Done,
             false => Kind::Whole(body),
@@ -106,7 +107,10 @@ impl ResponseBody {
         }
         let frame = ready!(next_data(&mut upstream.body, cx));
         let ended = match &frame {
-            Some(Ok(_)) => upstream.body.is_end_stream(),
+            Some(Ok(frame)) => {
+                self.record.sent(frame.data_ref().map_or(0, Bytes::len));
+                upstream.body.is_end_stream()
+            }
             Some(Err(_)) => {
                 self.break_off(Flag::UpstreamConnectionTermination);
                 false

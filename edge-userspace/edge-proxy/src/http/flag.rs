@@ -42,25 +42,37 @@ pub(crate) enum Flag {
 }
 
 impl Flag {
-    /// All flags in order, with Envoy's short names.
-    const ALL: [(Self, &'static str); 17] = [
-        (Self::DelayInjected, "DI"),
-        (Self::FaultInjected, "FI"),
-        (Self::UpstreamRetryLimitExceeded, "URX"),
-        (Self::NoRoute, "NR"),
-        (Self::NoCluster, "NC"),
-        (Self::DnsFailure, "DF"),
-        (Self::NoHealthyUpstream, "UH"),
-        (Self::UpstreamConnectionFailure, "UF"),
-        (Self::UpstreamConnectionTermination, "UC"),
-        (Self::UpstreamOverflow, "UO"),
-        (Self::UpstreamRemoteReset, "UR"),
-        (Self::UpstreamProtocolError, "UPE"),
-        (Self::UpstreamRequestTimeout, "UT"),
-        (Self::RateLimited, "RL"),
-        (Self::DownstreamProtocolError, "DPE"),
-        (Self::DownstreamConnectionTermination, "DC"),
-        (Self::OverloadManager, "OM"),
+    /// All flags in order, with Envoy's short and long names.
+    const ALL: [(Self, &'static str, &'static str); 17] = [
+        (Self::DelayInjected, "DI", "DelayInjected"),
+        (Self::FaultInjected, "FI", "FaultInjected"),
+        (
+            Self::UpstreamRetryLimitExceeded,
+            "URX",
+            "UpstreamRetryLimitExceeded",
+        ),
+        (Self::NoRoute, "NR", "NoRouteFound"),
+        (Self::NoCluster, "NC", "NoClusterFound"),
+        (Self::DnsFailure, "DF", "DnsResolutionFailed"),
+        (Self::NoHealthyUpstream, "UH", "NoHealthyUpstream"),
+        (Self::UpstreamConnectionFailure, "UF", "UpstreamConnectionFailure"),
+        (
+            Self::UpstreamConnectionTermination,
+            "UC",
+            "UpstreamConnectionTermination",
+        ),
+        (Self::UpstreamOverflow, "UO", "UpstreamOverflow"),
+        (Self::UpstreamRemoteReset, "UR", "UpstreamRemoteReset"),
+        (Self::UpstreamProtocolError, "UPE", "UpstreamProtocolError"),
+        (Self::UpstreamRequestTimeout, "UT", "UpstreamRequestTimeout"),
+        (Self::RateLimited, "RL", "RateLimited"),
+        (Self::DownstreamProtocolError, "DPE", "DownstreamProtocolError"),
+        (
+            Self::DownstreamConnectionTermination,
+            "DC",
+            "DownstreamConnectionTermination",
+        ),
+        (Self::OverloadManager, "OM", "OverloadManagerTerminated"),
     ];
 
     fn bit(self) -> u32 {
@@ -91,6 +103,20 @@ impl Flags {
     pub(crate) fn contains(self, flag: Flag) -> bool {
         self.0 & flag.bit() != 0
     }
+
+    /// The long names, joined by commas.
+    pub(crate) fn long(self) -> String {
+        self.joined(|(_, _, long)| long)
+    }
+
+    fn joined(self, name: fn((Flag, &'static str, &'static str)) -> &'static str) -> String {
+        let own = Flag::ALL.into_iter().filter(|(flag, ..)| self.contains(*flag));
+        let names: Vec<_> = own.map(name).collect();
+        match names.as_slice() {
+            [] => "-".to_owned(),
+            names => names.join(","),
+        }
+    }
 }
 
 impl From<Flag> for Flags {
@@ -102,12 +128,7 @@ impl From<Flag> for Flags {
 impl fmt::Display for Flags {
     /// The short names, joined by commas, as in metrics and access logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let own = Flag::ALL.into_iter().filter(|(flag, _)| self.contains(*flag));
-        let names: Vec<_> = own.map(|(_, name)| name).collect();
-        match names.as_slice() {
-            [] => f.write_str("-"),
-            names => f.write_str(&names.join(",")),
-        }
+        f.write_str(&self.joined(|(_, short, _)| short))
     }
 }
 
@@ -129,13 +150,13 @@ mod tests {
         ] {
             assert_eq!(flags.to_string(), expected);
         }
-        let names: std::collections::HashSet<_> = Flag::ALL.iter().map(|(_, short)| short).collect();
+        let names: std::collections::HashSet<_> = Flag::ALL.iter().map(|(_, short, _)| short).collect();
         assert_eq!(names.len(), Flag::ALL.len());
         assert!(
             Flag::ALL
                 .iter()
                 .enumerate()
-                .all(|(at, (flag, _))| *flag as usize == at)
+                .all(|(at, (flag, ..))| *flag as usize == at)
         );
     }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::body::{Places, UpstreamBody};
 use super::hash::hashed;
-use super::head::{Plan, is_passable, request_id, upstream_request};
+use super::head::{Plan, is_passable, upstream_request};
 use super::reply::Reset;
 use super::request_body::{ClientBody, RequestBodyError};
 use super::{Flag, Record, Reply, grpc, mirror};
@@ -63,7 +63,9 @@ impl Forwarding<'_> {
         let policy = &*self.forward.retries;
         let hashed = self.hash();
         let body = ClientBody::new(body, policy.attempts > 0);
-        let request_id = request_id(&self.client.headers, &mut self.conn.worker().rng());
+        record.has_body(&body);
+        let request_id = record.account().request_id.clone();
+        let request_id = request_id.unwrap_or_else(|| HeaderValue::from_static(""));
         self.mirror(&body, &request_id);
         let mut places = Places {
             request: self.take(
@@ -90,7 +92,6 @@ impl Forwarding<'_> {
                 return Err(Reply::no_healthy_upstream());
             };
             record.reached_endpoint(endpoint);
-            record.tried();
             let attempt = self.attempt(endpoint, &body, is_fresh, retries.done() + 1, &request_id);
             let Tried { ended, result } = self.within_try(attempt).await;
             self.report(index, ended, &result);
@@ -158,7 +159,7 @@ impl Forwarding<'_> {
                 &hash.key,
                 &self.client.headers,
                 self.plan.path.query(),
-                self.conn.peer().address,
+                self.plan.trusted_address.unwrap_or(self.conn.peer().address),
                 &mut self.conn.worker().rng(),
             ),
             LoadBalancer::LeastRequest | LoadBalancer::RoundRobin | LoadBalancer::Random => {

@@ -14,6 +14,11 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
+/// The status in a head or in trailers.
+pub(super) fn status(headers: &HeaderMap) -> Option<u8> {
+    headers.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
 /// The gRPC status that an HTTP status stands for (Envoy `Grpc::Utility::httpToGrpcStatus`, gRPC
 /// `http-grpc-status-mapping.md`).
 pub(super) fn from_http(status: StatusCode) -> u8 {

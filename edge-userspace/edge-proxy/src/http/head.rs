@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use edge_model::{Route, WeightedDestination};
-use edge_routing::{Rewritten, apply_request_ops, apply_response_ops};
+use edge_routing::{FormatValues, Rewritten, apply_request_ops, apply_response_ops};
 use fastrand::Rng;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -75,6 +75,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) authority: &'a str,
     /// Path of the client's request, normalised, with its query.
     pub(crate) path: &'a PathAndQuery,
+    /// The client's address where it came by trusted proxies.
+    pub(crate) trusted_address: Option<IpAddr>,
+    /// Values of format commands in header operations.
+    pub(crate) values: FormatValues<'a>,
     /// Time for the exchange, as the upstream is told.
     pub(crate) expected: Option<Duration>,
 }
@@ -97,7 +101,7 @@ pub(crate) fn upstream_request<B: Body>(
     let mut headers = HeaderMap::with_capacity(client.headers.len() + 8);
     headers.insert(HOST, authority_value(client, plan.authority)?);
     copy_end_to_end(&client.headers, &mut headers);
-    add_edge_headers(&mut headers, peer, request_id);
+    add_edge_headers(&mut headers, peer, plan.trusted_address, request_id);
     headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
     if let Some(expected) = plan.expected {
         let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
@@ -105,7 +109,7 @@ pub(crate) fn upstream_request<B: Body>(
     }
     plan.rewritten
         .write_headers(&mut headers, plan.authority, plan.path.as_str());
-    apply_request_ops(&mut headers, plan.route, plan.destination);
+    apply_request_ops(&mut headers, plan.route, plan.destination, plan.values);
     frame_request(client, &mut headers, &body);
 
     let mut request = Request::new(body);
@@ -143,16 +147,23 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, request_id: &HeaderValue) {
-    let forwarded_for = append_forwarded_for(headers, peer);
+fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr>, request_id: &HeaderValue) {
+    let forwarded_for = forwarded_for(headers, peer);
     headers.insert(FORWARDED_FOR, forwarded_for);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
-    headers.insert(EXTERNAL_ADDRESS, peer.text.clone());
+    // A trusted proxy knows by what scheme the client came.
+    if trusted.is_none() || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
+    }
+    let external = match trusted {
+        Some(address) => HeaderValue::try_from(address.to_string()).ok(),
+        None => None,
+    };
+    headers.insert(EXTERNAL_ADDRESS, external.unwrap_or_else(|| peer.text.clone()));
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
 /// The client's list, on one line, with its own address behind.
-fn append_forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
+pub(crate) fn forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
     let mut list = Vec::new();
     for line in headers.get_all(FORWARDED_FOR) {
         list.extend_from_slice(line.as_bytes());
@@ -166,9 +177,26 @@ fn append_forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
     HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.text.clone())
 }
 
-/// The request's id: the client's own, else a new one.
-pub(crate) fn request_id(client: &HeaderMap, rng: &mut Rng) -> HeaderValue {
-    let sent = client.get(REQUEST_ID).filter(|id| !id.is_empty());
+/// The client's address as `count` trusted proxies in front tell it: the address that stands so many places from the
+/// right of x-forwarded-for (Envoy `xff_num_trusted_hops`). `None` when the list is shorter, or has no address there.
+pub(crate) fn trusted_address(headers: &HeaderMap, count: u32) -> Option<IpAddr> {
+    let lines = headers.get_all(FORWARDED_FOR).iter();
+    let all: Vec<_> = lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .collect();
+    let place = all.len().checked_sub(usize::try_from(count).ok()?)?;
+    let text = std::str::from_utf8(all.get(place)?).ok()?;
+    text.trim()
+        .parse::<IpAddr>()
+        .ok()
+        .map(|address| address.to_canonical())
+}
+
+/// The request's id: that of a trusted proxy, else a new one.
+pub(crate) fn request_id(trusted: Option<&HeaderMap>, rng: &mut Rng) -> HeaderValue {
+    let sent = trusted
+        .and_then(|headers| headers.get(REQUEST_ID))
+        .filter(|id| !id.is_empty());
     sent.cloned().unwrap_or_else(|| new_request_id(rng))
 }
 
@@ -252,6 +280,7 @@ pub(crate) fn downstream_headers(
     headers: &mut HeaderMap,
     route: &Route,
     destination: &WeightedDestination,
+    values: FormatValues<'_>,
 ) {
     let length = match *method == Method::HEAD {
         true => told_length(headers),
@@ -265,7 +294,7 @@ pub(crate) fn downstream_headers(
     for name in HOP_BY_HOP.iter().chain(&nominated) {
         headers.remove(name);
     }
-    apply_response_ops(headers, route, Some(destination));
+    apply_response_ops(headers, route, Some(destination), values);
     for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE] {
         headers.remove(name);
     }

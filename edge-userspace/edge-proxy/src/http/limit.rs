@@ -8,6 +8,7 @@ use edge_upstream::rate_limit::{self, LocalRateLimiter, Quota, descriptors};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Decision, Exchange, Flag, Reply, Table};
+use crate::worker::Limit;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -46,20 +47,29 @@ impl Exchange<'_> {
                 (&table.routes().rate_limit, &[][..])
             }
         };
-        let Some(limiter) = limit.as_ref().and_then(|limit| self.view.limiter(limit)) else {
+        let metrics = self.conn.worker().metrics();
+        let found = limit.as_ref().and_then(|limit| self.view.limiter(limit, metrics));
+        let Some(Limit {
+            limiter,
+            refused,
+            let_through,
+        }) = found
+        else {
             return Ok(Limited::default());
         };
+        let client = self.trusted_address().unwrap_or(self.conn.peer().address);
         let source = self.conn.peer().address;
-        let asked = descriptors(wanted, source, &self.head.headers);
+        let asked = descriptors(wanted, client, &self.head.headers);
         let verdict = limiter.check(&asked, now, &mut self.conn.worker().rng());
         match verdict {
             rate_limit::Decision::NotCounted => Ok(Limited::default()),
             rate_limit::Decision::Allowed(quota) => Ok(Limited::new(limiter.limit(), quota)),
             rate_limit::Decision::OverLimit { quota, enforced } => {
-                self.conn
-                    .worker()
-                    .metrics()
-                    .rate_limited(limiter.limit(), enforced);
+                if enforced {
+                    refused.inc()
+                } else {
+                    let_through.inc()
+                }
                 match enforced {
                     true => Err(self.refuse(&limiter, quota, source, now)),
                     false => Ok(Limited::new(limiter.limit(), quota)),
@@ -68,9 +78,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// The refusal, which may be the one that brings a penalty.
+    /// The refusal, which may be the one that brings a penalty. Behind trusted proxies there are none: tier 1 sees the
+    /// proxies' addresses alone.
     fn refuse(&self, limiter: &LocalRateLimiter, quota: Quota, source: IpAddr, now: Instant) -> Reply {
-        if let Some(escalation) = &self.view.config().escalation
+        if self.conn.worker().trusted_proxies() == 0
+            && let Some(escalation) = &self.view.config().escalation
             && let Some(penalty) = escalation.refused(source, PenaltyReason::RateLimit, now)
         {
             self.conn.worker().penalise(penalty);

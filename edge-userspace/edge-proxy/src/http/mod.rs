@@ -15,12 +15,14 @@ mod record;
 mod reply;
 mod request_body;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use edge_model::{Forward, Route, RouteAction};
+use edge_model::{FormatCommand, Forward, Route, RouteAction};
 use edge_routing::{
     Decision, RequestView, Table, apply_response_ops, choose_destination, normalize_path, redirect_location,
     rewrite, tls_redirect_location,
@@ -31,15 +33,16 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::access_log::Scene;
 use crate::connection::Conn;
 use crate::worker::View;
 pub(crate) use body::{ResponseBody, UpstreamBody};
 pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
-pub(crate) use head::Peer;
-use head::{Plan, SERVICE_TIME, add_server, downstream_headers};
+pub(crate) use head::{Peer, forwarded_for};
+use head::{Plan, SERVICE_TIME, add_server, downstream_headers, request_id, trusted_address};
 use limit::Limited;
-pub(crate) use record::Record;
+pub(crate) use record::{Account, Record};
 pub(crate) use reply::Reply;
 pub(crate) use request_body::RequestBody;
 
@@ -72,15 +75,20 @@ async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) 
     let mut response = match exchange.answer(body, &mut limited, &mut record).await {
         Ok(response) => {
             record.answered(response.status(), Flags::NONE);
+            record.log(head, response.headers());
             response.map(|body| ResponseBody::upstream(body, record))
         }
         Err(reply) => {
-            record.answered(reply.status(), reply.flags);
-            let reply = if grpc::is_grpc(&head.headers) {
+            record.answered_here(reply.details);
+            let flags = reply.flags;
+            let mut reply = if grpc::is_grpc(&head.headers) {
                 reply.for_grpc()
             } else {
                 reply
             };
+            record.answered(reply.status(), flags);
+            record.grpc_status(reply.headers());
+            record.log(head, reply.headers());
             reply
                 .into_response()
                 .map(|body| ResponseBody::local(body, record))
@@ -131,6 +139,13 @@ impl Exchange<'_> {
             Decision::Route { route, .. } => Some(*route),
             Decision::NoVirtualHost | Decision::NoRoute { .. } | Decision::RequireTls { .. } => None,
         };
+        record.has_id(&self.request_id());
+        if grpc::is_grpc(&self.head.headers) {
+            record.is_grpc();
+        }
+        if let Some(route) = route {
+            record.took_route(&route.name);
+        }
         let cors = match route.and_then(|route| route.cors.as_deref()) {
             Some(policy) => cors::check(policy, self.head)?,
             None => None,
@@ -183,14 +198,45 @@ impl Exchange<'_> {
                         .await
                 }
                 RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => {
-                    Err(self.answer_directly(route, request))
+                    Err(self.answer_directly(route, request, record))
                 }
             },
         }
     }
 
+    /// What a command of a header operation stands for.
+    fn value(
+        &self,
+        command: &FormatCommand,
+        account: &Account,
+        response: Option<&HeaderMap>,
+    ) -> Option<String> {
+        let scene = Scene {
+            conn: self.conn,
+            client: self.head,
+            response,
+            account,
+        };
+        scene.value(command).map(Cow::into_owned)
+    }
+
+    /// The client's id of the request where it comes from a trusted proxy, else a new one.
+    fn request_id(&self) -> HeaderValue {
+        let worker = self.conn.worker();
+        let trusted = worker.trusted_proxies() > 0;
+        request_id(trusted.then_some(&self.head.headers), &mut worker.rng())
+    }
+
+    /// The client's address as trusted proxies in front tell it; `None` without any.
+    fn trusted_address(&self) -> Option<IpAddr> {
+        match self.conn.worker().trusted_proxies() {
+            0 => None,
+            count => trusted_address(&self.head.headers, count),
+        }
+    }
+
     /// The answer of a redirect or direct response, with the route's header operations.
-    fn answer_directly(&self, route: &Route, request: &RequestView<'_>) -> Reply {
+    fn answer_directly(&self, route: &Route, request: &RequestView<'_>, record: &Record) -> Reply {
         let mut reply = match &route.action {
             RouteAction::Redirect(redirect) => {
                 let location = redirect_location(redirect, &route.matcher, request);
@@ -201,7 +247,8 @@ impl Exchange<'_> {
             }
             RouteAction::Forward(_) => Reply::no_route(),
         };
-        apply_response_ops(reply.headers(), route, None);
+        let values = |command: &FormatCommand| self.value(command, record.account(), None);
+        apply_response_ops(reply.headers(), route, None, &values);
         reply
     }
 
@@ -222,6 +269,11 @@ impl Exchange<'_> {
             .ok_or_else(Reply::no_cluster)?;
         record.reached_cluster(cluster);
         let rewritten = rewrite(route, forward, destination, path.as_str());
+        let (id, started) = (record.account().request_id.clone(), record.started());
+        let values = |command: &FormatCommand| {
+            let early = Account::new(started, id.clone());
+            self.value(command, &early, None)
+        };
         let forwarding = Forwarding {
             conn: self.conn,
             view: self.view,
@@ -233,14 +285,20 @@ impl Exchange<'_> {
                 rewritten: &rewritten,
                 authority,
                 path,
+                values: &values,
+                trusted_address: self.trusted_address(),
                 expected: Forwarding::expected(forward),
             },
             cluster,
         };
         let mut response = self.within(&forwarding, body, record).await?;
+        record.responded(response.headers());
         let status = response.status();
+        // Formats may ask for what the upstream sent, and there are few of them.
+        let sent = self.view.has_formats().then(|| response.headers().clone());
         let headers = response.headers_mut();
-        downstream_headers(&self.head.method, status, headers, route, destination);
+        let values = |command: &FormatCommand| self.value(command, record.account(), sent.as_ref());
+        downstream_headers(&self.head.method, status, headers, route, destination, &values);
         add_service_time(headers, record);
         Ok(response)
     }

@@ -1,31 +1,92 @@
 //! The account of one request: it is written when the request is over, however it ended.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::StatusCode;
+use edge_model::ClusterName;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{Flag, Flags};
+use super::request_body::ClientBody;
+use super::{Flag, Flags, grpc};
+use crate::access_log::{Scene, line};
 use crate::connection::Conn;
+use crate::metrics::{Kind, Observed};
 use crate::worker::{ClusterView, EndpointView};
 
-/// How far a request got.
-enum Reached {
-    Nothing,
-    Cluster(Rc<ClusterView>),
-    Endpoint(Rc<EndpointView>),
+/// What is known of a request.
+pub(crate) struct Account {
+    pub(crate) started: Instant,
+    pub(crate) first_byte: Option<Instant>,
+    pub(crate) code: u16,
+    pub(crate) flags: Flags,
+    pub(crate) details: &'static str,
+    pub(crate) grpc_status: Option<u8>,
+    /// Bytes of the response's body.
+    pub(crate) sent: u64,
+    pub(crate) attempts: u32,
+    pub(crate) request_id: Option<HeaderValue>,
+    is_grpc: bool,
+    route: Option<String>,
+    cluster: Option<Rc<ClusterView>>,
+    endpoint: Option<Rc<EndpointView>>,
+    body: Option<ClientBody>,
 }
 
-/// Counts the request when it is dropped: with its response's status and flag, or as DC with status 0 when the client
-/// went away before there was one.
+impl Account {
+    /// Of a request of which nothing else is known yet.
+    pub(crate) fn new(started: Instant, request_id: Option<HeaderValue>) -> Self {
+        Self {
+            started,
+            first_byte: None,
+            code: 0,
+            flags: Flags::NONE,
+            details: "",
+            grpc_status: None,
+            sent: 0,
+            attempts: 0,
+            request_id,
+            is_grpc: false,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            body: None,
+        }
+    }
+
+    /// Bytes of the request's body.
+    pub(crate) fn received(&self) -> u64 {
+        self.body.as_ref().map_or(0, ClientBody::bytes)
+    }
+
+    /// Address of the endpoint that the request was last given to.
+    pub(crate) fn upstream(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.address())
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&ClusterName> {
+        self.cluster.as_ref().map(|cluster| &cluster.model().name)
+    }
+
+    pub(crate) fn route_name(&self) -> Option<&str> {
+        self.route.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+/// What the access log says besides the account.
+struct Logged {
+    client: Parts,
+    response: HeaderMap,
+}
+
+/// Counts and logs the request when it is dropped: with its response's status and flags, or as DC with status 0 when the
+/// client went away before there was one.
 pub(crate) struct Record {
     conn: Rc<Conn>,
-    started: Instant,
-    reached: Reached,
-    code: u16,
-    flags: Flags,
-    attempts: u32,
+    account: Account,
     complete: bool,
+    logged: Option<Box<Logged>>,
 }
 
 impl Record {
@@ -34,52 +95,107 @@ impl Record {
         conn.request_began();
         Self {
             conn: Rc::clone(conn),
-            started: Instant::now(),
-            reached: Reached::Nothing,
-            code: 0,
-            flags: Flags::NONE,
-            attempts: 0,
+            account: Account::new(Instant::now(), None),
             complete: false,
+            logged: None,
         }
+    }
+
+    /// What is known so far.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// When the request's head was there.
     pub(crate) fn started(&self) -> Instant {
-        self.started
+        self.account.started
+    }
+
+    /// The request is one of gRPC.
+    pub(crate) fn is_grpc(&mut self) {
+        self.account.is_grpc = true;
+    }
+
+    /// The request takes a route of this name.
+    pub(crate) fn took_route(&mut self, name: &str) {
+        if self.conn.worker().access_log().is_some() {
+            self.account.route = Some(name.to_owned());
+        }
+    }
+
+    /// The id that the request goes by.
+    pub(crate) fn has_id(&mut self, id: &HeaderValue) {
+        self.account.request_id = Some(id.clone());
     }
 
     /// The request is meant for `cluster`.
     pub(crate) fn reached_cluster(&mut self, cluster: &Rc<ClusterView>) {
-        self.reached = Reached::Cluster(Rc::clone(cluster));
+        self.account.cluster = Some(Rc::clone(cluster));
     }
 
     /// The request was given to `endpoint`.
     pub(crate) fn reached_endpoint(&mut self, endpoint: &Rc<EndpointView>) {
-        self.reached = Reached::Endpoint(Rc::clone(endpoint));
-    }
-
-    /// One more try begins.
-    pub(crate) fn tried(&mut self) {
-        self.attempts += 1;
+        self.account.endpoint = Some(Rc::clone(endpoint));
+        self.account.attempts += 1;
     }
 
     /// The endpoint that the request was last given to.
     pub(crate) fn endpoint(&self) -> Option<&Rc<EndpointView>> {
-        match &self.reached {
-            Reached::Endpoint(endpoint) => Some(endpoint),
-            Reached::Nothing | Reached::Cluster(_) => None,
-        }
+        self.account.endpoint.as_ref()
+    }
+
+    /// The request has this body.
+    pub(crate) fn has_body(&mut self, body: &ClientBody) {
+        self.account.body = Some(body.clone());
     }
 
     /// Something out of the ordinary happened on the way.
     pub(crate) fn flag(&mut self, flag: Flag) {
-        self.flags = self.flags.with(flag);
+        self.account.flags = self.account.flags.with(flag);
+    }
+
+    /// The upstream's response head is there.
+    pub(crate) fn responded(&mut self, headers: &HeaderMap) {
+        self.account.first_byte = Some(Instant::now());
+        self.account.details = "via_upstream";
+        self.grpc_status(headers);
+    }
+
+    /// Takes the gRPC status from a head or from trailers.
+    pub(crate) fn grpc_status(&mut self, headers: &HeaderMap) {
+        if self.account.is_grpc
+            && let Some(status) = grpc::status(headers)
+        {
+            self.account.grpc_status = Some(status);
+        }
     }
 
     /// The response's head goes to the client, with further flags.
     pub(crate) fn answered(&mut self, status: StatusCode, flags: Flags) {
-        self.code = status.as_u16();
-        self.flags = self.flags.and(flags);
+        self.account.code = status.as_u16();
+        self.account.flags = self.account.flags.and(flags);
+    }
+
+    /// The gateway answers by itself.
+    pub(crate) fn answered_here(&mut self, details: &'static str) {
+        self.account.details = details;
+    }
+
+    /// Keeps what the access log wants, if the request is drawn for it.
+    pub(crate) fn log(&mut self, client: Parts, response: &HeaderMap) {
+        let worker = self.conn.worker();
+        let Some(log) = worker.access_log() else { return };
+        if log.sample.takes(worker.rng().u32(..1_000_000)) {
+            self.logged = Some(Box::new(Logged {
+                client,
+                response: response.clone(),
+            }));
+        }
+    }
+
+    /// Bytes of the response's body went to the client's connection.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.account.sent += bytes as u64;
     }
 
     /// All of the response was handed to the client's connection.
@@ -92,6 +208,19 @@ impl Record {
         self.flag(flag);
         self.complete = true;
     }
+
+    fn write_log(&self, logged: &Logged) {
+        let worker = self.conn.worker();
+        if let Some(log) = worker.access_log() {
+            let scene = Scene {
+                conn: &self.conn,
+                client: &logged.client,
+                response: Some(&logged.response),
+                account: &self.account,
+            };
+            worker.log(line(&log.format, &scene));
+        }
+    }
 }
 
 impl Drop for Record {
@@ -99,13 +228,29 @@ impl Drop for Record {
         if !self.complete {
             self.flag(Flag::DownstreamConnectionTermination);
         }
+        let account = &self.account;
         let worker = self.conn.worker();
-        let series = match &self.reached {
-            Reached::Nothing => worker.unrouted(),
-            Reached::Cluster(cluster) => cluster.series(),
-            Reached::Endpoint(endpoint) => endpoint.series(),
+        let series = match (&account.endpoint, &account.cluster) {
+            (Some(endpoint), _) => endpoint.series(),
+            (None, Some(cluster)) => cluster.series(),
+            (None, None) => worker.unrouted(),
         };
-        series.observe(worker.metrics(), self.code, self.flags, self.started.elapsed());
+        let kind = match account.is_grpc {
+            true => Kind::Grpc(account.grpc_status),
+            false => Kind::Http,
+        };
+        series.observe(
+            worker.metrics(),
+            (account.code, account.flags, kind),
+            &Observed {
+                took: account.started.elapsed(),
+                received: account.received(),
+                sent: account.sent,
+            },
+        );
+        if let Some(logged) = self.logged.take() {
+            self.write_log(&logged);
+        }
         self.conn.request_ended();
     }
 }

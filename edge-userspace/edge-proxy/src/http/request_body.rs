@@ -133,6 +133,11 @@ impl ClientBody {
         RequestBody::Copy(copy)
     }
 
+    /// Bytes that the client sent so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |shared| shared.taken_bytes.get())
+    }
+
     /// Tells later whether the body was taken to its end; `None` when there is nothing to take.
     pub(crate) fn finished(&self) -> Option<Rc<Cell<bool>>> {
         self.0.as_ref().map(|shared| Rc::clone(&shared.finished))

@@ -57,7 +57,7 @@ impl Port {
 
     async fn accept(&mut self) {
         match self.listener.accept().await {
-            Ok((stream, peer)) => self.start(stream, peer.ip()),
+            Ok((stream, peer)) => self.start(stream, peer),
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(port = self.number, %error, "cannot accept");
@@ -66,12 +66,17 @@ impl Port {
         }
     }
 
-    fn start(&mut self, stream: TcpStream, address: std::net::IpAddr) {
+    fn start(&mut self, stream: TcpStream, peer: std::net::SocketAddr) {
         let view = self.worker.view();
         if let Some(config) = view.config().listener(self.number) {
             self.config = Arc::clone(config);
         }
-        let conn = Conn::new(Rc::clone(&self.worker), self.number, address, &self.config);
+        let conn = Conn::new(Rc::clone(&self.worker), self.number, peer.ip(), &self.config);
+        if self.worker.needs_addresses()
+            && let Ok(local) = stream.local_addr()
+        {
+            conn.between(peer, local);
+        }
         match &*self.config {
             ListenerConfig::Http(table) => {
                 conn.starts_with(&view, table);

@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
+use crate::access_log::{AccessLog, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
 use crate::metrics::{Labels, Metrics, SeriesCache};
@@ -24,7 +25,7 @@ use crate::options::{ProxyOptions, Timeouts};
 use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
-pub(crate) use view::{ClusterView, EndpointView, View};
+pub(crate) use view::{ClusterView, EndpointView, Limit, View};
 
 /// Largest request head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) penalties: Box<dyn Fn(Penalty) + Send + Sync>,
     pub(crate) options: ProxyOptions,
+    pub(crate) log: Option<Writer>,
 }
 
 /// What belongs to one worker. It never leaves its thread.
@@ -124,6 +126,28 @@ impl Worker {
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.shared.options.timeouts
+    }
+
+    /// What is logged, if anything.
+    pub(crate) fn access_log(&self) -> Option<&AccessLog> {
+        self.shared.options.access_log.as_ref()
+    }
+
+    /// Hands a line to the access log.
+    pub(crate) fn log(&self, line: Vec<u8>) {
+        if let Some(log) = &self.shared.log {
+            log.write(line);
+        }
+    }
+
+    /// Proxies in front of this one whose x-forwarded-for is believed.
+    pub(crate) fn trusted_proxies(&self) -> u32 {
+        self.shared.options.trusted_proxies
+    }
+
+    /// Whether somebody may ask for the addresses of both ends of a connection.
+    pub(crate) fn needs_addresses(&self) -> bool {
+        self.access_log().is_some() || self.view().has_formats()
     }
 
     /// Whether connections are being brought to their end.

@@ -12,9 +12,10 @@ use edge_upstream::outlier::{self, Outcome};
 use edge_upstream::rate_limit::LocalRateLimiter;
 use edge_upstream::{Balancer, ClusterLoad, EndpointLoad, Pick};
 use fastrand::Rng;
+use prometheus::IntCounter;
 
 use crate::config::{ClusterConfig, Config};
-use crate::metrics::{Labels, SeriesCache};
+use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::pool::Pool;
 
 /// Pools of a worker by endpoint address; clusters that share an endpoint share its connections.
@@ -25,7 +26,7 @@ pub(crate) struct View {
     config: Arc<Config>,
     clusters: HashMap<ClusterName, Rc<ClusterView>>,
     /// Limiters by the address of their definition, which the configuration keeps in place.
-    limiters: RefCell<HashMap<*const LocalRateLimit, Option<Arc<LocalRateLimiter>>>>,
+    limiters: RefCell<HashMap<*const LocalRateLimit, Option<Limit>>>,
 }
 
 impl View {
@@ -71,6 +72,11 @@ impl View {
         });
     }
 
+    /// Whether header operations have format commands.
+    pub(crate) fn has_formats(&self) -> bool {
+        self.config.has_formats
+    }
+
     /// What is viewed.
     pub(crate) fn config(&self) -> &Arc<Config> {
         &self.config
@@ -82,11 +88,26 @@ impl View {
     }
 
     /// The limiter of a limit in this configuration.
-    pub(crate) fn limiter(&self, limit: &Arc<LocalRateLimit>) -> Option<Arc<LocalRateLimiter>> {
+    pub(crate) fn limiter(&self, limit: &Arc<LocalRateLimit>, metrics: &Metrics) -> Option<Limit> {
         let mut known = self.limiters.borrow_mut();
-        let find = || self.config.limiters.get(limit).cloned();
+        let find = || {
+            let limiter = Arc::clone(self.config.limiters.get(limit)?);
+            Some(Limit {
+                refused: metrics.rate_limited(limit, true),
+                let_through: metrics.rate_limited(limit, false),
+                limiter,
+            })
+        };
         known.entry(Arc::as_ptr(limit)).or_insert_with(find).clone()
     }
+}
+
+/// A limiter, and where requests over its limit are counted.
+#[derive(Clone)]
+pub(crate) struct Limit {
+    pub(crate) limiter: Arc<LocalRateLimiter>,
+    pub(crate) refused: IntCounter,
+    pub(crate) let_through: IntCounter,
 }
 
 /// A cluster for one worker.
@@ -187,6 +208,7 @@ impl ClusterView {
 
 /// An endpoint for one worker.
 pub(crate) struct EndpointView {
+    address: SocketAddr,
     load: Arc<EndpointLoad>,
     pool: Rc<Pool>,
     series: SeriesCache,
@@ -199,10 +221,16 @@ impl EndpointView {
             .entry(address)
             .or_insert_with(|| Rc::new(Pool::new(address)));
         Self {
+            address,
             load,
             pool: Rc::clone(pool),
             series: SeriesCache::new(Labels::new(&cluster.model, Some(&endpoint.workload))),
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Active requests of all workers.

@@ -50,7 +50,7 @@ fn the_upstream_learns_who_asked_and_how() {
 }
 
 #[test]
-fn a_request_without_an_id_gets_a_random_uuid_and_another_one_keeps_its_own() {
+fn every_request_gets_a_random_uuid_whatever_the_client_called_it() {
     let (one, two) = (upstream_saw(""), upstream_saw(""));
     let id = one.told("x-request-id");
     let shape: String = id
@@ -62,8 +62,8 @@ fn a_request_without_an_id_gets_a_random_uuid_and_another_one_keeps_its_own() {
     assert!("89ab".contains(&id[19..20]), "{id}");
     assert_ne!(id, two.told("x-request-id"));
     assert_eq!(
-        upstream_saw("x-request-id: mine\r\n").told("x-request-id"),
-        "mine"
+        upstream_saw("x-request-id: mine\r\n").told("x-request-id").len(),
+        36
     );
 }
 

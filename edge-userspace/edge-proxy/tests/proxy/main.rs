@@ -15,6 +15,7 @@ mod failure;
 mod heads;
 mod limits;
 mod malformed;
+mod observe;
 mod routing;
 mod support;
 mod tls;

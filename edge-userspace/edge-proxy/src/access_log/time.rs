@@ -1,0 +1,79 @@
+//! `%START_TIME%`: points in time as text, in UTC.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes a time by the common specifiers of strftime; without a format as `2016-12-15T16:07:39.123Z`.
+pub(super) fn formatted(time: SystemTime, format: &str) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, milliseconds) = (since.as_secs(), since.subsec_millis());
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let format = if format.is_empty() {
+        "%Y-%m-%dT%H:%M:%S.%3fZ"
+    } else {
+        format
+    };
+    let mut text = String::with_capacity(32);
+    let mut rest = format;
+    while let Some((before, after)) = rest.split_once('%') {
+        text += before;
+        let digits = |count: u32| {
+            let all = format!("{:09}", since.subsec_nanos());
+            all.get(..count as usize).unwrap_or(&all).to_owned()
+        };
+        let (piece, length) = match after.as_bytes() {
+            [b'Y', ..] => (format!("{year:04}"), 1),
+            [b'm', ..] => (format!("{month:02}"), 1),
+            [b'd', ..] => (format!("{day:02}"), 1),
+            [b'H', ..] => (format!("{hour:02}"), 1),
+            [b'M', ..] => (format!("{minute:02}"), 1),
+            [b'S', ..] => (format!("{second:02}"), 1),
+            [b'F', ..] => (format!("{year:04}-{month:02}-{day:02}"), 1),
+            [b'T', ..] => (format!("{hour:02}:{minute:02}:{second:02}"), 1),
+            [b's', ..] => (seconds.to_string(), 1),
+            [b'z', ..] => ("+0000".to_owned(), 1),
+            [b'Z', ..] => ("UTC".to_owned(), 1),
+            [b'f', ..] => (digits(9), 1),
+            [b'3', b'f', ..] => (format!("{milliseconds:03}"), 2),
+            [count @ b'1'..=b'9', b'f', ..] => (digits(u32::from(count - b'0')), 2),
+            _ => ("%".to_owned(), 0),
+        };
+        text += &piece;
+        rest = after.get(length..).unwrap_or_default();
+    }
+    text + rest
+}
+
+/// Year, month and day of a day since 1970-01-01 (proleptic Gregorian calendar, by eras of 400 years that begin in
+/// March).
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        for (milliseconds, format, expected) in [
+            (0, "", "1970-01-01T00:00:00.000Z"),
+            (1_481_818_059_123, "", "2016-12-15T16:07:39.123Z"),
+            (951_782_400_000, "%F %T", "2000-02-29 00:00:00"),
+            (4_107_542_400_000, "%Y/%m/%d", "2100/03/01"),
+            (1_481_818_059_123, "%s.%3f|%6f%z", "1481818059.123|123000+0000"),
+            (0, "a%q%", "a%q%"),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_millis(milliseconds);
+            assert_eq!(formatted(time, format), expected, "{format}");
+        }
+    }
+}
