@@ -42,8 +42,11 @@ Examples:
   edge validate --json gateway.yaml virtual-service.yaml | jq 'select(.verdict==\"invalid\")'
 
 One line per problem: `error|warning Kind/namespace/name field: message (hint)`. With --json one object per resource:
-{\"kind\",\"namespace\",\"name\",\"verdict\":\"valid|warning|invalid\",\"problems\":[{\"severity\",\"field\",\"message\",\"hint\"}]}.
-Each path is a file or a folder; exit code 1 when a resource is invalid.")]
+{\"kind\",\"namespace\",\"name\",\"verdict\":\"valid|warning|invalid\",\"problems\":[{\"severity\",\"file\",\"line\",\"field\",
+\"message\",\"hint\"}]}. Each path is a file or a folder; exit code 1 when a resource is invalid.
+
+All files are also looked at together, as `istioctl analyze` does: references that lead nowhere, conflicting Gateways,
+rules that no request reaches, credentials that are missing. What is accepted but `not enforced` is a warning.")]
     Validate(ValidateArgs),
 
     /// Explain what happens to a request or to packets, from the configuration's files.

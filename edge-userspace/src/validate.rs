@@ -1,11 +1,12 @@
-//! `edge validate`: what is wrong with files, resource by resource.
+//! `edge validate`: what is wrong with files, resource by resource, and with all of them together.
 
+use std::collections::HashMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use edge_config::{Bootstrap, ObjectName, Problem, Resource, check, parse_documents, reports};
-use edge_control::{BOOTSTRAP, TextFile, read_path};
+use edge_control::{BOOTSTRAP, CompileOptions, Process, TextFile, check_together, read_path};
 
 use crate::cli::ValidateArgs;
 use crate::failure::Failure;
@@ -13,8 +14,12 @@ use crate::failure::Failure;
 /// What the files hold.
 #[derive(Default)]
 struct Findings {
-    objects: Vec<ObjectName>,
+    resources: Vec<Resource>,
+    /// The first bootstrap file without an error, and its folder.
+    bootstrap: Option<(Bootstrap, PathBuf)>,
     problems: Vec<Problem>,
+    /// Numbers of the files in the order in which they were read.
+    files: HashMap<String, usize>,
 }
 
 /// Prints every problem of the files.
@@ -25,6 +30,8 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<(), Failure> {
             findings.add(&file)?;
         }
     }
+    findings.check_together(args.paths.first().map_or(Path::new("."), PathBuf::as_path));
+    findings.sort();
     findings.print(args.json)?;
     match findings
         .problems
@@ -59,21 +66,66 @@ impl Findings {
             .text
             .as_ref()
             .map_err(|error| Failure::input(format!("{}: {error}", file.path)))?;
-        if Path::new(&file.path)
-            .file_name()
-            .is_some_and(|name| name == BOOTSTRAP)
-        {
-            self.problems
-                .extend(Bootstrap::parse(&file.path, text).err().into_iter().flatten());
+        let number = self.files.len();
+        self.files.entry(file.path.clone()).or_insert(number);
+        let path = Path::new(&file.path);
+        if path.file_name().is_some_and(|name| name == BOOTSTRAP) {
+            match Bootstrap::parse(&file.path, text) {
+                Ok(bootstrap) => {
+                    self.bootstrap.get_or_insert_with(|| (bootstrap, folder_of(path)));
+                }
+                Err(problems) => self.problems.extend(problems),
+            }
             return Ok(());
         }
-        let parsed = parse_documents(&file.path, text);
-        self.problems.extend(parsed.problems);
-        for resource in &parsed.resources {
-            self.objects.push(name(resource));
-            self.problems.extend(check(resource));
-        }
+        let mut parsed = parse_documents(&file.path, text);
+        self.problems.append(&mut parsed.problems);
+        self.problems.extend(parsed.resources.iter().flat_map(check));
+        self.resources.append(&mut parsed.resources);
         Ok(())
+    }
+
+    /// Looks at all resources as the edge of the bootstrap file would, or one with every default. Files that resources
+    /// name are relative to the folder of the bootstrap file, or else to that of the first path.
+    fn check_together(&mut self, first: &Path) {
+        let bootstrap = self.bootstrap.take();
+        let (bootstrap, folder) = bootstrap.unwrap_or_else(|| {
+            let folder = if first.is_dir() {
+                first.to_owned()
+            } else {
+                folder_of(first)
+            };
+            (Bootstrap::default(), folder)
+        });
+        let options = CompileOptions::new(&bootstrap, Process::new(&bootstrap));
+        let read = |path: &str| std::fs::read(folder.join(path));
+        check_together(&self.resources, &options, &read, &mut self.problems);
+    }
+
+    /// Puts the problems in the order of the files and their lines.
+    fn sort(&mut self) {
+        let files = &self.files;
+        let place = |problem: &Problem| {
+            let file = files.get(&problem.file).copied().unwrap_or(usize::MAX);
+            (file, problem.line, !problem.is_error())
+        };
+        self.problems.sort_by_key(place);
+    }
+
+    /// The objects that were read or are only named by a problem, in the order of the files and their lines.
+    fn objects(&self) -> impl Iterator<Item = ObjectName> {
+        let read = self.resources.iter().map(|resource| {
+            let source = resource.source();
+            let object = ObjectName::from(&resource.object_ref());
+            (source.file.as_ref(), source.line, object)
+        });
+        let named = self.problems.iter().filter_map(|problem| {
+            let object = problem.object.clone()?;
+            Some((problem.file.as_str(), problem.line, object))
+        });
+        let mut objects: Vec<_> = read.chain(named).collect();
+        objects.sort_by_key(|(file, line, _)| (self.files.get(*file).copied(), *line));
+        objects.into_iter().map(|(_, _, object)| object)
     }
 
     fn print(&self, json: bool) -> Result<(), Failure> {
@@ -83,7 +135,7 @@ impl Findings {
             }
             return Ok(());
         }
-        for report in reports(self.objects.iter().cloned(), &self.problems) {
+        for report in reports(self.objects(), &self.problems) {
             let line = serde_json::to_string(&report).map_err(|error| Failure::CannotBeDone(error.into()))?;
             println!("{line}");
         }
@@ -91,11 +143,6 @@ impl Findings {
     }
 }
 
-fn name(resource: &Resource) -> ObjectName {
-    let meta = resource.meta();
-    ObjectName {
-        kind: resource.kind().name().to_owned(),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-    }
+fn folder_of(file: &Path) -> PathBuf {
+    file.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }

@@ -51,9 +51,16 @@ impl Reader {
             Ok(lines) => Arc::new(lines),
             Err(errors) => {
                 let object = envelope::guess_name(document.text);
-                let problems = errors
-                    .into_iter()
-                    .map(|error| error.into_problem(&self.file, object.clone()));
+                // What would be passed over is no reason to refuse the rest.
+                let severity = if object.as_ref().is_some_and(envelope::is_foreign) {
+                    Severity::Warning
+                } else {
+                    Severity::Error
+                };
+                let problems = errors.into_iter().map(|error| Problem {
+                    severity,
+                    ..error.into_problem(&self.file, object.clone())
+                });
                 let problems: Vec<_> = problems.collect();
                 return self.parsed.problems.extend(problems);
             }

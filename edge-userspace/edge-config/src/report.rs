@@ -36,6 +36,10 @@ pub enum Verdict {
 pub struct ReportedProblem {
     /// `error` or `warning`.
     pub severity: &'static str,
+    /// File, as its path was given.
+    pub file: String,
+    /// Line in the file, from 1; 0 when it is not known.
+    pub line: usize,
     /// Path of the field; empty for the object as a whole.
     pub field: String,
     /// What is wrong.
@@ -123,6 +127,8 @@ impl Report {
         self.verdict = self.verdict.max(verdict);
         self.problems.push(ReportedProblem {
             severity: problem.severity.name(),
+            file: problem.file.clone(),
+            line: problem.line,
             field: problem.field.clone(),
             message: problem.message.clone(),
             hint: problem.hint.clone(),
@@ -182,7 +188,7 @@ metadata: {name: web}
         assert_eq!(
             json,
             "{\"kind\":\"Gateway\",\"namespace\":\"default\",\"name\":\"gw\",\"verdict\":\"invalid\",\"problems\":\
-             [{\"severity\":\"error\",\"field\":\"spec.servrs\",\"message\":\"unknown field\",\"hint\":\"did you mean \
+             [{\"severity\":\"error\",\"file\":\"a.yaml\",\"line\":14,\"field\":\"spec.servrs\",\"message\":\"unknown field\",\"hint\":\"did you mean \
              servers?\"}]}"
         );
     }

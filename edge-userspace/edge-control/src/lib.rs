@@ -13,6 +13,6 @@ mod source;
 
 pub use compile::{Compiled, Fate, ReadFile, State, compile, fates};
 pub use control::{Control, StartError, Status};
-pub use load::{Loaded, load};
+pub use load::{Loaded, check_together, load};
 pub use options::{CompileOptions, Process};
 pub use source::file::{BOOTSTRAP, TextFile, read_path};

@@ -8,7 +8,7 @@ use edge_config::{Bootstrap, ObjectName, Problem, Resource, Severity, Sources};
 use edge_model::{Prefix, Snapshot, SourceLists};
 
 use crate::source::file::{self, NamedFiles, TextFile};
-use crate::{CompileOptions, Fate, Process, compile, fates};
+use crate::{CompileOptions, Fate, Process, ReadFile, compile, fates};
 
 /// The configuration that a folder holds.
 #[derive(Debug)]
@@ -70,6 +70,18 @@ pub(crate) fn load_as(folder: &Path, process: impl FnOnce(&Bootstrap) -> Process
         process,
         named_files: files.into_asked(),
     })
+}
+
+/// Adds to the problems of each resource by itself what only shows when all are seen together: references that lead
+/// nowhere, conflicts, rules that no request reaches, files and Secrets that are not there. `read` gives the content of
+/// the files that resources name.
+pub fn check_together(
+    resources: &[Resource],
+    options: &CompileOptions,
+    read: &ReadFile<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    add_fresh(problems, compile(resources, options, read).problems);
 }
 
 /// Folder of the resources.

@@ -29,6 +29,13 @@ enum Place {
     ServiceEntry,
     WorkloadEntry,
     EnvoyFilter,
+    AuthorizationPolicy,
+    RequestAuthentication,
+    PeerAuthentication,
+    /// The fields beside metadata of a Secret.
+    Secret,
+    /// The fields beside metadata of a ConfigMap.
+    ConfigMap,
     /// The one server of a Gateway.
     #[serde(rename = "server")]
     Server,
@@ -54,6 +61,11 @@ impl Place {
             Self::ServiceEntry => ("ServiceEntry", fragment),
             Self::WorkloadEntry => ("WorkloadEntry", fragment),
             Self::EnvoyFilter => ("EnvoyFilter", fragment),
+            Self::AuthorizationPolicy => ("AuthorizationPolicy", fragment),
+            Self::RequestAuthentication => ("RequestAuthentication", fragment),
+            Self::PeerAuthentication => ("PeerAuthentication", fragment),
+            Self::Secret => return core("Secret", &fragment),
+            Self::ConfigMap => return core("ConfigMap", &fragment),
             Self::Server => ("Gateway", format!("{{\"servers\": [{fragment}]}}")),
             Self::Tls => (
                 "Gateway",
@@ -71,11 +83,22 @@ impl Place {
                 format!("{{\"host\": \"a\", \"trafficPolicy\": {fragment}}}"),
             ),
         };
-        let version = if kind == "EnvoyFilter" { "v1alpha3" } else { "v1" };
-        format!(
-            "apiVersion: networking.istio.io/{version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n"
-        )
+        let api = match kind {
+            "EnvoyFilter" => "networking.istio.io/v1alpha3",
+            "AuthorizationPolicy" | "RequestAuthentication" | "PeerAuthentication" => "security.istio.io/v1",
+            _ => "networking.istio.io/v1",
+        };
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n")
     }
+}
+
+/// An object of Kubernetes' core without `spec`: `fields` is a JSON map of what stands beside the metadata.
+fn core(kind: &str, fields: &str) -> String {
+    fields.replacen(
+        '{',
+        &format!("{{\"apiVersion\": \"v1\", \"kind\": \"{kind}\", \"metadata\": {{\"name\": \"a\"}}, "),
+        1,
+    )
 }
 
 fn rules() -> Vec<Rule> {

@@ -175,6 +175,17 @@ pub(super) fn kind_of(value: &Value) -> Result<Kind, Finding> {
         let message = "an object is needed, with apiVersion, kind and metadata";
         return Err(error("", message, "see whether the indentation is right"));
     }
+    let is_object = ["apiVersion", "kind", "metadata", "spec"]
+        .iter()
+        .any(|key| value.get(*key).is_some());
+    if !is_object {
+        return Err(Finding {
+            severity: Severity::Warning,
+            field: String::new(),
+            message: "is no Kubernetes object, ignored".to_owned(),
+            hint: "an object has apiVersion, kind and metadata".to_owned(),
+        });
+    }
     let kind = text_of(value, "kind", "kind: Gateway or another kind")?;
     let api = APIS.iter().find(|(known, ..)| known.name() == kind);
     let usual = api.map_or_else(|| "the kind's API version".to_owned(), usual_version);
@@ -194,6 +205,12 @@ pub(super) fn kind_of(value: &Value) -> Result<Kind, Finding> {
             hint: format!("the edge does not read {kind} of {api_version}"),
         }),
     }
+}
+
+/// Whether an object, by its kind alone, is none that is read. A list may hold any.
+pub(super) fn is_foreign(object: &ObjectName) -> bool {
+    let is_known = APIS.iter().any(|(known, ..)| known.name() == object.kind);
+    !is_known && !object.kind.ends_with("List")
 }
 
 fn usual_version((_, group, versions): &(Kind, &str, &[&str])) -> String {

@@ -290,3 +290,29 @@ metadata: {name: f}
         ],
     );
 }
+
+#[test]
+fn mistakes_in_documents_of_others_are_warnings() {
+    check(
+        "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a}
+spec: {a: 1, a: 2}
+---
+replicas: 3
+---
+apiVersion: v1
+kind: List
+items: [{a: 1, a: 2}]
+",
+        &[],
+        &[
+            "a.yaml:4: warning Deployment/default/ spec.a: the key stands twice in the same map (keep one of \
+             them; of two, most readers would silently drop the first)",
+            "a.yaml:6: warning a.yaml: is no Kubernetes object, ignored (an object has apiVersion, kind and metadata)",
+            "a.yaml:10: error List/default/ items[0].a: the key stands twice in the same map (keep one of them; of \
+             two, most readers would silently drop the first)",
+        ],
+    );
+}

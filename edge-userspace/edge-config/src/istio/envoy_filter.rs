@@ -176,6 +176,8 @@ pub struct FilterChainMatch {
     pub sni: String,
     /// `tls` or `raw_buffer`.
     pub transport_protocol: String,
+    /// Name of the transport socket.
+    pub transport_socket: String,
     /// ALPN protocols, separated by commas.
     pub application_protocols: String,
     /// Which network filter.

@@ -92,6 +92,8 @@ pub struct ServerTlsSettings {
     pub max_protocol_version: TlsProtocol,
     /// OpenSSL names of cipher suites for TLS 1.2.
     pub cipher_suites: Vec<String>,
+    /// Names of curves for the key exchange.
+    pub ecdh_curves: Vec<String>,
     /// Let clients in whose certificate cannot be verified.
     pub insecure_skip_verify: bool,
 }

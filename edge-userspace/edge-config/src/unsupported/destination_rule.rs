@@ -34,6 +34,7 @@ const LOAD_BALANCER: &[Row<LoadBalancerSettings>] = &[
     row("consistentHash", |lb| lb.consistent_hash.is_some(), NotEnforced("endpoints are chosen by LEAST_REQUEST")),
     row("localityLbSetting", |lb| lb.locality_lb_setting.is_some(), NotEnforced(ALL_ALIKE)),
     row("zoneAwareLbSetting", |lb| lb.zone_aware_lb_setting.is_some(), NotEnforced(ALL_ALIKE)),
+    row("backendUtilization", |lb| lb.backend_utilization.is_some(), NotEnforced("reports of load are not read")),
     row("warmup", |lb| lb.warmup.is_some(), NotEnforced(NO_WARMUP)),
     row("warmupDurationSecs", |lb| lb.warmup_duration_secs.is_some(), NotEnforced(NO_WARMUP)),
     row("simple", |lb| lb.simple == Some(SimpleLb::Passthrough), NotEnforced("endpoints are chosen by LEAST_REQUEST")),

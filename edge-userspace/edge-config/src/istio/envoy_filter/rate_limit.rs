@@ -1,8 +1,8 @@
 //! The local rate limits that an EnvoyFilter sets, as Istio's task "Enabling Rate Limits using Envoy" writes them.
 //!
 //! Understood are the HTTP filter `envoy.filters.http.local_ratelimit` itself, and on routes, virtual hosts and route
-//! configurations its `typed_per_filter_config` and the `rate_limits` that name descriptors. Any other patch has no
-//! effect here and gets a warning; one that would protect something, the global rate limit, is refused.
+//! configurations its `typed_per_filter_config` and the `rate_limits` that name descriptors. The global
+//! rate limit is checked and reported as not enforced. Any other patch has no effect here and gets a warning.
 
 use edge_model::{LocalRateLimit, ObjectRef, RateLimitDescriptor};
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use crate::{Object, ObjectName, Problem, Severity};
 mod bucket;
 mod descriptor;
 mod filter;
+mod global;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -168,10 +169,18 @@ impl<'a> Reader<'a> {
             return self.local_rate_limit(config, &format!("{path}.{key}"));
         }
         if name == "envoy.filters.http.ratelimit" || message_type == message::GLOBAL_RATE_LIMIT_TYPE {
+            match config {
+                Some((key, config)) => self.global_rate_limit(config, &format!("{path}.{key}")),
+                None => self.error(
+                    path,
+                    "the filter has no typed_config",
+                    "add typed_config with @type and domain",
+                ),
+            }
             self.unsupported(
                 path,
                 "the global rate limit filter envoy.filters.http.ratelimit",
-                "limit locally, with envoy.filters.http.local_ratelimit",
+                "no service is asked: limit locally, with envoy.filters.http.local_ratelimit",
             );
         } else {
             self.no_effect(path, "the edge does not have this filter");

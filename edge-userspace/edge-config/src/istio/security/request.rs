@@ -61,6 +61,19 @@ pub struct JwtRule {
     pub timeout: Option<GoDuration>,
     /// Claims that hold several values with spaces between.
     pub space_delimited_claims: Vec<String>,
+    /// Whether requests need a token.
+    pub presence: Presence,
+}
+
+/// Whether requests need a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Presence {
+    /// They may come without.
+    #[default]
+    Optional,
+    /// They are refused without.
+    Required,
 }
 
 /// A header that tokens are looked for in.

@@ -215,9 +215,7 @@ fn what_is_not_enforced_is_reported_by_name() {
     let message = format!("{at}.typed_config.{field}: not enforced: {field}");
     check(&filter(&format!("{field}: true")), 1, &[&message]);
     check(
-        "  - applyTo: HTTP_FILTER
-    patch: {operation: INSERT_BEFORE, value: {name: envoy.filters.http.ratelimit}}
-",
+        &global("{domain: a, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: c}}}}"),
         0,
         &[&format!(
             "{at}: not enforced: the global rate limit filter envoy.filters.http.ratelimit"
@@ -272,4 +270,60 @@ fn a_limit_that_never_refuses_gets_a_warning() {
             "{at}: filter_enforced is 0 %, so nothing is ever refused"
         )],
     );
+}
+
+/// A patch with the global rate limit filter; `value` goes into its TypedStruct.
+fn global(value: &str) -> String {
+    format!(
+        "  - applyTo: HTTP_FILTER
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: envoy.filters.http.ratelimit
+        typed_config:
+          '@type': type.googleapis.com/udpa.type.v1.TypedStruct
+          type_url: type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
+          value: {value}
+"
+    )
+}
+
+#[test]
+fn a_malformed_global_rate_limit_is_refused() {
+    let at = "spec.configPatches[0].patch.value";
+    let inner = format!("{at}.typed_config.value");
+    let not_enforced =
+        format!("{at}: not enforced: the global rate limit filter envoy.filters.http.ratelimit");
+    for (value, problems) in [
+        ("{domian: a}", vec!["domian: unknown field"]),
+        (
+            "{timeout: soon}",
+            vec!["timeout: \"soon\" is not a duration like 500ms, 10s or 1h30m"],
+        ),
+        (
+            "{stage: 11, rate_limited_status: {code: 700}}",
+            vec![
+                "domain: must not be empty",
+                "stage: is not from 0 to 10",
+                "rate_limited_status.code: is not an HTTP status",
+                "rate_limit_service: is missing",
+            ],
+        ),
+        (
+            "{domain: a, rate_limit_service: {grpc_service: {envoy_grpc: {}}}}",
+            vec!["rate_limit_service.grpc_service.envoy_grpc.cluster_name: must not be empty"],
+        ),
+        (
+            "{domain: a, rate_limit_service: {}}",
+            vec!["rate_limit_service.grpc_service: names no service"],
+        ),
+    ] {
+        let mut lines: Vec<_> = problems
+            .iter()
+            .map(|problem| format!("{inner}.{problem}"))
+            .collect();
+        lines.push(not_enforced.clone());
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        check(&global(value), 0, &lines);
+    }
 }
