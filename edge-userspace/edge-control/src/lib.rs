@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod compiler;
 mod control;
 mod load;
 mod options;
@@ -12,6 +13,7 @@ mod publish;
 mod source;
 
 pub use compile::{Compiled, Fate, ReadFile, State, compile, fates};
+pub use compiler::Compiler;
 pub use control::{Control, StartError, Status};
 pub use load::{Loaded, check_together, load};
 pub use options::{CompileOptions, Process};

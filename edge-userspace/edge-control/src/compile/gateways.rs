@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use edge_config::Resource;
 use edge_config::istio::gateway::{Gateway, Server, TlsMode};
+use edge_config::istio::service_entry::ServiceEntry;
+use edge_config::k8s::service::Service;
 use edge_model::HostPattern;
 
 use super::endpoints::has_all;
@@ -207,25 +210,12 @@ struct Target<'r> {
 
 /// The ports of the Services that select the gateway workload, in the order of the Services.
 fn own_targets<'r>(registry: &Registry<'r>, options: &CompileOptions) -> Vec<Target<'r>> {
-    let selects_gateway = |origin: &Origin<'_>| match origin {
-        Origin::Kubernetes(item) => {
-            let selector = &item.spec.selector;
-            item.namespace() == options.gateway_namespace
-                && !selector.is_empty()
-                && has_all(&options.gateway_labels, selector)
-        }
-        Origin::Entry(item) => item.spec.endpoints.iter().any(|endpoint| {
-            let is_own_address = endpoint
-                .address
-                .parse()
-                .is_ok_and(|a| options.gateway_addresses.contains(&a));
-            let has_own_labels = !options.gateway_labels.is_empty();
-            is_own_address || (has_own_labels && has_all(&endpoint.labels, &options.gateway_labels))
-        }),
-    };
     registry
         .all()
-        .filter(|service| selects_gateway(&service.origin))
+        .filter(|service| match &service.origin {
+            Origin::Kubernetes(item) => is_gateway_service(item.namespace(), item.spec, options),
+            Origin::Entry(item) => is_gateway_entry(item.spec, options),
+        })
         .flat_map(|service| {
             service.ports.iter().filter_map(|port| {
                 Some(Target {
@@ -238,6 +228,30 @@ fn own_targets<'r>(registry: &Registry<'r>, options: &CompileOptions) -> Vec<Tar
             })
         })
         .collect()
+}
+
+/// Whether a resource is a Service or ServiceEntry that stands before this edge.
+pub(crate) fn stands_before_gateway(resource: &Resource, options: &CompileOptions) -> bool {
+    if let Resource::Service(object) = resource {
+        return is_gateway_service(&object.meta.namespace, &object.spec, options);
+    }
+    matches!(resource, Resource::ServiceEntry(object) if is_gateway_entry(&object.spec, options))
+}
+
+fn is_gateway_service(namespace: &str, service: &Service, options: &CompileOptions) -> bool {
+    let selector = &service.selector;
+    namespace == options.gateway_namespace
+        && !selector.is_empty()
+        && has_all(&options.gateway_labels, selector)
+}
+
+fn is_gateway_entry(entry: &ServiceEntry, options: &CompileOptions) -> bool {
+    entry.endpoints.iter().any(|endpoint| {
+        let address = endpoint.address.parse();
+        let is_own_address = address.is_ok_and(|address| options.gateway_addresses.contains(&address));
+        let has_own_labels = !options.gateway_labels.is_empty();
+        is_own_address || (has_own_labels && has_all(&endpoint.labels, &options.gateway_labels))
+    })
 }
 
 /// How the ports of one Gateway become ports that are listened on.

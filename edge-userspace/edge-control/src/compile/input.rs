@@ -77,7 +77,7 @@ pub(crate) struct Input<'r> {
 
 impl<'r> Input<'r> {
     /// Sorts the resources; of two objects with the same name the second is reported and left out.
-    pub(crate) fn new(resources: &'r [Resource], report: &mut Report) -> Self {
+    pub(crate) fn new(resources: impl IntoIterator<Item = &'r Resource>, report: &mut Report) -> Self {
         let mut input = Self::default();
         let mut seen = HashMap::new();
         for resource in resources {

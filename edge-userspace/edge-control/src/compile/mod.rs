@@ -52,8 +52,10 @@ use delegates::Delegates;
 use destination_rules::DestinationRules;
 use endpoints::Workloads;
 pub use fate::{Fate, State, fates};
+pub(crate) use gateways::stands_before_gateway;
 use gateways::{BoundServer, Class, PortServers, Socket};
 use input::Input;
+pub(crate) use names::service_host;
 use patch_match::Scope;
 use rate_limits::RateLimits;
 use registry::Registry;
@@ -73,8 +75,17 @@ pub struct Compiled {
 /// Compiles resources that `edge_config::check` has let through. `read` gives the content of the files that they name.
 #[must_use]
 pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile<'_>) -> Compiled {
+    compile_all(&resources.iter().collect::<Vec<_>>(), options, read)
+}
+
+/// Compiles resources that stand in different places.
+pub(crate) fn compile_all(
+    resources: &[&Resource],
+    options: &CompileOptions,
+    read: &ReadFile<'_>,
+) -> Compiled {
     let mut report = Report::default();
-    let input = Input::new(resources, &mut report);
+    let input = Input::new(resources.iter().copied(), &mut report);
     let registry = Registry::new(&input, options);
     let rules = DestinationRules::new(&input, options, &mut report);
     let workloads = Workloads::new(&input);

@@ -1,0 +1,466 @@
+//! Compiling one change at a time: what a change touches is compiled anew, everything else is shared with before.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use edge_config::istio::virtual_service::VirtualService;
+use edge_config::k8s::endpoint_slice::SERVICE_NAME_LABEL;
+use edge_config::{ObjectName, Problem, Resource};
+use edge_model::{
+    HostPattern, Kind, Listener, ListenerProtocol, ObjectRef, RouteTable, Snapshot, TlsServer, TlsService,
+};
+
+use crate::compile::{compile_all, service_host, stands_before_gateway};
+use crate::{CompileOptions, Compiled, ReadFile};
+
+/// Keeps the resources and what they came to.
+///
+/// A VirtualService with plain host names, or an EndpointSlice, costs what it touches: the virtual hosts of its names, or
+/// the clusters of its Service. Any other change compiles everything. Either way the result is the same as that of
+/// [`compile`](crate::compile()) on all resources.
+#[derive(Debug)]
+pub struct Compiler {
+    options: CompileOptions,
+    resources: HashMap<ObjectRef, Arc<Resource>>,
+    index: Index,
+    snapshot: Snapshot,
+    problems: HashMap<Option<ObjectName>, Vec<Problem>>,
+}
+
+/// Which objects a change has to be seen together with.
+#[derive(Debug, Default)]
+struct Index {
+    gateways: BTreeSet<ObjectRef>,
+    filters: BTreeSet<ObjectRef>,
+    /// Services and ServiceEntries before the gateway, whose ports are translated.
+    before_gateway: BTreeSet<ObjectRef>,
+    services: HashMap<String, BTreeSet<ObjectRef>>,
+    rules: HashMap<String, BTreeSet<ObjectRef>>,
+    wildcard_rules: BTreeSet<ObjectRef>,
+    routes: HashMap<HostPattern, BTreeSet<ObjectRef>>,
+    wildcard_routes: BTreeSet<ObjectRef>,
+    /// EndpointSlices by namespace and name of their Service.
+    slices: HashMap<(String, String), BTreeSet<ObjectRef>>,
+}
+
+impl Compiler {
+    /// Compiles resources, each of them once, and keeps them.
+    #[must_use]
+    pub fn new(
+        options: CompileOptions,
+        resources: impl IntoIterator<Item = Arc<Resource>>,
+        read: &ReadFile<'_>,
+    ) -> Self {
+        let mut compiler = Self {
+            options,
+            resources: HashMap::new(),
+            index: Index::default(),
+            snapshot: Snapshot::default(),
+            problems: HashMap::new(),
+        };
+        for resource in resources {
+            let object = resource.object_ref();
+            compiler.index.add(&object, &resource, &compiler.options);
+            compiler.resources.insert(object, resource);
+        }
+        compiler.compile_all(read);
+        compiler
+    }
+
+    /// The configuration, with version 0. It is complete only when no problem is an error.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// All problems, by object.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+
+    /// Puts an object in, in place of the one that it had; `None` takes it out.
+    pub fn change(&mut self, object: &ObjectRef, to: Option<Arc<Resource>>, read: &ReadFile<'_>) {
+        let before = match &to {
+            Some(resource) => self.resources.insert(object.clone(), Arc::clone(resource)),
+            None => self.resources.remove(object),
+        };
+        if let Some(before) = &before {
+            self.index.remove(object, before, &self.options);
+        }
+        if let Some(after) = &to {
+            self.index.add(object, after, &self.options);
+        }
+        let is_done = if object.kind == Kind::VirtualService {
+            self.change_routes(object, before.as_deref(), to.as_deref())
+        } else if object.kind == Kind::EndpointSlice {
+            self.change_endpoints(before.as_deref(), to.as_deref())
+        } else {
+            None
+        };
+        if is_done.is_none() {
+            self.compile_all(read);
+        }
+    }
+
+    fn compile_all(&mut self, read: &ReadFile<'_>) {
+        let all: Vec<_> = self.resources.values().map(AsRef::as_ref).collect();
+        let Compiled { snapshot, problems } = compile_all(&all, &self.options, read);
+        self.snapshot = snapshot;
+        self.problems.clear();
+        for problem in problems {
+            self.problems
+                .entry(problem.object.clone())
+                .or_default()
+                .push(problem);
+        }
+    }
+
+    /// Compiles the virtual hosts of a VirtualService anew. `None` when more than they may change.
+    fn change_routes(
+        &mut self,
+        object: &ObjectRef,
+        before: Option<&Resource>,
+        after: Option<&Resource>,
+    ) -> Option<()> {
+        if !self.index.filters.is_empty() {
+            // Whether a filter's patch fits anything depends on all virtual hosts.
+            return None;
+        }
+        let mut domains = HashSet::new();
+        for resource in [before, after].into_iter().flatten() {
+            domains.extend(plain_hosts(resource)?);
+        }
+        let mut objects = self.index.of_every_route();
+        for domain in &domains {
+            objects.extend(self.index.routes.get(domain).into_iter().flatten().cloned());
+        }
+        self.add_destinations(&mut objects);
+        let part = self.compile_part(&objects);
+        let mut listeners = vec![];
+        for listener in &self.snapshot.listeners {
+            let own = part
+                .snapshot
+                .listeners
+                .iter()
+                .find(|other| other.name == listener.name);
+            listeners.push(replace_hosts(listener, own?, &domains)?);
+        }
+        self.snapshot.listeners = listeners;
+        let own = Some(ObjectName::from(object));
+        let problems = part.problems.into_iter().filter(|problem| problem.object == own);
+        self.problems.insert(own.clone(), problems.collect());
+        Some(())
+    }
+
+    /// Adds the services that VirtualServices name, and the rules for them.
+    fn add_destinations(&self, objects: &mut BTreeSet<ObjectRef>) {
+        let mut hosts = HashSet::new();
+        let mut delegates = BTreeSet::new();
+        for object in objects
+            .iter()
+            .filter(|object| object.kind == Kind::VirtualService)
+        {
+            if let Some(Resource::VirtualService(found)) = self.resources.get(object).map(AsRef::as_ref) {
+                self.hosts_of(&found.spec, &object.namespace, &mut hosts);
+                for named in found.spec.http.iter().filter_map(|rule| rule.delegate.as_ref()) {
+                    let namespace = match named.namespace.as_str() {
+                        "" => object.namespace.clone(),
+                        other => other.to_owned(),
+                    };
+                    delegates.insert(ObjectRef {
+                        namespace,
+                        name: named.name.clone(),
+                        ..object.clone()
+                    });
+                }
+            }
+        }
+        for object in &delegates {
+            if let Some(Resource::VirtualService(found)) = self.resources.get(object).map(AsRef::as_ref) {
+                self.hosts_of(&found.spec, &object.namespace, &mut hosts);
+            }
+        }
+        objects.append(&mut delegates);
+        for host in &hosts {
+            objects.extend(self.index.of_host(host));
+        }
+    }
+
+    fn hosts_of(&self, spec: &VirtualService, namespace: &str, hosts: &mut HashSet<String>) {
+        for rule in &spec.http {
+            let routes = rule.route.iter().filter_map(|route| route.destination.as_ref());
+            let mirrors = rule
+                .mirrors
+                .iter()
+                .filter_map(|mirror| mirror.destination.as_ref());
+            for destination in routes.chain(mirrors).chain(&rule.mirror) {
+                hosts.insert(service_host(
+                    &destination.host,
+                    namespace,
+                    &self.options.cluster_domain,
+                ));
+            }
+        }
+    }
+
+    /// Compiles the clusters of an EndpointSlice's Service anew. `None` when more than they may change.
+    fn change_endpoints(&mut self, before: Option<&Resource>, after: Option<&Resource>) -> Option<()> {
+        let key = slice_key(after?)?;
+        // Whether a Service has a slice at all is reported, so the first one changes more than endpoints.
+        if slice_key(before?)? != key {
+            return None;
+        }
+        let host = service_host(&key.1, &key.0, &self.options.cluster_domain);
+        if self.index.services.get(&host)?.len() != 1 {
+            return None;
+        }
+        let mut objects: BTreeSet<_> = self.index.of_host(&host).collect();
+        let is_rule = |object: &ObjectRef| object.kind == Kind::DestinationRule;
+        if objects.iter().any(is_rule) && self.has_tls_to(&host) {
+            return None;
+        }
+        let slices = self.index.slices.get(&key)?;
+        for slice in slices {
+            if let Some(Resource::EndpointSlice(found)) = self.resources.get(slice).map(AsRef::as_ref) {
+                let targets = found
+                    .spec
+                    .endpoints
+                    .iter()
+                    .filter_map(|endpoint| endpoint.target_ref.as_ref());
+                objects.extend(targets.map(|target| ObjectRef {
+                    kind: Kind::Pod,
+                    namespace: match target.namespace.as_str() {
+                        "" => key.0.clone(),
+                        other => other.to_owned(),
+                    },
+                    name: target.name.clone(),
+                }));
+            }
+        }
+        objects.extend(slices.iter().cloned());
+        let part = self.compile_part(&objects);
+        for (name, cluster) in part
+            .snapshot
+            .clusters
+            .iter()
+            .filter(|(_, cluster)| cluster.host == host)
+        {
+            self.snapshot.clusters.insert(name.clone(), Arc::clone(cluster));
+        }
+        Some(())
+    }
+
+    /// Whether any cluster of a host has TLS settings, which name files and Secrets.
+    fn has_tls_to(&self, host: &str) -> bool {
+        self.snapshot
+            .clusters
+            .values()
+            .any(|cluster| cluster.host == host && cluster.tls.is_some())
+    }
+
+    /// Compiles some of the objects by themselves. Their files are not read: certificates stay as they are.
+    fn compile_part(&self, objects: &BTreeSet<ObjectRef>) -> Compiled {
+        let part: Vec<_> = objects
+            .iter()
+            .filter_map(|object| self.resources.get(object))
+            .map(AsRef::as_ref)
+            .collect();
+        compile_all(
+            &part,
+            &self.options,
+            &|_| Err(std::io::ErrorKind::NotFound.into()),
+        )
+    }
+}
+
+/// The hosts of a VirtualService that only has rules for HTTP and no wildcards; else `None`.
+fn plain_hosts(resource: &Resource) -> Option<Vec<HostPattern>> {
+    let Resource::VirtualService(object) = resource else {
+        return None;
+    };
+    let spec = &object.spec;
+    if spec.hosts.is_empty() || !spec.tls.is_empty() || !spec.tcp.is_empty() {
+        return None;
+    }
+    let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text).ok());
+    hosts
+        .map(|host| host.filter(|host| matches!(host, HostPattern::Exact(_))))
+        .collect()
+}
+
+/// Namespace and name of the Service that an EndpointSlice belongs to.
+fn slice_key(resource: &Resource) -> Option<(String, String)> {
+    let meta = resource.meta();
+    let service = meta.labels.get(SERVICE_NAME_LABEL)?;
+    Some((meta.namespace.clone(), service.clone()))
+}
+
+/// The listener with the virtual hosts of some domains taken from another one. `None` when that does not say it all.
+fn replace_hosts(
+    listener: &Arc<Listener>,
+    from: &Listener,
+    domains: &HashSet<HostPattern>,
+) -> Option<Arc<Listener>> {
+    let protocol = match (&listener.protocol, &from.protocol) {
+        (ListenerProtocol::Http(old), ListenerProtocol::Http(new)) => {
+            ListenerProtocol::Http(replace_in_table(old, new, domains)?)
+        }
+        (ListenerProtocol::Tls(old), ListenerProtocol::Tls(new)) => {
+            let servers = old.iter().map(|server| {
+                let Some(routes) = server.routes() else {
+                    return Some(Arc::clone(server));
+                };
+                let same =
+                    |other: &&Arc<TlsServer>| other.routes().is_some_and(|own| own.name == routes.name);
+                let replaced = replace_in_table(routes, new.iter().find(same)?.routes()?, domains)?;
+                if Arc::ptr_eq(&replaced, routes) {
+                    return Some(Arc::clone(server));
+                }
+                Some(Arc::new(TlsServer {
+                    service: TlsService::Http {
+                        tls: server.tls()?.clone(),
+                        routes: replaced,
+                    },
+                    ..TlsServer::clone(server)
+                }))
+            });
+            ListenerProtocol::Tls(servers.collect::<Option<_>>()?)
+        }
+        (ListenerProtocol::Tcp(_), _) => return Some(Arc::clone(listener)),
+        (ListenerProtocol::Http(_) | ListenerProtocol::Tls(_), _) => return None,
+    };
+    Some(Arc::new(Listener {
+        protocol,
+        ..Listener::clone(listener)
+    }))
+}
+
+fn replace_in_table(
+    old: &Arc<RouteTable>,
+    new: &RouteTable,
+    domains: &HashSet<HostPattern>,
+) -> Option<Arc<RouteTable>> {
+    let is_blackhole = |table: &RouteTable| {
+        let any = table.virtual_hosts.get(&HostPattern::Any);
+        any.is_some_and(|host| host.name.starts_with("blackhole:"))
+    };
+    let mut hosts = old.virtual_hosts.clone();
+    let mut has_changed = false;
+    for domain in domains {
+        match (new.virtual_hosts.get(domain), old.virtual_hosts.get(domain)) {
+            (Some(new), Some(old)) if new == old => {}
+            (Some(new), _) => {
+                hosts.insert(Arc::clone(new));
+                has_changed = true;
+            }
+            (None, Some(_)) => {
+                hosts.remove(domain);
+                has_changed = true;
+            }
+            (None, None) => {}
+        }
+    }
+    if !has_changed {
+        return Some(Arc::clone(old));
+    }
+    // An empty table has a virtual host of its own.
+    (!hosts.is_empty() && !is_blackhole(old)).then(|| {
+        Arc::new(RouteTable {
+            virtual_hosts: hosts,
+            ..RouteTable::clone(old)
+        })
+    })
+}
+
+impl Index {
+    fn add(&mut self, object: &ObjectRef, resource: &Resource, options: &CompileOptions) {
+        self.each_set(resource, options, |set| {
+            set.insert(object.clone());
+        });
+    }
+
+    fn remove(&mut self, object: &ObjectRef, resource: &Resource, options: &CompileOptions) {
+        self.each_set(resource, options, |set| {
+            set.remove(object);
+        });
+    }
+
+    /// The sets that an object is in.
+    fn each_set(
+        &mut self,
+        resource: &Resource,
+        options: &CompileOptions,
+        mut act: impl FnMut(&mut BTreeSet<ObjectRef>),
+    ) {
+        let meta = resource.meta();
+        let domain = &options.cluster_domain;
+        if stands_before_gateway(resource, options) {
+            act(&mut self.before_gateway);
+        }
+        match resource {
+            Resource::Gateway(_) => act(&mut self.gateways),
+            Resource::EnvoyFilter(_) => act(&mut self.filters),
+            Resource::Service(_) => {
+                let host = service_host(&meta.name, &meta.namespace, domain);
+                act(self.services.entry(host).or_default());
+            }
+            Resource::ServiceEntry(object) => {
+                for host in &object.spec.hosts {
+                    act(self.services.entry(host.to_ascii_lowercase()).or_default());
+                }
+            }
+            Resource::DestinationRule(object) => {
+                let host = service_host(&object.spec.host, &meta.namespace, domain);
+                if host.starts_with('*') {
+                    act(&mut self.wildcard_rules);
+                } else {
+                    act(self.rules.entry(host).or_default());
+                }
+            }
+            Resource::VirtualService(object) => {
+                for host in object
+                    .spec
+                    .hosts
+                    .iter()
+                    .filter_map(|text| HostPattern::parse(text).ok())
+                {
+                    match host {
+                        HostPattern::Exact(_) => act(self.routes.entry(host).or_default()),
+                        HostPattern::Suffix(_) | HostPattern::Any => act(&mut self.wildcard_routes),
+                    }
+                }
+            }
+            Resource::EndpointSlice(_) => {
+                if let Some(key) = slice_key(resource) {
+                    act(self.slices.entry(key).or_default());
+                }
+            }
+            Resource::WorkloadEntry(_)
+            | Resource::Pod(_)
+            | Resource::Namespace(_)
+            | Resource::AuthorizationPolicy(_)
+            | Resource::RequestAuthentication(_)
+            | Resource::PeerAuthentication(_)
+            | Resource::Secret(_)
+            | Resource::ConfigMap(_) => {}
+        }
+    }
+
+    /// What every route is compiled with.
+    fn of_every_route(&self) -> BTreeSet<ObjectRef> {
+        let sets = [
+            &self.gateways,
+            &self.filters,
+            &self.before_gateway,
+            &self.wildcard_routes,
+        ];
+        sets.into_iter().flatten().cloned().collect()
+    }
+
+    /// The services of a host and the rules for it.
+    fn of_host(&self, host: &str) -> impl Iterator<Item = ObjectRef> {
+        let services = self.services.get(host).into_iter().flatten();
+        let rules = self.rules.get(host).into_iter().flatten();
+        services.chain(rules).chain(&self.wildcard_rules).cloned()
+    }
+}
