@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_model::{
-    ClientAuth, Cluster, ClusterName, HeaderOps, Listener, ListenerProtocol, LocalRateLimit, RouteAction,
-    RouteTable, Snapshot, TlsServer,
+    Cluster, ClusterName, HeaderOps, Listener, ListenerProtocol, LocalRateLimit, RouteAction, RouteTable,
+    Snapshot, TcpRoute, TlsServer,
 };
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
 use edge_upstream::{ClusterLoad, Escalation};
 use rustls::ServerConfig;
 
-use crate::{ClusterStatus, EndpointStatus, tls};
+use crate::tls::{self, ClientTls};
+use crate::{ClusterStatus, EndpointStatus};
 
 /// What the workers serve. Parts that a new Snapshot leaves as they were are taken over: tables, tickets, token
 /// buckets, counts of refusals and of active requests.
@@ -38,13 +39,14 @@ pub(crate) enum ListenerConfig {
         /// In the order of `sni`.
         servers: Vec<TlsEndpoint>,
     },
+    Tcp(Arc<TcpRoute>),
 }
 
 /// One TLS server.
 #[derive(Clone)]
 pub(crate) struct TlsEndpoint {
     model: Arc<TlsServer>,
-    /// `None` when there is no usable certificate: handshakes for its names fail.
+    /// `None` when there is no usable certificate: handshakes for its names fail. Also where TLS passes through.
     pub(crate) handshake: Option<Arc<ServerConfig>>,
     pub(crate) table: Arc<Table>,
 }
@@ -52,6 +54,8 @@ pub(crate) struct TlsEndpoint {
 /// A cluster with the load of its endpoints.
 pub(crate) struct ClusterConfig {
     pub(crate) model: Arc<Cluster>,
+    /// TLS to the endpoints. `Some(None)` when it cannot be had: no connection is made then.
+    pub(crate) tls: Option<Option<Arc<ClientTls>>>,
     pub(crate) load: ClusterLoad,
 }
 
@@ -93,23 +97,25 @@ impl Config {
 }
 
 impl ListenerConfig {
-    /// `None` for a protocol that the proxy does not speak.
+    /// `None` for an address of its own, as to listen on more than was asked for could let somebody in, and where
+    /// connections begin with a PROXY header, which is not read.
     fn new(listener: &Listener, before: Option<&Self>) -> Option<Self> {
+        if listener.bind.is_some() || listener.proxy_protocol {
+            return None;
+        }
         Some(match &listener.protocol {
-            ListenerProtocol::Tcp(_) => return None,
-            // To listen on more addresses than was asked for could let somebody in.
-            ListenerProtocol::Http(_) | ListenerProtocol::Tls(_) if listener.bind.is_some() => return None,
+            ListenerProtocol::Tcp(route) => Self::Tcp(Arc::clone(route)),
             ListenerProtocol::Http(routes) => {
                 let before = match before {
                     Some(Self::Http(table)) => Some(table),
-                    Some(Self::Https { .. }) | None => None,
+                    Some(Self::Https { .. } | Self::Tcp(_)) | None => None,
                 };
                 Self::Http(table(routes, before))
             }
             ListenerProtocol::Tls(servers) => {
                 let before = match before {
                     Some(Self::Https { servers, .. }) => servers.as_slice(),
-                    Some(Self::Http(_)) | None => &[],
+                    Some(Self::Http(_) | Self::Tcp(_)) | None => &[],
                 };
                 Self::Https {
                     sni: SniIndex::new(servers),
@@ -122,20 +128,29 @@ impl ListenerConfig {
         })
     }
 
-    /// The TLS server of a server name; `None` also on a port without TLS.
-    pub(crate) fn tls_endpoint(&self, name: Option<&str>) -> Option<&TlsEndpoint> {
+    /// The TLS server of a server name, with its number; `None` also on a port without TLS.
+    pub(crate) fn tls_endpoint(&self, name: Option<&str>) -> Option<(usize, &TlsEndpoint)> {
         match self {
-            Self::Http(_) => None,
-            Self::Https { sni, servers } => servers.get(sni.select(name)?.0),
+            Self::Http(_) | Self::Tcp(_) => None,
+            Self::Https { sni, servers } => {
+                let (number, _) = sni.select(name)?;
+                Some((number, servers.get(number)?))
+            }
+        }
+    }
+
+    /// Whether TLS passes through for some server name.
+    pub(crate) fn passes_through(&self) -> bool {
+        match self {
+            Self::Http(_) | Self::Tcp(_) => false,
+            Self::Https { servers, .. } => servers.iter().any(|server| server.passes_through()),
         }
     }
 }
 
 impl TlsEndpoint {
     fn new(server: &Arc<TlsServer>, before: &[Self]) -> Self {
-        let kept = before
-            .iter()
-            .find(|other| tls::same_handshake(&other.model, server));
+        let kept = before.iter().find(|other| other.model.tls() == server.tls());
         Self {
             model: Arc::clone(server),
             handshake: match kept {
@@ -150,13 +165,21 @@ impl TlsEndpoint {
     }
 }
 
+impl TlsEndpoint {
+    /// Whether the connection is forwarded as it is.
+    pub(crate) fn passes_through(&self) -> bool {
+        self.model.tls().is_none()
+    }
+
+    /// Where the bytes inside of TLS, or all of them, go; `None` for HTTP.
+    pub(crate) fn tcp_route(&self) -> Option<&Arc<TcpRoute>> {
+        self.model.tcp_route()
+    }
+}
+
 /// A certificate that rustls refuses closes its own names and nothing else.
 fn handshake(server: &TlsServer) -> Option<Arc<ServerConfig>> {
-    // Client certificates are not verified, so nobody comes in where one may be asked for.
-    if server.tls()?.client_auth != ClientAuth::None {
-        return None;
-    }
-    match tls::server_config(server) {
+    match tls::server_config(server.tls()?) {
         Ok(config) => config,
         Err(error) => {
             let hosts: Vec<_> = server.hosts.iter().map(ToString::to_string).collect();
@@ -192,10 +215,26 @@ impl ClusterConfig {
             Some(before) if before.model == *cluster => Arc::clone(before),
             Some(_) | None => Arc::new(Self {
                 model: Arc::clone(cluster),
+                tls: match before {
+                    Some(before) if before.model.tls == cluster.tls && before.model.host == cluster.host => {
+                        before.tls.clone()
+                    }
+                    Some(_) | None => upstream_tls(cluster),
+                },
                 load: ClusterLoad::new(cluster, before.map(|before| &before.load), now),
             }),
         }
     }
+}
+
+/// TLS to the endpoints of a cluster; what is wrong with it closes this cluster and nothing else.
+fn upstream_tls(cluster: &Cluster) -> Option<Option<Arc<ClientTls>>> {
+    let tls = cluster.tls.as_ref()?;
+    let compiled = ClientTls::new(tls, &cluster.host);
+    if let Err(error) = &compiled {
+        tracing::error!(cluster = %cluster.name, %error, "TLS to the endpoints cannot be had");
+    }
+    Some(compiled.ok().map(Arc::new))
 }
 
 impl ClusterConfig {

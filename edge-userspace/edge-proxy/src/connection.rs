@@ -8,19 +8,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use edge_routing::Table;
 use http::StatusCode;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use crate::config::ListenerConfig;
-use crate::http::{Flag, Peer, Service};
-use crate::io::Watched;
+use crate::http::{Flag, Peer};
 use crate::metrics::{Kind, Observed};
+use crate::protocol::Protocol;
 use crate::worker::{View, Worker};
 
 /// What a connection is doing.
@@ -51,12 +48,22 @@ pub(crate) struct Conn {
     table: RefCell<Option<(u64, Arc<Table>)>>,
     /// Its listener or TLS server is no longer configured.
     orphaned: Cell<bool>,
+    protocol: Cell<Protocol>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
+    /// Requests that are being answered.
+    active: Cell<u32>,
+    /// Requests since the beginning.
+    requests: Cell<u64>,
+    /// Number of the request that asks for another protocol, until it is answered.
+    upgrade: Cell<Option<u64>>,
+    upgrade_decision: Cell<Option<bool>>,
     /// The client takes nothing, since the last write.
     write_pending: Cell<bool>,
     last_write: Cell<Instant>,
     close_when_idle: Cell<bool>,
+    /// The client is to be told by GOAWAY that no request is taken after those under way.
+    leaving: Cell<bool>,
     aborted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -67,6 +74,7 @@ impl Conn {
         let (scheme, phase) = match listener {
             ListenerConfig::Http(_) => ("http", Phase::Fresh),
             ListenerConfig::Https { .. } => ("https", Phase::Handshake),
+            ListenerConfig::Tcp(_) => ("tcp", Phase::Busy),
         };
         let now = worker.now();
         Self {
@@ -77,11 +85,17 @@ impl Conn {
             sni: OnceCell::new(),
             table: RefCell::default(),
             orphaned: Cell::new(false),
+            protocol: Cell::new(Protocol::Http1),
             phase: Cell::new(phase),
             since: Cell::new(now),
+            active: Cell::new(0),
+            requests: Cell::new(0),
+            upgrade: Cell::new(None),
+            upgrade_decision: Cell::new(None),
             write_pending: Cell::new(false),
             last_write: Cell::new(now),
             close_when_idle: Cell::new(false),
+            leaving: Cell::new(false),
             aborted: Cell::new(false),
             waker: RefCell::default(),
         }
@@ -152,10 +166,28 @@ impl Conn {
         match (&**listener, self.peer.scheme) {
             (ListenerConfig::Http(table), "http") => Some(Arc::clone(table)),
             (ListenerConfig::Https { .. }, "https") => {
-                let endpoint = listener.tls_endpoint(self.sni.get().map(|name| &**name))?;
+                let (_, endpoint) = listener.tls_endpoint(self.sni.get().map(|name| &**name))?;
                 Some(Arc::clone(&endpoint.table))
             }
-            (ListenerConfig::Http(_) | ListenerConfig::Https { .. }, _) => None,
+            (ListenerConfig::Http(_) | ListenerConfig::Https { .. } | ListenerConfig::Tcp(_), _) => None,
+        }
+    }
+
+    /// Whether a request for `host` (without port) came over a connection that was opened for another TLS server, as
+    /// clients of HTTP/2 do when a certificate is good for both (RFC 9113 section 9.1.1).
+    pub(crate) fn is_misdirected(&self, view: &View, host: &str) -> bool {
+        let Some(listener) = view.config().listener(self.port) else {
+            return false;
+        };
+        let name = self.sni.get().map(|name| &**name);
+        if name.is_some_and(|name| name.eq_ignore_ascii_case(host)) {
+            return false;
+        }
+        let host = host.to_ascii_lowercase();
+        match (listener.tls_endpoint(name), listener.tls_endpoint(Some(&host))) {
+            (Some((own, _)), Some((other, _))) => own != other,
+            (Some(_), None) => true,
+            (None, _) => false,
         }
     }
 
@@ -177,13 +209,47 @@ impl Conn {
         self.since.set(self.worker.now());
     }
 
+    /// It is known by now what is spoken.
+    pub(crate) fn speaks(&self, protocol: Protocol) {
+        self.protocol.set(protocol);
+    }
+
+    /// What is spoken.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
     /// hyper has parsed a request head.
     pub(crate) fn request_began(&self) {
+        self.active.set(self.active.get() + 1);
+        self.requests.set(self.requests.get() + 1);
         self.enter(Phase::Busy);
     }
 
+    /// The request with this number asks for another protocol.
+    pub(crate) fn upgrade_is_undecided(&self, number: u64) {
+        self.upgrade.set(Some(number));
+    }
+
+    /// Whether the request that came last asks for another protocol (HTTP/1.1 only).
+    pub(crate) fn wants_upgrade(&self) -> bool {
+        self.upgrade.get() == Some(self.requests.get())
+    }
+
+    /// The request that asked for another protocol is answered.
+    pub(crate) fn decide_upgrade(&self, agreed: bool) {
+        self.upgrade.set(None);
+        self.upgrade_decision.set(Some(agreed));
+        self.wake();
+    }
+
+    /// What was decided since it was asked last.
+    pub(crate) fn take_upgrade_decision(&self) -> Option<bool> {
+        self.upgrade_decision.take()
+    }
+
     /// hyper could not parse a request head and has answered it by itself, most often with 400.
-    fn count_unparsed(&self) {
+    pub(crate) fn count_unparsed(&self) {
         let (status, flags) = (
             StatusCode::BAD_REQUEST.as_u16(),
             Flag::DownstreamProtocolError.into(),
@@ -201,7 +267,10 @@ impl Conn {
 
     /// The response was handed to hyper, or will never be.
     pub(crate) fn request_ended(&self) {
-        self.enter(Phase::Idle);
+        self.active.set(self.active.get().saturating_sub(1));
+        if self.active.get() == 0 {
+            self.enter(Phase::Idle);
+        }
     }
 
     /// Bytes have come from the client.
@@ -210,9 +279,11 @@ impl Conn {
         if self.close_when_idle.take() {
             self.orphaned.set(true);
         }
-        match self.phase.get() {
-            Phase::Fresh | Phase::Idle => self.enter(Phase::Head),
-            Phase::Handshake | Phase::Head | Phase::Busy => {}
+        match (self.phase.get(), self.protocol.get()) {
+            (Phase::Fresh | Phase::Idle, Protocol::Http1) => self.enter(Phase::Head),
+            // Frames of HTTP/2 need not be of a request.
+            (Phase::Fresh, Protocol::Http2) => self.enter(Phase::Idle),
+            (Phase::Handshake | Phase::Head | Phase::Busy | Phase::Idle, _) => {}
         }
     }
 
@@ -227,6 +298,11 @@ impl Conn {
     /// Whether reading is to end here.
     pub(crate) fn closes_when_idle(&self) -> bool {
         self.close_when_idle.get()
+    }
+
+    /// Whether HTTP/2 is to be ended by GOAWAY (RFC 9113 section 6.8).
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Fails once the connection is to be cut.
@@ -254,15 +330,33 @@ impl Conn {
             true => (timeouts.drain_idle, timeouts.drain_idle),
             false => (timeouts.idle, timeouts.header),
         };
+        if self.protocol.get() == Protocol::Http2 && self.closes_after_response() && !self.leaving.get() {
+            self.leave();
+        }
         match self.phase.get() {
             Phase::Head if for_long(&self.since, timeouts.header) => self.abort(),
             Phase::Busy | Phase::Idle if stalled => self.abort(),
             Phase::Fresh if for_long(&self.since, limit_fresh) => self.close_when_idle(),
             Phase::Idle if !self.write_pending.get() && for_long(&self.since, limit_idle) => {
-                self.close_when_idle();
+                self.close_idle();
             }
             Phase::Handshake | Phase::Head | Phase::Busy | Phase::Fresh | Phase::Idle => {}
         }
+    }
+
+    /// HTTP/2 is told so first; a client that then stays all the same is cut.
+    fn close_idle(&self) {
+        match (self.protocol.get(), self.leaving.get()) {
+            (Protocol::Http1, _) => self.close_when_idle(),
+            (Protocol::Http2, false) => self.leave(),
+            (Protocol::Http2, true) => self.abort(),
+        }
+    }
+
+    fn leave(&self) {
+        self.leaving.set(true);
+        self.since.set(self.worker.now());
+        self.wake();
     }
 
     fn close_when_idle(&self) {
@@ -280,37 +374,6 @@ impl Conn {
             waker.wake();
         }
     }
-}
-
-/// Serves requests until the client or the gateway has enough.
-pub(crate) async fn serve<S>(conn: Rc<Conn>, stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let io = TokioIo::new(Watched::new(stream, Rc::clone(&conn)));
-    let connection = conn.worker.http().serve_connection(io, Service(Rc::clone(&conn)));
-    if let Err(error) = connection.await {
-        tracing::debug!(client = %conn.peer.address, %error, "connection ended");
-        if error.is_parse() {
-            conn.count_unparsed();
-        }
-    }
-}
-
-/// Waits for the first byte of a connection, so that one that never sends costs no buffers. False when it is to be
-/// closed instead.
-pub(crate) async fn first_byte(conn: &Conn, stream: &TcpStream) -> bool {
-    std::future::poll_fn(|cx| {
-        if stream.poll_read_ready(cx).is_ready() {
-            return Poll::Ready(true);
-        }
-        conn.waits(cx);
-        match conn.closes_when_idle() {
-            true => Poll::Ready(false),
-            false => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// IPv4 as such, also on a dual-stack socket.

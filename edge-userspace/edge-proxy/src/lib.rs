@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod client_hello;
 mod config;
 mod connection;
 mod error;
@@ -18,8 +19,13 @@ mod listener;
 mod metrics;
 mod options;
 mod pool;
+mod protocol;
 mod proxy;
+mod serve;
+mod sniff;
 mod status;
+mod strict;
+mod tcp;
 mod timer;
 mod tls;
 mod worker;

@@ -1,4 +1,4 @@
-//! Bodies on their way through: never collected, one piece at a time in both directions. Trailers are not passed on.
+//! Bodies on their way through: never collected, one piece at a time in both directions, with their trailers.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -11,18 +11,20 @@ use edge_upstream::circuit::Place;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::trailers::passable;
 use super::{Flag, Record};
 use crate::pool::Lease;
 use crate::timer::Timer;
 
-/// The next frame with data; trailers are taken for the end.
-fn next_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+/// The next frame, with trailers as they are passed on.
+fn next_frame(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
     let frame = ready!(Pin::new(body).poll_frame(cx));
-    Poll::Ready(match frame {
-        Some(Ok(frame)) if frame.is_data() => Some(Ok(frame)),
-        Some(Ok(_)) | None => None,
-        Some(Err(error)) => Some(Err(error)),
-    })
+    Poll::Ready(frame.map(|frame| {
+        frame.map(|frame| match frame.into_trailers() {
+            Ok(trailers) => Frame::trailers(passable(trailers)),
+            Err(data) => data,
+        })
+    }))
 }
 
 /// Why a body broke off. hyper then closes the client's connection without ending the body, so that the client can
@@ -105,11 +107,11 @@ impl ResponseBody {
             self.break_off(Flag::UpstreamRequestTimeout);
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }
-        let frame = ready!(next_data(&mut upstream.body, cx));
+        let frame = ready!(next_frame(&mut upstream.body, cx));
         let ended = match &frame {
             Some(Ok(frame)) => {
                 self.record.sent(frame.data_ref().map_or(0, Bytes::len));
-                upstream.body.is_end_stream()
+                frame.is_trailers() || upstream.body.is_end_stream()
             }
             Some(Err(_)) => {
                 self.break_off(Flag::UpstreamConnectionTermination);

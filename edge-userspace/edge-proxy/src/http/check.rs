@@ -3,17 +3,36 @@
 //! hyper parses and frames (RFC 9112), and refuses what it cannot frame; the rules here are those that a gateway
 //! owes on top, because the server behind it may read the same bytes in another way.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::Reply;
 
+/// Brings the head of an HTTP/2 request into the form that the rules here, routes and endpoints expect: Cookie is one
+/// line (RFC 9113 section 8.2.3).
+pub(crate) fn prepare(head: &mut Parts) {
+    if head.version != Version::HTTP_2 {
+        return;
+    }
+    let crumbs = head.headers.get_all(COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<_> = crumbs.iter().map(HeaderValue::as_bytes).collect();
+    // Valid values joined by valid characters are a valid value.
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        head.headers.insert(COOKIE, cookie);
+    }
+}
+
 /// Checks a request's head; returns its authority: that of the target when it has one, else the Host field
 /// (RFC 9112 section 3.2).
 pub(crate) fn check(head: &Parts) -> Result<&str, Reply> {
-    if head.version != Version::HTTP_11 {
-        return Err(Reply::upgrade_required());
+    match head.version {
+        Version::HTTP_11 => {}
+        Version::HTTP_2 => check_http2(&head.headers)?,
+        _ => return Err(Reply::upgrade_required()),
     }
     if head.method == Method::CONNECT {
         return Err(Reply::connect_refused());
@@ -21,23 +40,66 @@ pub(crate) fn check(head: &Parts) -> Result<&str, Reply> {
     check_framing(&head.headers)?;
     check_expectation(&head.headers)?;
     check_target(head)?;
-    let host = only_host(&head.headers)?;
-    let authority = head.uri.authority().map_or(host, |authority| authority.as_str());
+    let authority = match head.version {
+        Version::HTTP_2 => http2_authority(head)?,
+        _ => {
+            let host = only_host(&head.headers)?.ok_or_else(|| Reply::malformed("missing Host"))?;
+            head.uri.authority().map_or(host, |authority| authority.as_str())
+        }
+    };
     match is_authority(authority) {
         true => Ok(authority),
         false => Err(Reply::malformed("invalid authority in the request target")),
     }
 }
 
-/// Exactly one Host field, with a valid value, even if the target names an authority too.
-fn only_host(headers: &HeaderMap) -> Result<&str, Reply> {
+/// What makes a request of HTTP/2 malformed, beyond what its parser refuses: fields of one connection, and white space
+/// around a value (RFC 9113 sections 8.2.1 and 8.2.2).
+fn check_http2(headers: &HeaderMap) -> Result<(), Reply> {
+    for (name, value) in headers {
+        let of_one_hop = [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name)
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+            || (*name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        if of_one_hop {
+            return Err(Reply::malformed("a field of HTTP/1.1 in HTTP/2"));
+        }
+        let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+        if is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last()) {
+            return Err(Reply::malformed("white space around a field value"));
+        }
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (Some(_), Some(_)) => Err(Reply::malformed("more than one Content-Length")),
+        (Some(length), None) if !length.as_bytes().iter().all(u8::is_ascii_digit) => {
+            Err(Reply::malformed("invalid Content-Length"))
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
+/// `:authority`, and Host where it is missing; both only when they say the same (RFC 9113 section 8.3.1).
+fn http2_authority(head: &Parts) -> Result<&str, Reply> {
+    let host = only_host(&head.headers)?;
+    match (head.uri.authority(), host) {
+        (Some(authority), None) => Ok(authority.as_str()),
+        (None, Some(host)) => Ok(host),
+        (Some(authority), Some(host)) if authority.as_str().eq_ignore_ascii_case(host) => Ok(host),
+        (Some(_), Some(_)) => Err(Reply::malformed("Host is not :authority")),
+        (None, None) => Err(Reply::malformed("missing :authority")),
+    }
+}
+
+/// The Host field, which may not stand twice.
+fn only_host(headers: &HeaderMap) -> Result<Option<&str>, Reply> {
     let mut lines = headers.get_all(HOST).iter();
     let host = match (lines.next(), lines.next()) {
-        (Some(host), None) => host.to_str().ok().filter(|host| is_authority(host)),
-        (None, _) => return Err(Reply::malformed("missing Host")),
+        (Some(host), None) => host,
+        (None, _) => return Ok(None),
         (Some(_), Some(_)) => return Err(Reply::malformed("more than one Host")),
     };
-    host.ok_or_else(|| Reply::malformed("invalid Host"))
+    let host = host.to_str().ok().filter(|host| is_authority(host));
+    host.map(Some).ok_or_else(|| Reply::malformed("invalid Host"))
 }
 
 /// `chunked` is the only transfer coding of a request that is understood here; a server behind might see another

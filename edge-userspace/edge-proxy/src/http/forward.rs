@@ -227,7 +227,7 @@ impl Forwarding<'_> {
     ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
         let timeout = self.cluster.connect_timeout();
-        let mut lease = match endpoint.pool().checkout(fresh, timeout).await {
+        let mut lease = match endpoint.pool(self.conn.protocol()).checkout(fresh, timeout).await {
             Ok(lease) => lease,
             Err(error) => return Tried::to_connect(&error),
         };
@@ -237,7 +237,7 @@ impl Forwarding<'_> {
         let Some(request) = request else {
             return Tried::for_good(Reply::malformed("the request does not make a valid target"));
         };
-        match lease.sender().try_send_request(request).await {
+        match lease.sender().send(request).await {
             Ok(response) if is_passable(&response) => Tried {
                 ended: Ended::Response(Answer::new(response.status(), response.headers())),
                 result: Ok(response.map(|incoming| UpstreamBody {
@@ -313,7 +313,7 @@ impl Tried {
     fn to_connect(error: &ConnectError) -> Self {
         let reset = match error {
             ConnectError::Timeout => Reset::ConnectTimeout,
-            ConnectError::Io(_) => Reset::ConnectFailure,
+            ConnectError::Io(_) | ConnectError::NoTls => Reset::ConnectFailure,
             ConnectError::Http(_) => Reset::Termination,
         };
         Self::reset(Ended::ConnectFailure, reset)

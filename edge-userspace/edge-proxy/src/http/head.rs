@@ -1,5 +1,6 @@
 //! Heads on their way through: the request to the upstream, and the response back, built from what was understood.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -27,14 +28,13 @@ pub(crate) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-ups
 const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
 
 /// Fields that belong to one connection and are never passed on (RFC 9110 section 7.6.1, RFC 9112 section 9). `expect`
-/// is among them because the gateway answers 100-continue by itself, trailers because they are not passed on.
-const HOP_BY_HOP: [HeaderName; 10] = [
+/// is among them because the gateway answers 100-continue by itself.
+const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TRANSFER_ENCODING,
     CONTENT_LENGTH,
     UPGRADE,
     TE,
-    TRAILER,
     EXPECT,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     text: HeaderValue,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// What the upstream is told of the client's certificate.
+    pub(crate) certificate: OnceCell<HeaderValue>,
 }
 
 impl Peer {
@@ -62,6 +64,7 @@ impl Peer {
             address,
             text,
             scheme,
+            certificate: OnceCell::new(),
         }
     }
 }
@@ -143,7 +146,7 @@ fn copy_end_to_end(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
@@ -159,6 +162,9 @@ fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr
         None => None,
     };
     headers.insert(EXTERNAL_ADDRESS, external.unwrap_or_else(|| peer.text.clone()));
+    if let Some(certificate) = peer.certificate.get() {
+        headers.insert(FORWARDED_CLIENT_CERT, certificate.clone());
+    }
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
@@ -216,17 +222,14 @@ fn new_request_id(rng: &mut Rng) -> HeaderValue {
 
 /// Writes the framing that the body really has (RFC 9112 section 6), whatever header operations may have put there.
 fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
-    for name in [
-        CONNECTION,
-        TRANSFER_ENCODING,
-        CONTENT_LENGTH,
-        UPGRADE,
-        TE,
-        TRAILER,
-    ] {
+    for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE, TE] {
         headers.remove(name);
     }
+    if takes_trailers(client) {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     if body.is_end_stream() {
+        headers.remove(TRAILER);
         // A client that says that its body is empty is passed on as saying so: some servers ask for it on POST.
         if client.headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
@@ -234,9 +237,19 @@ fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
         return;
     }
     match body.size_hint().exact() {
-        Some(length) => headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
+        Some(length) => {
+            headers.remove(TRAILER);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length))
+        }
         None => headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
     };
+}
+
+/// Whether the client keeps the trailers of a response (RFC 9110 section 10.1.4); servers of gRPC ask for it.
+fn takes_trailers(client: &Parts) -> bool {
+    let lines = client.headers.get_all(TE).iter();
+    let mut codings = lines.flat_map(|line| line.to_str().unwrap_or("").split(','));
+    codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// Fields that a Connection field names: they are for the next hop alone (RFC 9110 section 7.6.1).

@@ -59,11 +59,15 @@ async fn deliver(conn: &Conn, cluster: &ClusterView, request: Request<RequestBod
         return;
     };
     let _active = ActiveRequest::begin(endpoint.load());
-    let Ok(mut lease) = endpoint.pool().checkout(false, cluster.connect_timeout()).await else {
+    let Ok(mut lease) = endpoint
+        .pool(conn.protocol())
+        .checkout(false, cluster.connect_timeout())
+        .await
+    else {
         return;
     };
     let finished = request.body().is_end_stream();
-    let Ok(mut response) = lease.sender().try_send_request(request).await else {
+    let Ok(mut response) = lease.sender().send(request).await else {
         return;
     };
     // Read to its end, so that the connection can be used again.

@@ -14,6 +14,7 @@ mod mirror;
 mod record;
 mod reply;
 mod request_body;
+mod trailers;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use hyper::body::Incoming;
 
 use crate::access_log::Scene;
 use crate::connection::Conn;
+use crate::protocol::Protocol;
 use crate::worker::View;
 pub(crate) use body::{ResponseBody, UpstreamBody};
 pub(crate) use flag::{Flag, Flags};
@@ -64,7 +66,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) -> Response<ResponseBody> {
     let view = conn.worker().view();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    check::prepare(&mut head);
     let exchange = Exchange {
         conn,
         view: &view,
@@ -94,11 +97,21 @@ async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) 
                 .map(|body| ResponseBody::local(body, record))
         }
     };
+    if conn.wants_upgrade() {
+        conn.decide_upgrade(false);
+    }
     let headers = response.headers_mut();
     add_server(headers);
     limited.write_headers(headers);
-    if conn.closes_after_response() {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    match conn.protocol() {
+        Protocol::Http1 if conn.closes_after_response() => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Protocol::Http1 => {}
+        // HTTP/2 says it by GOAWAY.
+        Protocol::Http2 => {
+            headers.remove(CONNECTION);
+        }
     }
     response
 }
@@ -119,6 +132,9 @@ impl Exchange<'_> {
         record: &mut Record,
     ) -> Result<Response<UpstreamBody>, Reply> {
         let authority = check::check(self.head)?;
+        if self.conn.is_misdirected(self.view, host_of(authority)) {
+            return Err(Reply::misdirected());
+        }
         let path = normalized(self.head)?;
         if self.view.config().is_closed {
             return Err(Reply::access_denied());
@@ -326,6 +342,14 @@ impl Exchange<'_> {
             }
             None => Err(forwarding.timed_out(record)),
         }
+    }
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        Some(_) | None => authority,
     }
 }
 

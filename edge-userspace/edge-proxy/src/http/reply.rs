@@ -126,6 +126,12 @@ impl Reply {
         Self::text(StatusCode::FORBIDDEN, Flags::NONE, "RBAC: access denied").details("rbac_access_denied")
     }
 
+    /// The connection was opened for another server (RFC 9110 section 15.5.20): the client tries again over one of its
+    /// own.
+    pub(crate) fn misdirected() -> Self {
+        Self::new(StatusCode::MISDIRECTED_REQUEST, Flag::NoRoute)
+    }
+
     /// No virtual host or no route.
     pub(crate) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, Flag::NoRoute).details("route_not_found")

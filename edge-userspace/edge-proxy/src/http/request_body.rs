@@ -11,6 +11,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::trailers::passable;
+
 /// Largest body, in bytes, that is kept for another try (Envoy keeps up to its buffer limit; Istio's edge profile: 32 KiB).
 const MAX_KEPT: usize = 64 * 1024;
 
@@ -200,7 +202,7 @@ impl Shared {
 fn part(frame: Frame<Bytes>) -> Option<Part> {
     match frame.into_data() {
         Ok(data) => Some(Part::Data(data)),
-        Err(frame) => frame.into_trailers().ok().map(Part::Trailers),
+        Err(frame) => frame.into_trailers().ok().map(passable).map(Part::Trailers),
     }
 }
 

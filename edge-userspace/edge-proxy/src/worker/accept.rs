@@ -4,16 +4,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use edge_model::TcpRoute;
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::{Registered, Worker};
 use crate::config::ListenerConfig;
-use crate::connection::{Conn, first_byte, serve};
+use crate::connection::Conn;
 use crate::listener::refuse_new;
+use crate::protocol::Protocol;
+use crate::serve::serve;
+use crate::sniff::first_bytes;
+use crate::tls::forwarded_client_cert;
+use crate::{client_hello, tcp};
 
 /// How long a closing socket waits for handshakes that had begun: a round trip over half of the world.
 const HANDSHAKES_END: Duration = Duration::from_millis(250);
@@ -86,6 +94,10 @@ impl Port {
                 let config = Arc::clone(&self.config);
                 tokio::task::spawn_local(tls(self.worker.register(conn), stream, config));
             }
+            ListenerConfig::Tcp(route) => {
+                let (registered, route) = (self.worker.register(conn), Arc::clone(route));
+                tokio::task::spawn_local(async move { tcp::forward(&registered.conn, stream, &route).await });
+            }
         }
     }
 }
@@ -107,9 +119,10 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
 
 async fn plain(registered: Registered, stream: TcpStream) {
     let conn = &registered.conn;
-    if first_byte(conn, &stream).await {
+    if let Some((protocol, prefix)) = first_bytes(conn, &stream).await {
+        conn.speaks(protocol);
         // Boxed, so that a connection that waits for its first byte is no larger than its wait.
-        Box::pin(serve(Rc::clone(conn), stream)).await;
+        Box::pin(serve(Rc::clone(conn), stream, prefix)).await;
     }
 }
 
@@ -120,12 +133,30 @@ async fn tls(registered: Registered, stream: TcpStream, config: Arc<ListenerConf
     let handshake = Box::pin(handshake(conn, stream, &config));
     let result = tokio::time::timeout(limit, handshake).await;
     match result.unwrap_or(Err(HandshakeError::Timeout)) {
-        Ok(stream) => Box::pin(serve(Rc::clone(conn), stream)).await,
+        Ok(Secured::Http(stream)) => {
+            conn.speaks(match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                Some(_) | None => Protocol::Http1,
+            });
+            Box::pin(serve(Rc::clone(conn), stream, Bytes::new())).await;
+        }
+        Ok(Secured::Bytes(stream, route)) => Box::pin(tcp::forward(conn, stream, &route)).await,
+        Ok(Secured::Passed(stream, route)) => Box::pin(tcp::forward(conn, stream, &route)).await,
         Err(error) => {
             worker.metrics().handshake_failed(error.reason());
             tracing::debug!(client = %conn.peer().address, %error, "TLS handshake failed");
         }
     }
+}
+
+/// What a connection to a port with TLS is, once its first flight was seen.
+enum Secured {
+    /// TLS ends here, with HTTP inside.
+    Http(Box<TlsStream<TcpStream>>),
+    /// TLS ends here, with bytes inside.
+    Bytes(Box<TlsStream<TcpStream>>, Arc<TcpRoute>),
+    /// TLS passes through.
+    Passed(TcpStream, Arc<TcpRoute>),
 }
 
 /// Why a handshake did not end in a connection.
@@ -159,11 +190,24 @@ async fn handshake(
     conn: &Conn,
     stream: TcpStream,
     config: &ListenerConfig,
-) -> Result<Box<tokio_rustls::server::TlsStream<TcpStream>>, HandshakeError> {
+) -> Result<Secured, HandshakeError> {
+    if config.passes_through() {
+        let name = client_hello::server_name(&stream)
+            .await
+            .map_err(HandshakeError::Tls)?;
+        match config.tls_endpoint(name.as_deref()) {
+            None => return Err(HandshakeError::UnknownName(name)),
+            Some((_, endpoint)) => {
+                if let Some(route) = endpoint.tcp_route().filter(|_| endpoint.passes_through()) {
+                    return Ok(Secured::Passed(stream, Arc::clone(route)));
+                }
+            }
+        }
+    }
     let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
     let start = acceptor.await.map_err(HandshakeError::Tls)?;
     let name = start.client_hello().server_name().map(str::to_owned);
-    let Some(endpoint) = config.tls_endpoint(name.as_deref()) else {
+    let Some((_, endpoint)) = config.tls_endpoint(name.as_deref()) else {
         return Err(HandshakeError::UnknownName(name));
     };
     let Some(server) = &endpoint.handshake else {
@@ -173,6 +217,15 @@ async fn handshake(
         .into_stream(Arc::clone(server))
         .await
         .map_err(HandshakeError::Tls)?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    if let Some(certificate) = shown.and_then(forwarded_client_cert) {
+        // Set once: there is one handshake.
+        let _ = conn.peer().certificate.set(certificate);
+    }
+    let stream = Box::new(stream);
+    if let Some(route) = endpoint.tcp_route() {
+        return Ok(Secured::Bytes(stream, Arc::clone(route)));
+    }
     conn.shook_hands(name.as_deref(), &conn.worker().view(), &endpoint.table);
-    Ok(Box::new(stream))
+    Ok(Secured::Http(stream))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use edge_model::{Penalty, WorkerId};
 use fastrand::Rng;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::connection::Conn;
 use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::options::{ProxyOptions, Timeouts};
+use crate::serve::LocalExec;
 use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
@@ -29,6 +30,23 @@ pub(crate) use view::{ClusterView, EndpointView, Limit, View};
 
 /// Largest request head.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// Requests that a client may have open at once on one HTTP/2 connection (Istio's edge profile).
+const MAX_STREAMS: u32 = 100;
+
+/// What a client may send of one body, and of all bodies of a connection, ahead of the upstream (Istio's edge profile).
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What is buffered of one response while the client's window is shut.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that clients may have reset before the gateway has looked at them; more end the connection
+/// (CVE-2023-44487, rapid reset).
+const MAX_UNSEEN_RESETS: usize = 20;
+
+/// Streams that the gateway may have had to reset for a client's errors; more end the connection (CVE-2025-8671).
+const MAX_ERROR_RESETS: usize = 64;
 
 /// An upstream connection that nobody needed for so long is closed (Istio `connectionPool.http.idleTimeout`).
 const UPSTREAM_IDLE: Duration = Duration::from_secs(3600);
@@ -50,7 +68,8 @@ pub(crate) struct Worker {
     pools: RefCell<Pools>,
     rng: RefCell<Rng>,
     timers: Rc<Timers>,
-    http: http1::Builder,
+    http1: http1::Builder,
+    http2: http2::Builder<LocalExec>,
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
     accepted: Cell<u64>,
@@ -76,7 +95,8 @@ impl Worker {
             pools: RefCell::new(pools),
             rng: RefCell::new(rng),
             timers: Timers::new(Instant::now()),
-            http: http_builder(),
+            http1: http1_builder(),
+            http2: http2_builder(),
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
             accepted: Cell::new(0),
@@ -111,8 +131,13 @@ impl Worker {
     }
 
     /// How HTTP/1.1 is spoken with clients.
-    pub(crate) fn http(&self) -> &http1::Builder {
-        &self.http
+    pub(crate) fn http1(&self) -> &http1::Builder {
+        &self.http1
+    }
+
+    /// How HTTP/2 is spoken with clients.
+    pub(crate) fn http2(&self) -> &http2::Builder<LocalExec> {
+        &self.http2
     }
 
     /// Metrics of requests that got no further than the gateway.
@@ -208,12 +233,25 @@ impl Drop for Registered {
     }
 }
 
-fn http_builder() -> http1::Builder {
+fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .max_buf_size(MAX_HEAD)
         .max_header_size(MAX_HEAD)
         // Timeouts are the sweep's, see `connection`.
         .header_read_timeout(None);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<LocalExec> {
+    let mut builder = http2::Builder::new(LocalExec);
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
     builder
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_model::{Cluster, ClusterName, Endpoint, LocalRateLimit};
+use edge_model::{Cluster, ClusterName, Endpoint, LocalRateLimit, UpstreamProtocol};
 use edge_upstream::outlier::{self, Outcome};
 use edge_upstream::rate_limit::LocalRateLimiter;
 use edge_upstream::{Balancer, ClusterLoad, EndpointLoad, Pick};
@@ -16,10 +16,20 @@ use prometheus::IntCounter;
 
 use crate::config::{ClusterConfig, Config};
 use crate::metrics::{Labels, Metrics, SeriesCache};
-use crate::pool::Pool;
+use crate::pool::{Pool, Target};
+use crate::protocol::Protocol;
 
-/// Pools of a worker by endpoint address; clusters that share an endpoint share its connections.
-pub(crate) type Pools = HashMap<SocketAddr, Rc<Pool>>;
+/// Pools of a worker; clusters that share an endpoint share its connections.
+pub(crate) type Pools = HashMap<PoolKey, Rc<Pool>>;
+
+/// Where the connections of a pool lead to, and what is spoken on them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PoolKey {
+    address: SocketAddr,
+    protocol: Protocol,
+    /// With TLS, whose terms are the cluster's, it has connections of its own.
+    cluster: Option<ClusterName>,
+}
 
 /// One configuration, for one worker.
 pub(crate) struct View {
@@ -63,8 +73,8 @@ impl View {
             .values()
             .flat_map(|cluster| &cluster.model.endpoints);
         let used: std::collections::HashSet<_> = endpoints.map(|endpoint| endpoint.address).collect();
-        pools.retain(|address, pool| {
-            let keep = used.contains(address);
+        pools.retain(|key, pool| {
+            let keep = used.contains(&key.address);
             if !keep {
                 pool.close();
             }
@@ -210,20 +220,42 @@ impl ClusterView {
 pub(crate) struct EndpointView {
     address: SocketAddr,
     load: Arc<EndpointLoad>,
-    pool: Rc<Pool>,
+    protocol: UpstreamProtocol,
+    target: Target,
+    http1: Rc<Pool>,
+    /// Only where the cluster may speak it.
+    http2: Option<Rc<Pool>>,
     series: SeriesCache,
 }
 
 impl EndpointView {
     fn new(cluster: &ClusterConfig, endpoint: &Endpoint, load: Arc<EndpointLoad>, pools: &mut Pools) -> Self {
-        let address = endpoint.address;
-        let pool = pools
-            .entry(address)
-            .or_insert_with(|| Rc::new(Pool::new(address)));
+        let target = Target {
+            address: endpoint.address,
+            tls: cluster.tls.clone(),
+        };
+        let mut pool = |protocol| {
+            let key = PoolKey {
+                address: endpoint.address,
+                protocol,
+                cluster: target.tls.as_ref().map(|_| cluster.model.name.clone()),
+            };
+            let new = || Rc::new(Pool::new(target.clone(), protocol));
+            let pool = pools.entry(key).or_insert_with(new);
+            if !pool.leads_to(&target) {
+                pool.close();
+                *pool = new();
+            }
+            Rc::clone(pool)
+        };
+        let protocol = cluster.model.protocol;
         Self {
-            address,
+            address: endpoint.address,
             load,
-            pool: Rc::clone(pool),
+            protocol,
+            target: target.clone(),
+            http1: pool(Protocol::Http1),
+            http2: (protocol != UpstreamProtocol::Http1).then(|| pool(Protocol::Http2)),
             series: SeriesCache::new(Labels::new(&cluster.model, Some(&endpoint.workload))),
         }
     }
@@ -238,9 +270,18 @@ impl EndpointView {
         &self.load
     }
 
-    /// Connections of this worker.
-    pub(crate) fn pool(&self) -> &Rc<Pool> {
-        &self.pool
+    /// Where its connections lead to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Connections of this worker, for a request of a client that speaks `client`.
+    pub(crate) fn pool(&self, client: Protocol) -> &Rc<Pool> {
+        match (&self.http2, self.protocol, client) {
+            (Some(http2), UpstreamProtocol::Http2, _)
+            | (Some(http2), UpstreamProtocol::ClientProtocol, Protocol::Http2) => http2,
+            _ => &self.http1,
+        }
     }
 
     /// Metrics of requests that were given to it.

@@ -192,17 +192,12 @@ fn a_response_that_breaks_off_is_not_finished_cleanly() {
 
 #[test]
 fn a_response_with_two_lengths_or_an_unknown_coding_is_not_passed_on_as_it_is() {
-    for (framing, expected) in [
-        (
-            "content-length: 50\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            Some("abc"),
-        ),
-        (
-            "transfer-encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            None,
-        ),
-        ("content-length: 3\r\ncontent-length: 4\r\n\r\nabcd", None),
-        ("content-length: 3x\r\n\r\nabc", None),
+    for framing in [
+        "content-length: 50\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "transfer-encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "content-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
+        "content-length: 3x\r\n\r\nabc",
     ] {
         let odd = RawBackend::start(move |mut stream, _| {
             RawBackend::read_head(&mut stream);
@@ -211,9 +206,6 @@ fn a_response_with_two_lengths_or_an_unknown_coding_is_not_passed_on_as_it_is() 
         let port = free_port();
         let _edge = Edge::start(Snap::simple(port, &[odd.address]));
         let reply = Client::connect(port).get("a", "/").unwrap();
-        match expected {
-            Some(body) => assert_eq!((reply.status, reply.text()), (200, body), "{framing}"),
-            None => assert_eq!(reply.status, 502, "{framing}"),
-        }
+        assert_eq!(reply.status, 502, "{framing}: {}", reply.text());
     }
 }

@@ -13,6 +13,7 @@ mod bodies;
 mod drain;
 mod failure;
 mod heads;
+mod http2;
 mod limits;
 mod malformed;
 mod observe;

@@ -220,12 +220,13 @@ fn versions_and_protocols_outside_of_the_servers_are_refused() {
         .with_root_certificates(a.roots.clone())
         .with_no_client_auth();
     assert!(refusal(port, "a.com", only_1_2).contains("ProtocolVersion"));
-    let mut only_h2 = client_config(&a);
-    only_h2.alpn_protocols = vec![b"h2".to_vec()];
-    assert!(refusal(port, "a.com", only_h2).contains("NoApplicationProtocol"));
+    let mut neither = client_config(&a);
+    neither.alpn_protocols = vec![b"h3".to_vec()];
+    assert!(refusal(port, "a.com", neither).contains("NoApplicationProtocol"));
     let mut both = client_config(&a);
-    both.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    assert!(connect(port, "a.com", &Arc::new(both)).is_ok());
+    both.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    let (client, _) = connect(port, "a.com", &Arc::new(both)).unwrap();
+    assert_eq!(client.stream_ref().conn.alpn_protocol(), Some(&b"h2"[..]));
 }
 
 #[test]

@@ -69,6 +69,11 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// What it goes over.
+    pub(crate) fn stream_ref(&self) -> &S {
+        self.stream.get_ref()
+    }
+
     pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes.as_ref())?;
         self.stream.get_mut().flush()

@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod config;
 mod edge;
+mod http2;
 
 pub(crate) use backend::{Backend, RawBackend};
 pub(crate) use client::{Client, Reply, get};
@@ -11,3 +12,4 @@ pub(crate) use config::{
     Snap, cluster, destination, direct, forward, prefix, redirect, route, service, service_with, virtual_host,
 };
 pub(crate) use edge::{Edge, eventually, free_port, refusing};
+pub(crate) use http2::{Http2Backend, http2};

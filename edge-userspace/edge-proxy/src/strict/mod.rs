@@ -1,0 +1,19 @@
+//! What HTTP/1.1 must look like on the wire, checked byte by byte before hyper parses it.
+//!
+//! A parser is asked what a message means; a gateway also has to know whether anybody could read it in another way. Line
+//! ends without CR, white space before a colon, a length beside a transfer coding, chunk sizes with a tail: each of them
+//! has split a request in two for some pair of servers (request smuggling). hyper reads some of them leniently and
+//! drops the traces, so the stream is looked at here, and whatever is not plain by RFC 9112 never gets through as a
+//! whole message. It is a pass over each head, and a counter over each body.
+
+mod chunk;
+mod field;
+mod guard;
+mod line;
+mod message;
+mod request;
+mod response;
+
+pub(crate) use guard::Guard;
+pub(crate) use request::Requests;
+pub(crate) use response::{Expected, Responses};

@@ -1,0 +1,138 @@
+//! Bytes that are forwarded as they are: Istio's `tcp` and `tls` routes.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use edge_model::TcpRoute;
+use edge_upstream::{ActiveRequest, Pick};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::connection::Conn;
+use crate::pool::{Stream, connect_bytes};
+use crate::worker::ClusterView;
+
+/// What is read at once. Measured: half of the processor time of 8 KiB, and little is left to gain beyond.
+const BUFFER: usize = 64 * 1024;
+
+/// Endpoints that are tried for one connection.
+const TRIES: usize = 3;
+
+/// Forwards a client's connection until both sides have ended, or nothing went either way for the idle time.
+pub(crate) async fn forward<S>(conn: &Rc<Conn>, client: S, route: &TcpRoute)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // It counts as in use until its end, and has no timeouts but its cluster's.
+    conn.request_began();
+    let view = conn.worker().view();
+    if view.config().is_closed {
+        return;
+    }
+    let draw = conn.worker().rng().u64(..);
+    let Some(cluster) = choose(route, draw).and_then(|name| view.cluster(name)) else {
+        tracing::debug!(route = %route.object, "no such cluster for a TCP connection");
+        return;
+    };
+    match connect(conn, cluster).await {
+        Some((upstream, _active)) => {
+            let idle = cluster.model().pool.tcp_idle_timeout;
+            copy(client, upstream, idle).await;
+        }
+        None => tracing::debug!(route = %route.object, "no endpoint for a TCP connection"),
+    }
+}
+
+/// The cluster whose share a draw falls into.
+fn choose(route: &TcpRoute, draw: u64) -> Option<&edge_model::ClusterName> {
+    let total: u64 = route.destinations.iter().map(|to| u64::from(to.weight)).sum();
+    if total == 0 {
+        return route.destinations.first().map(|to| &to.cluster);
+    }
+    let mut left = draw % total;
+    let found = route.destinations.iter().find(|to| {
+        let weight = u64::from(to.weight);
+        let is_here = left < weight;
+        left = left.saturating_sub(weight);
+        is_here
+    });
+    found.map(|to| &to.cluster)
+}
+
+/// A connection to an endpoint; another one is tried where one does not answer.
+async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<(Box<dyn Stream>, ActiveRequest)> {
+    let mut tried = Vec::new();
+    while tried.len() < TRIES {
+        let pick = Pick {
+            now: cluster.clock(Instant::now()),
+            tried: &tried,
+            ..Pick::default()
+        };
+        let index = cluster.pick(pick, &mut conn.worker().rng())?;
+        let endpoint = cluster.endpoint(index)?;
+        let active = ActiveRequest::begin(endpoint.load());
+        let connecting = tokio::time::timeout(cluster.connect_timeout(), connect_bytes(endpoint.target()));
+        match connecting.await {
+            Ok(Ok(stream)) => return Some((stream, active)),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot connect to an endpoint"),
+            Err(_) => tracing::debug!("connecting to an endpoint took too long"),
+        }
+        tried.push(index);
+    }
+    None
+}
+
+/// Copies both ways. The end of one side is passed on, and the other may go on sending (half-close).
+pub(crate) async fn copy<A, B>(a: A, b: B, idle: Option<Duration>)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let moved = Cell::new(0u64);
+    let ((mut from_a, mut to_a), (mut from_b, mut to_b)) = (tokio::io::split(a), tokio::io::split(b));
+    let both = async {
+        tokio::try_join!(
+            one_way(&mut from_a, &mut to_b, &moved),
+            one_way(&mut from_b, &mut to_a, &moved)
+        )
+    };
+    let ended = match idle {
+        None => both.await.map(|_| ()),
+        Some(idle) => tokio::select! {
+            ended = both => ended.map(|_| ()),
+            () = silence(&moved, idle) => Err(io::ErrorKind::TimedOut.into()),
+        },
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a forwarded connection was cut");
+    }
+}
+
+/// Ends after so long a time in which nothing was moved.
+async fn silence(moved: &Cell<u64>, idle: Duration) {
+    loop {
+        let before = moved.get();
+        tokio::time::sleep(idle).await;
+        if moved.get() == before {
+            return;
+        }
+    }
+}
+
+async fn one_way(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &Cell<u64>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        to.flush().await?;
+        moved.set(moved.get() + 1);
+    }
+}

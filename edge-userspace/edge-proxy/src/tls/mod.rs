@@ -1,0 +1,32 @@
+//! TLS on both sides: from what the Snapshot says to what rustls needs for a handshake.
+
+mod certificate;
+mod client_auth;
+mod names;
+mod server;
+mod upstream;
+
+pub(crate) use names::forwarded_client_cert;
+pub(crate) use server::server_config;
+pub(crate) use upstream::ClientTls;
+
+/// Why a configuration of TLS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[error("the certificate chain is not PEM: {0}")]
+    Chain(rustls_pki_types::pem::Error),
+    #[error("the private key is not PEM: {0}")]
+    Key(rustls_pki_types::pem::Error),
+    #[error("the CA certificates are not PEM: {0}")]
+    Ca(rustls_pki_types::pem::Error),
+    #[error("the revocation lists are not PEM: {0}")]
+    Crl(rustls_pki_types::pem::Error),
+    #[error("the verifier cannot be built: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("no CA certificate is given, and the system has none")]
+    NoRoots,
+    #[error("{0}")]
+    Broken(String),
+    #[error("{0}")]
+    Rustls(#[from] rustls::Error),
+}

@@ -1,0 +1,227 @@
+//! Names in certificates, and what a client's certificate tells the upstream.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::HeaderValue;
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// A subject alternative name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    Dns(String),
+    Uri(String),
+    /// E-mail or IP address.
+    Other(String),
+}
+
+impl Name {
+    /// The name as it is written in lists of names.
+    fn text(&self) -> &str {
+        match self {
+            Self::Dns(text) | Self::Uri(text) | Self::Other(text) => text,
+        }
+    }
+}
+
+/// The subject alternative names of a certificate; none of one that cannot be read.
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<Name> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return vec![];
+    };
+    let Ok(Some(extension)) = parsed.subject_alternative_name() else {
+        return vec![];
+    };
+    let names = extension.value.general_names.iter();
+    names.filter_map(name).collect()
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other kinds are compared with nothing"
+)]
+fn name(name: &GeneralName<'_>) -> Option<Name> {
+    Some(match name {
+        GeneralName::DNSName(text) => Name::Dns(text.to_ascii_lowercase()),
+        GeneralName::URI(text) => Name::Uri((*text).to_owned()),
+        GeneralName::RFC822Name(text) => Name::Other((*text).to_owned()),
+        GeneralName::IPAddress(bytes) => Name::Other(match <[u8; 4]>::try_from(*bytes) {
+            Ok(bytes) => Ipv4Addr::from(bytes).to_string(),
+            Err(_) => Ipv6Addr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string(),
+        }),
+        _ => return None,
+    })
+}
+
+/// Whether a certificate has one of the wanted names. A DNS name with a wildcard stands for one label (RFC 9525 section 6.3).
+pub(super) fn has_one_of(certificate: &CertificateDer<'_>, wanted: &[String]) -> bool {
+    let names = names(certificate);
+    wanted.iter().any(|wanted| {
+        names.iter().any(|name| match name {
+            Name::Dns(pattern) => is_dns_match(pattern, &wanted.to_ascii_lowercase()),
+            Name::Uri(_) | Name::Other(_) => name.text() == wanted,
+        })
+    })
+}
+
+fn is_dns_match(pattern: &str, name: &str) -> bool {
+    let under_wildcard = || {
+        let suffix = pattern.strip_prefix("*.")?;
+        let (label, rest) = name.split_once('.')?;
+        Some(!label.is_empty() && rest == suffix)
+    };
+    pattern == name || under_wildcard() == Some(true)
+}
+
+/// The DER of a certificate's SubjectPublicKeyInfo.
+pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.public_key().raw.to_vec())
+}
+
+/// The element of x-forwarded-client-cert for a client's certificate, as Istio's gateways write it: subject, PEM
+/// (percent-encoded), URI and DNS names. `None` for a certificate that cannot be read.
+pub(crate) fn forwarded_client_cert(certificate: &CertificateDer<'_>) -> Option<HeaderValue> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let mut text = String::from("Hash=");
+    for byte in super::client_auth::sha256(certificate)? {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    let _ = write!(text, ";Cert=\"{}\"", percent_encoded(&pem(certificate)));
+    let subject = parsed.subject().to_string();
+    let subject: String = subject
+        .chars()
+        .filter(|c| !matches!(c, '"' | '\\') && !c.is_control())
+        .collect();
+    let _ = write!(text, ";Subject=\"{subject}\"");
+    for name in names(certificate) {
+        let _ = match name {
+            Name::Uri(uri) => write!(text, ";URI={}", percent_encoded_separators(&uri)),
+            Name::Dns(dns) => write!(text, ";DNS={}", percent_encoded_separators(&dns)),
+            Name::Other(_) => Ok(()),
+        };
+    }
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+fn pem(der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut column = 0;
+    for group in der.chunks(3) {
+        let bits = group
+            .iter()
+            .fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte))
+            << (8 * (3 - group.len()));
+        for place in 0..4usize {
+            let digit = (bits >> (18 - 6 * place)) & 0x3f;
+            text.push(match place <= group.len() {
+                true => char::from(ALPHABET[digit as usize & 0x3f]),
+                false => '=',
+            });
+        }
+        column += 4;
+        if column == 64 {
+            text.push('\n');
+            column = 0;
+        }
+    }
+    if column > 0 {
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
+
+fn percent_encoded(text: &str) -> String {
+    encode(text, |byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+    })
+}
+
+/// Encodes what would end the element or the field.
+fn percent_encoded_separators(text: &str) -> String {
+    encode(text, |byte| {
+        byte.is_ascii_graphic() && !matches!(byte, b',' | b';' | b'=' | b'"' | b'\\')
+    })
+}
+
+fn encode(text: &str, is_plain: impl Fn(u8) -> bool) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match is_plain(byte) {
+            true => encoded.push(char::from(byte)),
+            false => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    fn certificate() -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(["a.com".to_owned(), "*.b.com".to_owned()]).unwrap();
+        params
+            .subject_alt_names
+            .push(SanType::URI("spiffe://td/ns/x/sa/y".try_into().unwrap()));
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress([10, 0, 0, 1].into()));
+        params
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap()
+            .der()
+            .clone()
+    }
+
+    #[test]
+    fn names_of_every_kind_are_compared() {
+        for (wanted, expected) in [
+            ("a.com", true),
+            ("A.COM", true),
+            ("x.b.com", true),
+            ("x.y.b.com", false),
+            ("b.com", false),
+            ("spiffe://td/ns/x/sa/y", true),
+            ("spiffe://td/ns/x/sa/z", false),
+            ("10.0.0.1", true),
+            ("10.0.0.2", false),
+        ] {
+            assert_eq!(
+                has_one_of(&certificate(), &[wanted.to_owned()]),
+                expected,
+                "{wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_upstream_learns_of_the_client_without_a_way_to_forge() {
+        let text = forwarded_client_cert(&certificate()).unwrap();
+        let text = text.to_str().unwrap();
+        assert!(text.contains(";URI=spiffe://td/ns/x/sa/y"), "{text}");
+        assert!(text.contains(";DNS=a.com;"), "{text}");
+        assert!(
+            text.contains(";Cert=\"-----BEGIN%20CERTIFICATE-----%0A"),
+            "{text}"
+        );
+        assert_eq!(percent_encoded_separators("a,b;c=\"d"), "a%2Cb%3Bc%3D%22d");
+    }
+
+    #[test]
+    fn pem_is_what_others_read() {
+        use rustls_pki_types::pem::PemObject;
+        let certificate = certificate();
+        assert_eq!(
+            CertificateDer::from_pem_slice(pem(&certificate).as_bytes()).unwrap(),
+            certificate
+        );
+    }
+}
