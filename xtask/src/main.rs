@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod demo;
 mod paths;
+mod pktgen;
 mod setup;
 mod sh;
 mod test;
@@ -37,6 +38,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Pktgen(pktgen::Args),
     Ci(ci::Args),
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Pktgen(args) => pktgen::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     done.unwrap_or_else(|error| {

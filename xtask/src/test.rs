@@ -10,6 +10,8 @@ use crate::sh::{self, say};
 
 /// The package of end-to-end labs. Its tests load two cores fully, so they run one at a time.
 const E2E: &str = "edge-e2e";
+/// The benchmarks, whose tests start the packet generator.
+const BENCH: &str = "edge-bench";
 
 /// Packages that are not built for the host: the BPF programs, which the build script of edge-datapath
 /// builds and the tests of tests/datapath run in the kernel.
@@ -59,8 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
          test`, or test one of the pure crates, for example `cargo test -p edge-routing`"
     );
     setup::ensure()?;
-    // Only the end-to-end tests start programs of other packages.
-    if args.packages.is_empty() || args.packages.iter().any(|name| name == E2E) {
+    // Only these start programs of other packages.
+    if args.packages.is_empty() || args.packages.iter().any(|name| name == E2E || name == BENCH) {
         build_programs()?;
     }
     let mut outcome = Outcome::default();

@@ -136,10 +136,11 @@ fn device(message: &LinkMessage) -> Option<Device> {
             controller = Some(*value).filter(|index| *index != 0);
         }
         if let LinkAttribute::LinkInfo(infos) = attribute {
-            kind = infos.iter().find_map(|info| match info {
-                LinkInfo::Kind(kind) => Some(kind.clone()),
-                _ => None,
-            });
+            for info in infos {
+                if let LinkInfo::Kind(value) = info {
+                    kind = Some(value.clone());
+                }
+            }
         }
     }
     let kind = match (kind, parent) {

@@ -14,7 +14,7 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 11] = [
     Package {
         name: "iproute2",
         command: "ip",
@@ -39,6 +39,11 @@ const PACKAGES: [Package; 10] = [
         name: "nftables",
         command: "nft",
         why: "packet loss in labs",
+    },
+    Package {
+        name: "iptables",
+        command: "iptables",
+        why: "what edge's drops are compared with",
     },
     Package {
         name: "curl",
