@@ -1,7 +1,7 @@
 //! The data path's settings, one value of the map `CONFIG`.
 
 use crate::prefix::Lengths;
-use crate::{HashKey, assert_size, flood, vip};
+use crate::{HashKey, assert_size, flood, syncookie, vip};
 
 /// Settings that the stages read on each packet.
 #[repr(C)]
@@ -19,11 +19,13 @@ pub struct Config {
     pub sources: Lengths,
     /// Lengths of the prefixes that have penalties.
     pub penalties: Lengths,
+    /// Limit of each VIP, and what SYN cookies offer.
+    pub syn_cookies: syncookie::Settings,
     /// The virtual addresses.
     pub vips: vip::Filter,
 }
 
-assert_size!(Config = 240);
+assert_size!(Config = 288);
 
 impl Config {
     /// Set once userspace has written a configuration.
@@ -36,6 +38,14 @@ impl Config {
     pub const HAS_SOURCES: u32 = 1 << 3;
     /// The map `REFLECTION_PORTS` has bits.
     pub const HAS_REFLECTION_PORTS: u32 = 1 << 4;
+    /// VIPs have a limit of new connections, or SYN cookies: one of the next three bits is set.
+    pub const HAS_VIP_GUARDS: u32 = 1 << 5;
+    /// VIPs have a limit of new connections.
+    pub const HAS_VIP_LIMIT: u32 = 1 << 6;
+    /// Every SYN is answered with a cookie.
+    pub const COOKIES_ALWAYS: u32 = 1 << 7;
+    /// SYNs are answered with cookies while a VIP has too many that are unanswered.
+    pub const COOKIES_AUTO: u32 = 1 << 8;
 
     /// Whether a bit of `flags` is set.
     #[inline(always)]

@@ -28,6 +28,7 @@ pub mod parse;
 pub mod penalty;
 pub mod pktgen;
 pub mod prefix;
+pub mod syncookie;
 #[cfg(feature = "user")]
 mod user;
 pub mod verdict;

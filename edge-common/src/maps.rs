@@ -22,6 +22,10 @@ pub const REFLECTION_PORTS: &str = "REFLECTION_PORTS";
 pub const PENALTIES: &str = "PENALTIES";
 /// `Array<u64>`, the filter before [`PENALTIES`]: 2^[`PENALTY_CELL_BITS`] cells of a byte. Written by userspace.
 pub const PENALTY_CELLS: &str = "PENALTY_CELLS";
+/// `Array<syncookie::Guard>` by VIP. Written by the data path.
+pub const VIP_GUARDS: &str = "VIP_GUARDS";
+/// `PerCpuArray<u64>` by [`ReplyReason`](crate::verdict::ReplyReason). Written by the data path.
+pub const REPLIES: &str = "REPLIES";
 /// `LruHashMap<Address, flood::Buckets>` by source prefix. Written by the data path.
 pub const FLOOD: &str = "FLOOD";
 /// `PerCpuArray<u64>` by [`PassReason`](crate::PassReason). Written by the data path.

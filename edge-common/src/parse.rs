@@ -36,9 +36,21 @@ pub struct Network {
     payload_len: usize,
     is_v6: bool,
     is_fragment: bool,
+    has_options: bool,
 }
 
 impl Network {
+    /// Whether the transport header stands right behind the fixed IP header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        if self.is_v6 {
+            matches!(self.next_header, TCP | UDP)
+        } else {
+            !self.has_options
+        }
+    }
+
     /// Whether the header is IPv6's, whatever the addresses in it.
     #[inline(always)]
     #[must_use]
@@ -61,6 +73,8 @@ pub struct Transport {
     pub protocol: u32,
     /// Flags of a TCP segment (`malformed::tcp_flags`); 0 for UDP.
     pub tcp_flags: u32,
+    /// Length of the header, in bytes.
+    pub header_len: u32,
     /// TCP with SYN and without ACK.
     pub opens_connection: bool,
 }
@@ -166,6 +180,7 @@ fn ipv4(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
         payload_len: total_len - header_len,
         is_v6: false,
         is_fragment: header.is_fragment(),
+        has_options: header_len > IPV4_LEN,
     })
 }
 
@@ -185,6 +200,7 @@ fn ipv6(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
         payload_len: header.payload_len(),
         is_v6: true,
         is_fragment: false,
+        has_options: false,
     })
 }
 
@@ -260,6 +276,7 @@ fn tcp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
         destination_port: header.destination_port() as u32,
         protocol: TCP as u32,
         tcp_flags: header.flags() as u32,
+        header_len: header.header_len() as u32,
         opens_connection: header.opens_connection(),
     })
 }
@@ -278,6 +295,7 @@ fn udp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
         destination_port: header.destination_port() as u32,
         protocol: UDP as u32,
         tcp_flags: 0,
+        header_len: UDP_LEN as u32,
         opens_connection: false,
     })
 }

@@ -111,8 +111,22 @@ reasons! {
         FloodNewConnections = "flood_new_connections",
         /// The VIP is offered more new connections per second than it may take.
         VipNewConnections = "vip_new_connections",
+        /// An ACK that acknowledges neither a cookie nor a connection, while cookies are in use.
+        BadSynCookie = "bad_syn_cookie",
+        /// A SYN with IP options or extension headers, while cookies are in use.
+        SynOptions = "syn_options",
+        /// The kernel makes no cookie (`net.ipv4.tcp_syncookies` is 0), or the frame has no room for the answer.
+        NoSynCookie = "no_syn_cookie",
         /// The VIP has no worker that takes connections.
         NoWorker = "no_worker",
+    }
+}
+
+reasons! {
+    /// What a packet was turned into that goes back to its sender.
+    ReplyReason {
+        /// A SYN into a SYN-ACK with a cookie.
+        SynCookie = "syn_cookie",
     }
 }
 
@@ -129,6 +143,13 @@ pub enum Verdict {
         worker: u32,
         /// TCP with SYN and without ACK.
         opens_connection: bool,
+    },
+    /// Back to its sender, turned into an answer.
+    Reply {
+        /// Into which.
+        reason: ReplyReason,
+        /// Index of the VIP.
+        vip: u32,
     },
     /// Away.
     Drop {
@@ -171,6 +192,8 @@ impl Trace {
     pub const DELIVER: u32 = 2;
     /// `kind` of [`Verdict::Drop`].
     pub const DROP: u32 = 3;
+    /// `kind` of [`Verdict::Reply`].
+    pub const REPLY: u32 = 4;
     /// Stands for "no VIP" and "no worker".
     pub const NONE: u32 = u32::MAX;
 
@@ -185,6 +208,10 @@ impl Trace {
                 vip: index(self.vip)?,
                 worker: index(self.worker)?,
                 opens_connection: self.reason == 1,
+            }),
+            Self::REPLY => Some(Verdict::Reply {
+                reason: ReplyReason::ALL.get(reason).copied()?,
+                vip: index(self.vip)?,
             }),
             Self::DROP => DropReason::ALL.get(reason).map(|&reason| Verdict::Drop {
                 reason,
@@ -205,6 +232,7 @@ impl From<Verdict> for Trace {
                 worker,
                 opens_connection,
             } => (Self::DELIVER, opens_connection as u32, Some(vip), worker),
+            Verdict::Reply { reason, vip } => (Self::REPLY, reason.index(), Some(vip), Self::NONE),
             Verdict::Drop { reason, vip } => (Self::DROP, reason.index(), vip, Self::NONE),
         };
         let vip = match vip {
@@ -254,6 +282,10 @@ mod tests {
             Verdict::Drop {
                 reason: DropReason::NoWorker,
                 vip: Some(0),
+            },
+            Verdict::Reply {
+                reason: ReplyReason::SynCookie,
+                vip: 5,
             },
             Verdict::drop(DropReason::TruncatedEthernet),
         ];

@@ -5,6 +5,7 @@ use core::arch::asm;
 
 use aya_ebpf::maps::PerCpuArray;
 use edge_common::counter::Drops;
+use edge_common::verdict::ReplyReason;
 use edge_common::{DropReason, PassReason};
 
 use crate::maps;
@@ -29,6 +30,12 @@ pub(crate) fn deliver(vip: u32, worker: u32, bytes: u64, opens_connection: bool)
         worker.bytes += bytes;
         worker.new_connections += opened;
     });
+}
+
+/// Counts a packet that was answered.
+#[inline(always)]
+pub(crate) fn reply(reason: ReplyReason) {
+    update(&maps::REPLIES, reason.index(), |count| *count += 1);
 }
 
 /// Counts a packet that was dropped, by reason and VIP.

@@ -26,7 +26,7 @@ mod stage;
 mod steer;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::{sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
 use edge_common::verdict::Trace;
@@ -39,17 +39,18 @@ use crate::packet::Frame;
 #[unsafe(no_mangle)]
 static EXPLAIN: Global<u8> = Global::new(0);
 
-/// Only helpers that are free to programs of any licence are called.
+/// The kernel lends its SYN cookie helpers to programs under the GPL alone; the crates of this object may be had under
+/// it, beside the project's licence.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 11] = *b"Apache-2.0\0";
+static LICENSE: [u8; 4] = *b"GPL\0";
 
 /// Judges a frame that an interface received.
 #[xdp]
 pub fn edge_xdp(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
     let bytes = frame.len();
-    let verdict = pipeline::judge(frame);
+    let verdict = pipeline::judge(&ctx, frame);
     if EXPLAIN.load() != 0 {
         // An array of one element always has element 0.
         let _ = maps::TRACE.set(0, Trace::from(verdict), 0);
@@ -78,6 +79,10 @@ fn settle(ctx: &XdpContext, verdict: Verdict, bytes: u64) -> u32 {
         } => {
             counters::deliver(vip, worker, bytes, opens_connection);
             XDP_PASS
+        }
+        Verdict::Reply { reason, .. } => {
+            counters::reply(reason);
+            XDP_TX
         }
         Verdict::Drop { reason, vip } => {
             counters::drop(reason, vip);

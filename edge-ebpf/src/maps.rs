@@ -11,10 +11,12 @@ use edge_common::maps::{
     MAX_WORKERS, PENALTY_WORDS, PORT_WORDS, SOURCE_WORDS,
 };
 use edge_common::prefix::Prefix;
-use edge_common::verdict::Trace;
+use edge_common::syncookie::Guard;
+use edge_common::verdict::{ReplyReason, Trace};
 use edge_common::{Address, Config, DropReason, PassReason, penalty, vip};
 
 use crate::log_limit;
+use crate::stage::syncookie::Scratch;
 
 // Written by userspace.
 
@@ -41,6 +43,13 @@ pub(crate) static PENALTY_CELLS: Array<u64> = Array::with_max_entries(PENALTY_WO
 
 #[map]
 pub(crate) static FLOOD: LruHashMap<Address, Buckets> = LruHashMap::with_max_entries(MAX_FLOOD_SOURCES, 0);
+#[map]
+pub(crate) static VIP_GUARDS: Array<Guard> = Array::with_max_entries(MAX_VIPS, 0);
+/// One element: headers that the SYN cookie stage works on.
+#[map]
+pub(crate) static SYN_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static REPLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(ReplyReason::ALL.len() as u32, 0);
 #[map]
 pub(crate) static PASSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PassReason::ALL.len() as u32, 0);
 #[map]

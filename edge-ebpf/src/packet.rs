@@ -28,6 +28,12 @@ impl<'p> Frame<'p> {
         }
     }
 
+    /// Where the cursor stands, from the beginning of the frame.
+    #[inline(always)]
+    pub(crate) fn offset(&self, ctx: &XdpContext) -> usize {
+        self.at - ctx.data()
+    }
+
     /// Length of the frame while nothing has been read.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {

@@ -1,17 +1,20 @@
 //! The stages of a packet, in order.
 
+use aya_ebpf::programs::XdpContext;
+use edge_common::header::TCP_LEN;
 use edge_common::{DropReason, PassReason, Verdict, parse};
 
 use crate::maps;
 use crate::packet::Frame;
 use crate::stage::source::Trust;
+use crate::stage::syncookie::Admission;
 use crate::stage::vip::Target;
-use crate::stage::{flood, malformed, penalty, select, source, vip};
+use crate::stage::{flood, malformed, penalty, select, source, syncookie, vip};
 
 /// The fate of a frame.
 #[inline(always)]
-pub(crate) fn judge(frame: Frame<'_>) -> Verdict {
-    match diary(frame) {
+pub(crate) fn judge(ctx: &XdpContext, frame: Frame<'_>) -> Verdict {
+    match diary(ctx, frame) {
         Ok(verdict) | Err(verdict) => verdict,
     }
 }
@@ -22,13 +25,14 @@ pub(crate) fn judge(frame: Frame<'_>) -> Verdict {
 /// next to nothing. Those then hold for everything that goes to a virtual address, served port or
 /// not: the address may be the node's own too, with other services on it.
 #[inline(always)]
-fn diary(mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
+fn diary(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
     let config = maps::CONFIG
         .get(0)
         .ok_or(Verdict::Pass(PassReason::NotConfigured))?;
     let network = parse::network(&mut frame)?;
     vip::prefilter(config, &network)?;
     let transport = parse::transport(&mut frame, &network).map_err(|fate| vip::confirm(&network, fate))?;
+    let transport_end = frame.offset(ctx);
     let target = vip::find(&network, &transport)?;
     let dropped = |reason: DropReason| Verdict::Drop {
         reason,
@@ -43,10 +47,13 @@ fn diary(mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
     let Target::Service(service) = target else {
         return Err(Verdict::Pass(PassReason::PortNotServed));
     };
+    let vip = u32::from(service.vip);
+    let transport_at = transport_end - TCP_LEN;
+    let admission = syncookie::check(ctx, config, &network, &transport, vip, transport_at)?;
     let worker = select::worker(config, &parse::flow(&network, &transport)).map_err(dropped)?;
     Ok(Verdict::Deliver {
-        vip: u32::from(service.vip),
+        vip,
         worker,
-        opens_connection: transport.opens_connection,
+        opens_connection: transport.opens_connection || admission == Admission::Opens,
     })
 }

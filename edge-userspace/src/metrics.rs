@@ -37,6 +37,17 @@ fn families(stats: &Stats, penalties: usize) -> prometheus::Result<Vec<MetricFam
         &["reason"],
         dropped,
     )?;
+    let replied = stats
+        .replied
+        .iter()
+        .map(|(reason, count)| (vec![reason.name().to_owned()], *count));
+    counters(
+        &registry,
+        "edge_datapath_replied_packets_total",
+        "Packets that were turned into an answer",
+        &["reason"],
+        replied,
+    )?;
     vips(&registry, stats)?;
     workers(&registry, stats)?;
     let gauge = IntGauge::new("edge_datapath_penalties", "Sources under a penalty")?;

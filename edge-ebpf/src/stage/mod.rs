@@ -7,4 +7,5 @@ pub(crate) mod malformed;
 pub(crate) mod penalty;
 pub(crate) mod select;
 pub(crate) mod source;
+pub(crate) mod syncookie;
 pub(crate) mod vip;

@@ -129,6 +129,16 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A setting of the kernel that a feature needs cannot be made.
+    #[error("sysctl {name} cannot be set to {value}: {source} (set it yourself, or turn synCookies off)")]
+    Sysctl {
+        /// Its name.
+        name: &'static str,
+        /// What it must be.
+        value: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The network namespace cannot be opened or refuses the program.
     #[error("socket selection cannot be attached to the network namespace: {cause}")]
     Steer {

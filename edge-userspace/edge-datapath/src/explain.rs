@@ -152,6 +152,7 @@ impl Explainer {
         };
         let action = match verdict {
             Verdict::Pass(_) | Verdict::Deliver { .. } => Action::Pass,
+            Verdict::Reply { .. } => Action::Tx,
             Verdict::Drop { .. } => Action::Drop,
         };
         self.explanation(action, Some(verdict), frame.to_vec())
@@ -163,6 +164,7 @@ impl Explainer {
             Some(Verdict::Deliver { vip, worker, .. }) => {
                 ("deliver", Some(vip), Some(WorkerId(worker as u16)))
             }
+            Some(Verdict::Reply { reason, vip }) => (reason.name(), Some(vip), None),
             Some(Verdict::Drop { reason, vip }) => (reason.name(), vip, None),
             None => ("no_verdict", None, None),
         };
@@ -178,4 +180,4 @@ impl Explainer {
 }
 
 /// A trace that no verdict has, so that an answer of an earlier packet is never taken for this one's.
-const _: () = assert!(Trace::PASS != 0 && Trace::DELIVER != 0 && Trace::DROP != 0);
+const _: () = assert!(Trace::PASS != 0 && Trace::DELIVER != 0 && Trace::DROP != 0 && Trace::REPLY != 0);

@@ -12,7 +12,7 @@ use edge_common::{Address, Config, HashKey, flood, vip};
 use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId};
 
 use crate::maglev::Share;
-use crate::{Error, sources, sys};
+use crate::{Error, sources, syncookies, sys};
 
 /// A listening socket of a worker, for socket selection.
 ///
@@ -191,6 +191,9 @@ fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Config {
     if !desired.reflection_ports.is_empty() {
         config.flags |= Config::HAS_REFLECTION_PORTS;
     }
+    let (flags, syn_cookies) = syncookies::desired(desired);
+    config.flags |= flags;
+    config.syn_cookies = syn_cookies;
     for vip in &desired.vips {
         config.vips.insert(&Address::from(vip.address));
     }

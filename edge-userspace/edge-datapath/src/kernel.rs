@@ -19,7 +19,7 @@ use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
 use crate::sources::Sources;
-use crate::{Error, Plan, Step, WorkerSocket, maglev, object, stats};
+use crate::{Error, Plan, Step, WorkerSocket, maglev, object, stats, syncookies};
 
 /// What the object is loaded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(crate) struct Kernel {
     pub(crate) maps: Maps,
     pub(crate) image: Image,
     pub(crate) penalties: Penalties,
+    purpose: Purpose,
     sources: Sources,
     /// Drops of VIPs that are gone, whose counters may belong to others now.
     pub(crate) retired: Drops,
@@ -66,6 +67,7 @@ impl Kernel {
             maps,
             image: Image::default(),
             penalties,
+            purpose,
             sources: Sources::default(),
             retired: Drops::default(),
         })
@@ -94,6 +96,9 @@ impl Kernel {
         let next = self
             .image
             .next(desired, sockets, routes.is_some(), &own_addresses()?)?;
+        if desired.syn_cookies.is_some() && self.purpose == Purpose::Forward {
+            syncookies::prepare()?;
+        }
         let plan = Plan::between(&self.image, &next);
         // New names stand for the same indexes from now on; steps that fail are those of the maps.
         self.image.vip_indexes = next.vip_indexes.clone();
@@ -119,6 +124,9 @@ impl Kernel {
         if !self.penalties.is_empty() {
             config.flags |= Config::HAS_PENALTIES;
             config.penalties = self.penalties.lengths();
+        }
+        if config.has(Config::COOKIES_ALWAYS | Config::COOKIES_AUTO) {
+            syncookies::complete(&mut config.syn_cookies);
         }
         self.maps.write_config(&config)
     }

@@ -34,6 +34,7 @@ mod prefix_filter;
 mod routes;
 mod sources;
 mod stats;
+mod syncookies;
 mod sys;
 
 pub use attach::{AttachedMode, InterfaceStatus, XdpMode};

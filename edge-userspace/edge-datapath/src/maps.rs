@@ -29,6 +29,7 @@ pub(crate) struct Maps {
     pub(crate) vip_counters: PerCpuArray<MapData, VipCounters>,
     pub(crate) worker_counters: PerCpuArray<MapData, WorkerCounters>,
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
+    pub(crate) replies: PerCpuArray<MapData, u64>,
     trace: Array<MapData, Trace>,
 }
 
@@ -50,6 +51,7 @@ impl Maps {
             vip_counters: take(ebpf, names::VIP_COUNTERS)?,
             worker_counters: take(ebpf, names::WORKER_COUNTERS)?,
             steer_counters: take(ebpf, names::STEER_COUNTERS)?,
+            replies: take(ebpf, names::REPLIES)?,
             trace: take(ebpf, names::TRACE)?,
         })
     }

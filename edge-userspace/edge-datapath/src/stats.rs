@@ -4,6 +4,7 @@ use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maps as names;
+use edge_common::verdict::ReplyReason;
 use edge_common::{DropReason, PassReason};
 use edge_model::WorkerId;
 
@@ -18,6 +19,8 @@ pub struct Stats {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that passed untouched, by reason; every reason is there.
     pub passed: Vec<(PassReason, u64)>,
+    /// Packets that were turned into an answer, by what it is; every kind is there.
+    pub replied: Vec<(ReplyReason, u64)>,
     /// Packets that were dropped, by reason; every reason is there.
     pub dropped: Vec<(DropReason, u64)>,
     /// By VIP.
@@ -90,6 +93,7 @@ pub(crate) fn read(
     interfaces: Vec<InterfaceStatus>,
 ) -> Result<Stats, Error> {
     let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
+    let replied = |&reason: &ReplyReason| Ok((reason, sum(&maps.replies, names::REPLIES, reason.index())?));
     let worker = |&worker: &WorkerId| {
         let index = u32::from(worker.0);
         Ok(WorkerStats {
@@ -110,6 +114,10 @@ pub(crate) fn read(
     Ok(Stats {
         interfaces,
         passed: PassReason::ALL.iter().map(passed).collect::<Result<_, Error>>()?,
+        replied: ReplyReason::ALL
+            .iter()
+            .map(replied)
+            .collect::<Result<_, Error>>()?,
         dropped: DropReason::ALL.iter().map(dropped).collect(),
         vips,
         workers: image.workers.keys().map(worker).collect::<Result<_, Error>>()?,

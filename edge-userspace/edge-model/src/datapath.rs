@@ -96,7 +96,8 @@ pub struct FloodLimits {
 pub enum SynCookies {
     /// Every SYN.
     Always,
-    /// While a VIP gets more unanswered SYNs per second than this: SYNs less the handshakes that are completed.
+    /// While a VIP gets more SYNs per second than this. Those whose handshake is completed while cookies are in use do
+    /// not count.
     Above(TokenRate),
 }
 

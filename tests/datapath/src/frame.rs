@@ -13,7 +13,7 @@ pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
 
 /// A packet to build.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub source: IpAddr,

@@ -9,7 +9,8 @@ use edge_datapath::{Action, Explainer, Explanation, maglev};
 use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4, UDP6, inserted, tagged, with};
 use edge_datapath_tests::setup::{config, limited};
 use edge_model::{
-    DataPathConfig, Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, SourceLists, TokenRate, Worker,
+    DataPathConfig, Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, SourceLists, SynCookies,
+    TokenRate, Worker,
 };
 
 const WORKERS: u16 = 4;
@@ -734,7 +735,7 @@ fn on_the_host(frame: &[u8]) -> Option<DropReason> {
     let mut cursor = Slice::new(frame);
     let reason = |verdict| match verdict {
         Verdict::Drop { reason, .. } => Some(reason),
-        Verdict::Pass(_) | Verdict::Deliver { .. } => None,
+        Verdict::Pass(_) | Verdict::Deliver { .. } | Verdict::Reply { .. } => None,
     };
     let network = match parse::network(&mut cursor) {
         Ok(network) => network,
@@ -797,6 +798,102 @@ fn random_and_mutated_packets_get_the_same_verdict_from_the_host_and_the_kernel(
         (2_000..18_000).contains(&dropped),
         "both fates are tried: {dropped}"
     );
+}
+
+/// A SYN with the options of Linux.
+fn linux_syn(packet: Packet) -> Vec<u8> {
+    let options = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+    let frame = packet.frame();
+    let (tcp, lengths) = if packet.source.is_ipv4() {
+        (34, (16, 60))
+    } else {
+        (54, (18, 40))
+    };
+    let frame = with(frame, tcp + 12, &[0xa0]);
+    let frame = with(frame, lengths.0, &[0, lengths.1]);
+    inserted(frame, tcp + 20, &options)
+}
+
+#[test]
+fn a_syn_is_answered_with_a_cookie_that_its_ack_brings_back() {
+    let mut explainer = explainer(&DataPathConfig {
+        syn_cookies: Some(SynCookies::Always),
+        ..config(WORKERS)
+    });
+    for (packet, tcp, tagged_too) in [(TCP4, 34, false), (TCP6, 54, false), (TCP4, 38, true)] {
+        let syn = if tagged_too {
+            tagged(linux_syn(packet))
+        } else {
+            linux_syn(packet)
+        };
+        // One a second is left to the kernel.
+        if !tagged_too {
+            assert_eq!(run(&mut explainer, &syn).reason, "deliver");
+        }
+        let answer = run(&mut explainer, &syn);
+        assert_eq!((answer.action, answer.reason), (Action::Tx, "syn_cookie"));
+        let out = &answer.packet_out;
+        assert_eq!(
+            (&out[..6], &out[6..12]),
+            (&syn[6..12], &syn[..6]),
+            "MAC addresses"
+        );
+        assert_eq!(
+            (&out[tcp..tcp + 2], &out[tcp + 2..tcp + 4]),
+            (&syn[tcp + 2..tcp + 4], &syn[tcp..tcp + 2])
+        );
+        assert_eq!(out[tcp + 13], 0x12, "SYN and ACK");
+        assert_eq!(
+            out[tcp + 8..tcp + 12],
+            [0, 0, 0, 2],
+            "the SYN's number, and one more"
+        );
+        assert_eq!(&out[tcp + 20..tcp + 22], [2, 4], "the MSS");
+        let cookie = u32::from_be_bytes(out[tcp + 4..tcp + 8].try_into().expect("four bytes"));
+        let ack = |number: u32| {
+            let ack = Packet { flags: ACK, ..packet }.frame();
+            let ack = if tagged_too { tagged(ack) } else { ack };
+            let ack = with(ack, tcp + 4, &[0, 0, 0, 2]);
+            with(ack, tcp + 8, &number.to_be_bytes())
+        };
+        let right = run(&mut explainer, &ack(cookie.wrapping_add(1)));
+        assert_eq!((right.action, right.reason), (Action::Pass, "deliver"));
+        let wrong = run(&mut explainer, &ack(cookie.wrapping_add(1000)));
+        assert_eq!((wrong.action, wrong.reason), (Action::Drop, "bad_syn_cookie"));
+    }
+    let options = with(inserted(TCP4.frame(), 34, &[1; 8]), 14, &[0x47, 0, 0, 48]);
+    assert_eq!(run(&mut explainer, &options).reason, "syn_options");
+}
+
+#[test]
+fn cookies_begin_above_the_rate_of_syns_and_a_vip_is_held_to_its_rate() {
+    let rate = |burst| TokenRate { per_second: 1, burst };
+    let mut auto = explainer(&DataPathConfig {
+        syn_cookies: Some(SynCookies::Above(rate(3))),
+        ..config(WORKERS)
+    });
+    let reasons: Vec<_> = (0..6).map(|_| run(&mut auto, &TCP4.frame()).reason).collect();
+    // The fourth is beyond the rate, and left to the kernel.
+    assert_eq!(
+        reasons,
+        [
+            "deliver",
+            "deliver",
+            "deliver",
+            "deliver",
+            "syn_cookie",
+            "syn_cookie"
+        ]
+    );
+    assert_eq!(run(&mut auto, &TCP6.frame()).reason, "deliver", "another VIP");
+    let mut limited = explainer(&DataPathConfig {
+        vip_limit: Some(rate(2)),
+        ..config(WORKERS)
+    });
+    let reasons: Vec<_> = (0..3).map(|_| run(&mut limited, &TCP4.frame()).reason).collect();
+    assert_eq!(reasons, ["deliver", "deliver", "vip_new_connections"]);
+    let ack = Packet { flags: ACK, ..TCP4 };
+    assert_eq!(run(&mut limited, &ack.frame()).reason, "deliver");
 }
 
 #[test]

@@ -1,0 +1,315 @@
+//! SYN cookies: answering a SYN without remembering it.
+//!
+//! The kernel's helpers make and check the cookie itself; what is here are the options of the client's SYN, the
+//! SYN-ACK that answers it, and its encoding in the time stamp, as the kernel's own cookies have them
+//! (`net/ipv4/syncookies.c`), because the kernel takes the connection over at the client's ACK.
+
+use crate::assert_size;
+use crate::flood::Rate;
+
+/// What the SYN-ACKs offer: what the kernel will compute for itself when it accepts the cookie. A value of the
+/// settings.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// New connections that a VIP takes.
+    pub vip_limit: Rate,
+    /// SYNs of a VIP above which cookies are used; those that are answered while they are do not count.
+    pub unanswered: Rate,
+    /// Largest segment that the node takes over IPv4, and over IPv6.
+    pub mss4: u16,
+    /// See `mss4`.
+    pub mss6: u16,
+    /// Window of the SYN-ACK over IPv4, in bytes, and over IPv6.
+    pub window4: u16,
+    /// See `window4`.
+    pub window6: u16,
+    /// Shift of the windows after it.
+    pub window_scale: u16,
+    /// Other than 0: the kernel takes time stamps without a secret offset (`tcp_timestamps=2`), so options survive in
+    /// them.
+    pub has_timestamps: u16,
+    /// To a multiple of eight bytes.
+    pub padding: u32,
+}
+
+/// Whether a VIP is under attack, and how much of its limit is used (map `VIP_GUARDS`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guard {
+    /// Bucket of [`Settings::vip_limit`].
+    pub connections_full_at: u64,
+    /// Bucket of [`Settings::unanswered`]: a SYN takes a token, a cookie that comes back gives one back.
+    pub unanswered_full_at: u64,
+    /// Cookies are used until then; CLOCK_MONOTONIC, nanoseconds.
+    pub cookies_until: u64,
+    /// When a SYN was last left to the kernel, whose own cookie makes the listener accept cookies for two minutes.
+    pub marked_at: u64,
+}
+
+assert_size!(Settings = 48, Guard = 32);
+
+/// How long cookies stay in use after the last SYN that came beyond the rate: longer than the pauses of a flood, and
+/// well within the two minutes for which the kernel accepts a cookie.
+pub const HOLD_NS: u64 = 10_000_000_000;
+
+/// Most bytes of options in a TCP header.
+pub const MAX_OPTIONS: usize = 40;
+/// Window scale that stands for none in a time stamp (`TS_OPT_WSCALE_MASK`).
+const NO_WINDOW_SCALE: u32 = 0xf;
+/// Largest shift that may be used (RFC 7323 2.3).
+const MAX_WINDOW_SCALE: u32 = 14;
+
+#[inline(always)]
+const fn be16(options: &[u8; MAX_OPTIONS], at: usize) -> u32 {
+    (options[at] as u32) << 8 | options[at + 1] as u32
+}
+
+/// Whether a window scale stands behind one byte of padding.
+#[inline(always)]
+const fn is_scale(options: &[u8; MAX_OPTIONS], at: usize) -> bool {
+    be16(options, at) == 0x0103 && options[at + 2] == 3
+}
+
+/// What a client's SYN offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Largest segment that it takes; 0 if it does not say.
+    pub mss: u32,
+    /// Shift of its windows; 15: it does not scale them.
+    pub window_scale: u32,
+    /// Selective acknowledgements: 1 if it knows them.
+    pub sack: u32,
+    /// 1 if it sends time stamps.
+    pub has_timestamp: u32,
+    /// Its time stamp.
+    pub timestamp: u32,
+}
+
+impl Offer {
+    /// Reads the first `len` bytes of `options`.
+    ///
+    /// The layouts are those of today's stacks, each at fixed offsets: all begin with the MSS; Linux and the BSDs go on
+    /// with SACK permitted, time stamp and window scale, Apple with window scale, time stamp and SACK permitted. A SYN
+    /// with another layout (Windows sends no time stamp, so nothing but its MSS can be kept) is answered with the MSS
+    /// alone, which any client takes. A reader for any order is a loop over variable offsets, which costs more than the
+    /// cookie, and which the verifier follows through every combination.
+    #[inline(always)]
+    #[must_use]
+    pub const fn read(options: &[u8; MAX_OPTIONS], len: usize) -> Self {
+        let mut offer = Self {
+            mss: 0,
+            window_scale: NO_WINDOW_SCALE,
+            sack: 0,
+            has_timestamp: 0,
+            timestamp: 0,
+        };
+        if len < 4 || be16(options, 0) != 0x0204 {
+            return offer;
+        }
+        offer.mss = be16(options, 2);
+        if len >= 20 && be16(options, 4) == 0x0402 && be16(options, 6) == 0x080a && is_scale(options, 16) {
+            offer.set(be16(options, 8) << 16 | be16(options, 10), options[19]);
+        } else if len >= 24
+            && is_scale(options, 4)
+            && be16(options, 10) == 0x080a
+            && be16(options, 20) == 0x0402
+        {
+            offer.set(be16(options, 12) << 16 | be16(options, 14), options[7]);
+        }
+        offer
+    }
+
+    const fn set(&mut self, timestamp: u32, shift: u8) {
+        self.sack = 1;
+        self.has_timestamp = 1;
+        self.timestamp = timestamp;
+        self.window_scale = if shift as u32 > MAX_WINDOW_SCALE {
+            MAX_WINDOW_SCALE
+        } else {
+            shift as u32
+        };
+    }
+
+    /// The time stamp that carries the offer's options back (`cookie_init_timestamp`), at a time in milliseconds: the
+    /// last that is not in the future, with the options in its lowest six bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encode(&self, now_ms: u32) -> u32 {
+        let options = self.window_scale & 0xf | self.sack << 4;
+        let stamp = now_ms & !63 | options;
+        if stamp > now_ms {
+            stamp.wrapping_sub(64)
+        } else {
+            stamp
+        }
+    }
+}
+
+/// Words of the longest TCP header of an answer.
+pub const SYN_ACK_WORDS: usize = 10;
+
+/// The answer to a SYN.
+#[derive(Debug, Clone, Copy)]
+pub struct SynAck {
+    /// Source port (the VIP's) and destination port, in one word.
+    pub ports: u32,
+    /// The cookie.
+    pub cookie: u32,
+    /// Sequence number of the SYN.
+    pub sequence: u32,
+    /// Largest segment that is taken.
+    pub mss: u16,
+    /// Window.
+    pub window: u16,
+    /// Shift of later windows.
+    pub window_scale: u32,
+    /// Time stamp and options; 0 without, and then no option but the MSS can be used.
+    pub timestamp: u32,
+}
+
+impl SynAck {
+    /// Words of the header without time stamp: the MSS alone.
+    pub const SHORT: usize = 6;
+
+    /// Writes the TCP header as it stands on the wire, its checksum over a pseudo header with this sum of words; returns
+    /// how many words it has.
+    #[inline(always)]
+    pub fn write(
+        &self,
+        words: &mut [u32; SYN_ACK_WORDS],
+        offer: &Offer,
+        with_options: bool,
+        pseudo_sum: u64,
+    ) -> usize {
+        let len = if with_options { SYN_ACK_WORDS } else { Self::SHORT };
+        let mut sum = pseudo_sum + len as u64 * 4 + u64::from(crate::TCP);
+        let mut put = |at: usize, word: u32| {
+            if let Some(to) = words.get_mut(at) {
+                *to = word.to_be();
+            }
+            sum += u64::from(word);
+        };
+        put(0, self.ports);
+        put(1, self.cookie);
+        put(2, self.sequence.wrapping_add(1));
+        put(3, (len as u32) << 28 | 0x12 << 16 | u32::from(self.window));
+        put(5, 0x0204 << 16 | u32::from(self.mss));
+        if with_options {
+            // In place of an option that the client does not know: no operation.
+            put(6, (if offer.sack != 0 { 0x0402 } else { 0x0101 }) << 16 | 0x080a);
+            put(7, self.timestamp);
+            put(8, offer.timestamp);
+            let scales = offer.window_scale != NO_WINDOW_SCALE;
+            put(
+                9,
+                if scales {
+                    0x0103_0300 | self.window_scale
+                } else {
+                    0x0101_0101
+                },
+            );
+        }
+        let sum = checksum(sum);
+        if let Some(to) = words.get_mut(4) {
+            *to = (u32::from(sum) << 16).to_be();
+        }
+        len
+    }
+}
+
+/// Internet checksum (RFC 1071) of a sum of 32-bit words.
+#[inline(always)]
+#[must_use]
+pub const fn checksum(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(options: &[u8]) -> Offer {
+        let mut padded = [0xee; MAX_OPTIONS];
+        padded[..options.len()].copy_from_slice(options);
+        Offer::read(&padded, options.len())
+    }
+
+    const LINUX: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+
+    #[test]
+    fn the_options_of_common_stacks_are_read() {
+        let offer = |mss, window_scale, sack, timestamp: Option<u32>| Offer {
+            mss,
+            window_scale,
+            sack,
+            has_timestamp: timestamp.is_some().into(),
+            timestamp: timestamp.unwrap_or_default(),
+        };
+        let apple = [
+            2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1, 8, 10, 9, 9, 9, 9, 0, 0, 0, 0, 4, 2, 0, 0,
+        ];
+        let mut wide = LINUX;
+        wide[19] = 200;
+        let windows = [2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2];
+        let rows: [(&str, &[u8], Offer); 8] = [
+            ("Linux", &LINUX, offer(1460, 7, 1, Some(0x0102_0304))),
+            ("Apple", &apple, offer(1460, 6, 1, Some(0x0909_0909))),
+            ("Windows", &windows, offer(1460, 15, 0, None)),
+            ("the MSS alone", &[2, 4, 2, 0], offer(512, 15, 0, None)),
+            ("none", &[], offer(0, 15, 0, None)),
+            ("another first", &[1, 1, 2, 4, 5, 0xb4], offer(0, 15, 0, None)),
+            ("cut off", &LINUX[..16], offer(1460, 15, 0, None)),
+            ("too large a shift", &wide, offer(1460, 14, 1, Some(0x0102_0304))),
+        ];
+        for (name, options, expected) in rows {
+            assert_eq!(read(options), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_time_stamp_carries_the_options_and_is_not_in_the_future() {
+        let offer = read(&LINUX);
+        assert_eq!(
+            offer.encode(1_000_000),
+            1_000_000 & !63 | 0x17 - 64 * u32::from(1_000_000 % 64 < 0x17)
+        );
+        assert_eq!(read(&[]).encode(640) & 63, 0xf);
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_stamp_is_less_than_64_ms_old(now in 64..=u32::MAX, sack in 0..2_u32, window_scale in 0..16_u32) {
+            let stamp = Offer { sack, window_scale, ..read(&[]) }.encode(now);
+            prop_assert!(stamp <= now && now - stamp < 128);
+            prop_assert_eq!(stamp & 63, window_scale | sack << 4);
+        }
+
+        /// RFC 1071: the sum over everything, checksum included, is all ones.
+        #[test]
+        fn the_checksum_of_an_answer_is_right(
+            ports: u32, cookie: u32, sequence: u32, source: u32, destination: u32, with_options: bool,
+        ) {
+            let answer = SynAck { ports, cookie, sequence, mss: 1460, window: 64_240, window_scale: 10, timestamp: 99 };
+            let pseudo = u64::from(source) + u64::from(destination);
+            let mut words = [0; SYN_ACK_WORDS];
+            let len = answer.write(&mut words, &read(&LINUX), with_options, pseudo);
+            let mut halves: Vec<u32> = words[..len].iter().map(|word| u32::from_be(*word)).flat_map(|word| [word >> 16, word & 0xffff]).collect();
+            halves.extend([source >> 16, source & 0xffff, destination >> 16, destination & 0xffff]);
+            halves.extend([6, len as u32 * 4]);
+            let mut sum: u32 = halves.iter().sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            prop_assert_eq!(sum, 0xffff);
+        }
+    }
+}

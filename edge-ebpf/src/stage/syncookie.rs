@@ -1,0 +1,439 @@
+//! Answers SYNs with cookies, and holds each VIP to its rate of new connections.
+//!
+//! The SYN-ACK leaves by the interface that the SYN came in by, and nothing is remembered. The client's ACK goes up
+//! the stack, whose listener takes the cookie for one of its own: both are made by the same secret.
+
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, xdp_md};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
+    bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+    bpf_xdp_store_bytes,
+};
+use aya_ebpf::programs::XdpContext;
+use edge_common::header::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TCP_LEN};
+use edge_common::malformed::tcp_flags::{ACK, RST, SYN};
+use edge_common::parse::{Network, Transport};
+use edge_common::syncookie::{Guard, HOLD_NS, MAX_OPTIONS, Offer, SYN_ACK_WORDS, SynAck, checksum};
+use edge_common::verdict::ReplyReason;
+use edge_common::{Config, DropReason, TCP, Verdict};
+
+use crate::opaque::opaque;
+use crate::{clock, maps};
+
+/// What the stage says of a packet that may go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is a packet as any.
+    Ordinary,
+    /// It brings a right cookie, and so opens a connection whose SYN nobody has seen.
+    Opens,
+}
+
+/// Answers a SYN while cookies are in use, lets an ACK pass that brings one, and refuses new connections above the
+/// VIP's rate. `offset` is where the TCP header begins.
+#[inline(always)]
+pub(crate) fn check(
+    ctx: &XdpContext,
+    config: &Config,
+    network: &Network,
+    transport: &Transport,
+    vip: u32,
+    offset: usize,
+) -> Result<Admission, Verdict> {
+    if !config.has(Config::HAS_VIP_GUARDS) || transport.protocol != TCP as u32 {
+        return Ok(Admission::Ordinary);
+    }
+    let Some(guard) = maps::VIP_GUARDS.get_ptr_mut(vip) else {
+        return Ok(Admission::Ordinary);
+    };
+    let dropped = |reason| Verdict::Drop {
+        reason,
+        vip: Some(vip),
+    };
+    let now = clock::now();
+    if transport.opens_connection {
+        if uses_cookies_now(config, guard, now) && !is_for_the_kernel(guard, now) {
+            // A client's SYN has no IP options, and the answer has no place for them.
+            if !network.is_plain() {
+                return Err(dropped(DropReason::SynOptions));
+            }
+            let place = place(network, offset, transport.header_len as usize - TCP_LEN);
+            return Err(match syncookie_answer(ctx.ctx, place) {
+                ANSWERED => Verdict::Reply {
+                    reason: ReplyReason::SynCookie,
+                    vip,
+                },
+                _ => dropped(DropReason::NoSynCookie),
+            });
+        }
+        take(config, guard, now).map_err(dropped)?;
+        return Ok(Admission::Ordinary);
+    }
+    if transport.tcp_flags & (ACK | RST | SYN) != ACK || !is_in_use(config, guard, now) {
+        return Ok(Admission::Ordinary);
+    }
+    if !network.is_plain() {
+        return Err(dropped(DropReason::BadSynCookie));
+    }
+    match syncookie_check(ctx.ctx, place(network, offset, 0)) {
+        COOKIE => {
+            answered(config, guard);
+            take(config, guard, now).map_err(dropped)?;
+            Ok(Admission::Opens)
+        }
+        CONNECTION => Ok(Admission::Ordinary),
+        _ => Err(dropped(DropReason::BadSynCookie)),
+    }
+}
+
+/// Whether a VIP's SYNs are answered with cookies.
+#[inline(always)]
+fn is_in_use(config: &Config, guard: *mut Guard, now: u64) -> bool {
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
+    config.has(Config::COOKIES_ALWAYS) || now < unsafe { (*guard).cookies_until }
+}
+
+/// The same, with this SYN counted. CPUs that count at the same moment may lose a token of each other.
+#[inline(always)]
+fn uses_cookies_now(config: &Config, guard: *mut Guard, now: u64) -> bool {
+    if config.has(Config::COOKIES_ALWAYS) {
+        return true;
+    }
+    if !config.has(Config::COOKIES_AUTO) {
+        return false;
+    }
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
+    unsafe {
+        match config
+            .syn_cookies
+            .unanswered
+            .take((*guard).unanswered_full_at, now)
+        {
+            Some(full_at) => (*guard).unanswered_full_at = full_at,
+            // Written seldom, because all CPUs read it.
+            None if now + HOLD_NS - HOLD_NS / 8 > (*guard).cookies_until => {
+                (*guard).cookies_until = now + HOLD_NS;
+            }
+            None => {}
+        }
+        now < (*guard).cookies_until
+    }
+}
+
+/// Time between two SYNs that are left to the kernel.
+const MARK_NS: u64 = 1_000_000_000;
+
+/// Whether it is time to leave one SYN to the kernel. Its listener accepts a cookie only while it believes that its
+/// queue overflowed within two minutes (`tcp_synq_no_recent_overflow`), which it does whenever it sends one itself; and
+/// that is for every SYN that it sees (`tcp_syncookies=2`).
+#[inline(always)]
+fn is_for_the_kernel(guard: *mut Guard, now: u64) -> bool {
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
+    unsafe {
+        let due = now.wrapping_sub((*guard).marked_at) >= MARK_NS;
+        if due {
+            (*guard).marked_at = now;
+        }
+        due
+    }
+}
+
+/// Gives the token of a SYN back whose handshake was completed.
+#[inline(always)]
+fn answered(config: &Config, guard: *mut Guard) {
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
+    unsafe {
+        let full_at = (*guard).unanswered_full_at;
+        (*guard).unanswered_full_at = full_at.saturating_sub(config.syn_cookies.unanswered.token_ns);
+    }
+}
+
+/// Takes a token of the VIP's new connections.
+#[inline(always)]
+fn take(config: &Config, guard: *mut Guard, now: u64) -> Result<(), DropReason> {
+    if !config.has(Config::HAS_VIP_LIMIT) {
+        return Ok(());
+    }
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
+    unsafe {
+        match config
+            .syn_cookies
+            .vip_limit
+            .take((*guard).connections_full_at, now)
+        {
+            Some(full_at) => {
+                (*guard).connections_full_at = full_at;
+                Ok(())
+            }
+            None => Err(DropReason::VipNewConnections),
+        }
+    }
+}
+
+/// Where a packet's headers are, as one number: a function of its own gets no structures.
+const IS_V6: u32 = 1 << 31;
+const OPTIONS_SHIFT: u32 = 16;
+
+/// Offset of the TCP header, length of its options, family.
+#[inline(always)]
+fn place(network: &Network, offset: usize, options_len: usize) -> u32 {
+    let family = if network.is_v6() { IS_V6 } else { 0 };
+    family | (options_len as u32) << OPTIONS_SHIFT | (offset as u32 & 0xff)
+}
+
+/// Answers of [`syncookie_answer`].
+const ANSWERED: u32 = 0;
+const NOT_ANSWERED: u32 = 1;
+
+/// Answers of [`syncookie_check`].
+const NOTHING: u32 = 0;
+const COOKIE: u32 = 1;
+const CONNECTION: u32 = 2;
+
+const IPV4_WORDS: usize = IPV4_LEN / 4;
+const IPV6_WORDS: usize = IPV6_LEN / 4;
+
+/// Headers that are worked on, in map memory, because the stack has no room for them.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// IP header as it came.
+    ip: [u32; IPV6_WORDS],
+    /// TCP header as it came,
+    tcp: [u8; TCP_LEN],
+    /// and its options.
+    options: [u8; MAX_OPTIONS],
+    /// IP header of the answer,
+    answer: [u32; IPV6_WORDS],
+    /// and its TCP header.
+    tcp_answer: [u32; SYN_ACK_WORDS],
+    /// The header that the cookie is made of.
+    syn: [u32; 6],
+}
+
+/// Shortest Ethernet frame, without its check sequence. A SYN may have come in one.
+const SHORTEST_FRAME: usize = 60;
+const _: () = assert!(ETHERNET_LEN + IPV4_LEN + TCP_LEN < SHORTEST_FRAME);
+
+/// Hop limit and time to live of an answer, as the kernel's.
+const TTL: u32 = 64;
+
+/// Reads IP and TCP header.
+#[inline(always)]
+fn load(ctx: *mut xdp_md, scratch: *mut Scratch, place: u32) -> bool {
+    let offset = place & 0xff;
+    let options_len = (opaque((place >> OPTIONS_SHIFT) as usize) & 0xff).min(MAX_OPTIONS);
+    // SAFETY: the scratch memory is this CPU's, and the helper checks the frame's bounds.
+    unsafe {
+        let ip = (&raw mut (*scratch).ip).cast();
+        let tcp = (&raw mut (*scratch).tcp).cast();
+        let ip_loaded = if place & IS_V6 != 0 {
+            bpf_xdp_load_bytes(ctx, offset.wrapping_sub(IPV6_LEN as u32), ip, IPV6_LEN as u32)
+        } else {
+            bpf_xdp_load_bytes(ctx, offset.wrapping_sub(IPV4_LEN as u32), ip, IPV4_LEN as u32)
+        };
+        ip_loaded == 0 && bpf_xdp_load_bytes(ctx, offset, tcp, (TCP_LEN + options_len) as u32) == 0
+    }
+}
+
+/// Turns the SYN into its SYN-ACK. It is a function of its own, with numbers for arguments, so that the verifier looks
+/// at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
+    let (Some(config), Some(scratch)) = (maps::CONFIG.get(0), maps::SYN_SCRATCH.get_ptr_mut(0)) else {
+        return NOT_ANSWERED;
+    };
+    if !load(ctx, scratch, place) {
+        return NOT_ANSWERED;
+    }
+    // SAFETY: the element is this CPU's alone, and nothing interrupts the program to run another that changes it.
+    let scratch = unsafe { &mut *scratch };
+    let is_v6 = place & IS_V6 != 0;
+    let settings = &config.syn_cookies;
+    let tcp = &scratch.tcp;
+    let options_len = (place >> OPTIONS_SHIFT & 0xff) as usize;
+    let offer = Offer::read(&scratch.options, options_len);
+    let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    let (ports, sequence) = (word(0), word(4));
+    let Some(cookie) = cookie(
+        &mut scratch.ip,
+        &mut scratch.syn,
+        is_v6,
+        ports,
+        sequence,
+        offer.mss,
+    ) else {
+        return NOT_ANSWERED;
+    };
+    let with_options = offer.has_timestamp != 0 && settings.has_timestamps != 0;
+    let syn_ack = SynAck {
+        ports: ports.rotate_left(16),
+        cookie,
+        sequence,
+        mss: if is_v6 { settings.mss6 } else { settings.mss4 },
+        window: if is_v6 { settings.window6 } else { settings.window4 },
+        window_scale: u32::from(settings.window_scale),
+        timestamp: offer.encode((clock::now() / 1_000_000) as u32),
+    };
+    let (ip, out) = (&scratch.ip, &mut scratch.answer);
+    let (header_len, len) = if is_v6 {
+        let addresses = (2..IPV6_WORDS).fold(0, |sum, at| sum + u64::from(u32::from_be(ip[at])));
+        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
+        out[0] = (6_u32 << 28).to_be();
+        out[1] = ((words as u32 * 4) << 16 | u32::from(TCP) << 8 | TTL).to_be();
+        for at in 0..4 {
+            out[2 + at] = ip[6 + at];
+            out[6 + at] = ip[2 + at];
+        }
+        (IPV6_LEN, words * 4)
+    } else {
+        let addresses = u64::from(u32::from_be(ip[3])) + u64::from(u32::from_be(ip[4]));
+        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
+        let first = 0x4500 << 16 | ((IPV4_WORDS + words) * 4) as u32;
+        let fragments = 0x4000_u32;
+        let third = TTL << 24 | u32::from(TCP) << 16;
+        let sum = u64::from(first) + u64::from(fragments) + u64::from(third) + addresses;
+        out[0] = first.to_be();
+        out[1] = fragments.to_be();
+        out[2] = (third | u32::from(checksum(sum))).to_be();
+        out[3] = ip[4];
+        out[4] = ip[3];
+        (IPV4_LEN, words * 4)
+    };
+    send(ctx, scratch, place & 0xff, header_len, len)
+}
+
+/// The kernel's cookie for a SYN. The helper reads no option but the MSS, so it gets a header that has no other: one
+/// of a length that the verifier knows.
+#[inline(always)]
+fn cookie(
+    ip: &mut [u32; IPV6_WORDS],
+    syn: &mut [u32; 6],
+    is_v6: bool,
+    ports: u32,
+    sequence: u32,
+    mss: u32,
+) -> Option<u32> {
+    const SYN_LEN: u32 = 24;
+    // Defaults of RFC 9293 3.7.1.
+    let mss = match mss {
+        0 if is_v6 => 1220,
+        0 => 536,
+        mss => mss,
+    };
+    *syn = [
+        ports.to_be(),
+        sequence.to_be(),
+        0,
+        (6 << 28 | SYN << 16).to_be(),
+        0,
+        (0x0204 << 16 | mss & 0xffff).to_be(),
+    ];
+    let (ip, tcp) = (ip.as_mut_ptr(), syn.as_mut_ptr().cast());
+    // SAFETY: both headers are whole.
+    let cookie = unsafe {
+        if is_v6 {
+            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp, SYN_LEN)
+        } else {
+            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp, SYN_LEN)
+        }
+    };
+    (cookie >= 0).then_some(cookie as u32)
+}
+
+/// Writes the answer in the place of the SYN, the MAC addresses exchanged and the frame as long as it takes. `offset` is
+/// where the TCP header begins.
+#[inline(always)]
+fn send(ctx: *mut xdp_md, scratch: &mut Scratch, offset: u32, header_len: usize, tcp_len: usize) -> u32 {
+    let mut macs = [0_u16; 6];
+    let tcp_len = opaque(tcp_len).clamp(1, SYN_ACK_WORDS * 4);
+    let frame_len = (offset as usize + tcp_len).max(SHORTEST_FRAME) as i32;
+    let ip_at = offset.wrapping_sub(header_len as u32);
+    let (ip, tcp) = (
+        scratch.answer.as_mut_ptr().cast(),
+        scratch.tcp_answer.as_mut_ptr().cast(),
+    );
+    // SAFETY: the helpers check the frame's bounds, and the buffers are as long as they are told.
+    unsafe {
+        let now_len = ((*ctx).data_end - (*ctx).data) as i32;
+        if frame_len != now_len && bpf_xdp_adjust_tail(ctx, frame_len - now_len) != 0 {
+            return NOT_ANSWERED;
+        }
+        if bpf_xdp_load_bytes(ctx, 0, (&raw mut macs).cast(), 12) != 0 {
+            return NOT_ANSWERED;
+        }
+        let [a, b, c, d, e, f] = macs;
+        macs = [d, e, f, a, b, c];
+        let header = if header_len == IPV6_LEN {
+            bpf_xdp_store_bytes(ctx, ip_at, ip, IPV6_LEN as u32)
+        } else {
+            bpf_xdp_store_bytes(ctx, ip_at, ip, IPV4_LEN as u32)
+        };
+        let sent = header == 0
+            && bpf_xdp_store_bytes(ctx, 0, (&raw mut macs).cast(), 12) == 0
+            && bpf_xdp_store_bytes(ctx, offset, tcp, tcp_len as u32) == 0;
+        if sent { ANSWERED } else { NOT_ANSWERED }
+    }
+}
+
+/// What an ACK acknowledges: a cookie of this node, a connection that it has, or nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn syncookie_check(ctx: *mut xdp_md, place: u32) -> u32 {
+    let Some(scratch) = maps::SYN_SCRATCH.get_ptr_mut(0) else {
+        return NOTHING;
+    };
+    if !load(ctx, scratch, place) {
+        return NOTHING;
+    }
+    // SAFETY: the element is this CPU's alone; both headers in it are whole.
+    let is_cookie = unsafe {
+        let (ip, tcp) = (
+            (&raw mut (*scratch).ip).cast::<u8>(),
+            (&raw mut (*scratch).tcp).cast(),
+        );
+        if place & IS_V6 != 0 {
+            bpf_tcp_raw_check_syncookie_ipv6(ip.cast(), tcp)
+        } else {
+            bpf_tcp_raw_check_syncookie_ipv4(ip.cast(), tcp)
+        }
+    };
+    if is_cookie == 0 {
+        return COOKIE;
+    }
+    // SAFETY: as above.
+    let (ip, tcp) = unsafe { (&(*scratch).ip, &(*scratch).tcp) };
+    let ports = u32::from_ne_bytes([tcp[0], tcp[1], tcp[2], tcp[3]]);
+    if has_connection(ctx, ip, ports, place & IS_V6 != 0) {
+        CONNECTION
+    } else {
+        NOTHING
+    }
+}
+
+/// State of a listening socket (`TCP_LISTEN` in net/tcp_states.h): it takes every packet of its port, and so says
+/// nothing of this one.
+const LISTEN: u32 = 10;
+
+/// Whether the node has a socket for just this connection.
+#[inline(always)]
+fn has_connection(ctx: *mut xdp_md, ip: &[u32; IPV6_WORDS], ports: u32, is_v6: bool) -> bool {
+    let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+    let ctx = ctx.cast();
+    // SAFETY: each tuple is as long as it is told; a socket that was found is released before the end.
+    unsafe {
+        let socket = if is_v6 {
+            let mut tuple = [ip[2], ip[3], ip[4], ip[5], ip[6], ip[7], ip[8], ip[9], ports];
+            bpf_skc_lookup_tcp(ctx, (&raw mut tuple).cast(), 36, netns, 0)
+        } else {
+            let mut tuple = [ip[3], ip[4], ports];
+            bpf_skc_lookup_tcp(ctx, (&raw mut tuple).cast(), 12, netns, 0)
+        };
+        if socket.is_null() {
+            return false;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state != LISTEN
+    }
+}

@@ -1,0 +1,117 @@
+//! What SYN cookies need to know of the kernel, and what they need of it.
+
+use std::fs;
+
+use edge_common::Config;
+use edge_common::flood::Rate;
+use edge_common::syncookie::Settings;
+use edge_model::{DataPathConfig, SynCookies, TokenRate};
+
+use crate::Error;
+
+/// Largest segment of an Ethernet frame of 1500 bytes: less the headers of IP and TCP.
+const MSS4: u16 = 1460;
+const MSS6: u16 = 1440;
+
+/// The sysctl by which the kernel answers every SYN that it sees with a cookie, and so accepts those of XDP.
+const SYNCOOKIES: &str = "net/ipv4/tcp_syncookies";
+
+/// The flags and settings that a configuration asks for by itself.
+pub(crate) fn desired(desired: &DataPathConfig) -> (u32, Settings) {
+    let rate = |rate: TokenRate| Rate::new(rate.per_second, rate.burst);
+    let mut flags = 0;
+    let mut settings = Settings::default();
+    if let Some(limit) = desired.vip_limit {
+        flags |= Config::HAS_VIP_GUARDS | Config::HAS_VIP_LIMIT;
+        settings.vip_limit = rate(limit);
+    }
+    match desired.syn_cookies {
+        None => {}
+        Some(SynCookies::Always) => flags |= Config::HAS_VIP_GUARDS | Config::COOKIES_ALWAYS,
+        Some(SynCookies::Above(unanswered)) => {
+            flags |= Config::HAS_VIP_GUARDS | Config::COOKIES_AUTO;
+            settings.unanswered = rate(unanswered);
+        }
+    }
+    (flags, settings)
+}
+
+/// Adds what the kernel will offer by itself when it takes a cookie: it computes these anew, and the client must have
+/// been told the same.
+pub(crate) fn complete(settings: &mut Settings) {
+    let receive: Vec<u64> = numbers("net/ipv4/tcp_rmem");
+    let at = |index: usize, otherwise| receive.get(index).copied().unwrap_or(otherwise);
+    let most = numbers("net/core/rmem_max")
+        .first()
+        .copied()
+        .unwrap_or(0)
+        .max(at(2, 6 << 20));
+    settings.mss4 = MSS4;
+    settings.mss6 = MSS6;
+    settings.window4 = window(at(1, 131_072), MSS4);
+    settings.window6 = window(at(1, 131_072), MSS6);
+    settings.window_scale = window_scale(most);
+    // 2: time stamps without a secret offset, from which the kernel can read the options that XDP wrote into them.
+    settings.has_timestamps = u16::from(numbers("net/ipv4/tcp_timestamps") == [2]);
+}
+
+/// Makes the kernel accept the cookies: they are refused by a listener that has not sent one itself.
+///
+/// # Errors
+/// The sysctl cannot be written.
+pub(crate) fn prepare() -> Result<(), Error> {
+    if numbers(SYNCOOKIES) == [2] {
+        return Ok(());
+    }
+    fs::write(format!("/proc/sys/{SYNCOOKIES}"), "2").map_err(|source| Error::Sysctl {
+        name: SYNCOOKIES,
+        value: "2",
+        source,
+    })?;
+    tracing::info!(
+        "sysctl {SYNCOOKIES} set to 2: the kernel answers SYNs with cookies, so that it accepts those of XDP"
+    );
+    Ok(())
+}
+
+/// First window (`tcp_select_initial_window`): half of the buffer, in whole segments.
+fn window(buffer: u64, mss: u16) -> u16 {
+    let mss = u64::from(mss);
+    let space = (buffer / 2).clamp(mss, 65_536) / mss * mss;
+    u16::try_from(space).unwrap_or(u16::MAX)
+}
+
+/// Shift of later windows (same function).
+fn window_scale(most: u64) -> u16 {
+    most.checked_ilog2().unwrap_or(0).saturating_sub(15).min(14) as u16
+}
+
+/// The numbers of a sysctl; none if it cannot be read.
+fn numbers(name: &str) -> Vec<u64> {
+    let text = fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_those_that_the_kernel_chooses() {
+        assert_eq!((window(131_072, 1460), window(131_072, 1440)), (64_240, 64_800));
+        assert_eq!((window(16_384, 1460), window(100, 1460)), (7300, 1460));
+        assert_eq!(
+            (window_scale(32 << 20), window_scale(6 << 20), window_scale(0)),
+            (10, 7, 0)
+        );
+        assert_eq!(window_scale(u64::MAX), 14);
+    }
+
+    #[test]
+    fn a_stage_without_work_has_no_flag() {
+        let config = DataPathConfig::default();
+        assert_eq!(desired(&config), (0, Settings::default()));
+    }
+}
