@@ -11,9 +11,11 @@ use crate::Error;
 /// The keys under which a prefix stands in a map.
 pub(crate) fn keys(prefix: edge_model::Prefix) -> Vec<Prefix> {
     let mut keys = Vec::with_capacity(1);
-    Prefix::keys(Address::from(prefix.address()), u32::from(prefix.len()), |key| {
-        keys.push(key)
-    });
+    Prefix::keys(
+        Address::from(prefix.address()),
+        u32::from(prefix.prefix_len()),
+        |key| keys.push(key),
+    );
     keys
 }
 

@@ -44,7 +44,7 @@ impl Prefix {
 
     /// Bits that the addresses share.
     #[must_use]
-    pub const fn len(&self) -> u8 {
+    pub const fn prefix_len(&self) -> u8 {
         self.len
     }
 

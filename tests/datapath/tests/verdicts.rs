@@ -654,7 +654,7 @@ fn the_data_path_agrees_with_a_long_deny_list() {
         let template = if source.is_ipv4() { TCP4 } else { TCP6 };
         let expected = deny
             .iter()
-            .any(|prefix| Prefix::new(source, prefix.len()).is_some_and(|of| of == *prefix));
+            .any(|prefix| Prefix::new(source, prefix.prefix_len()).is_some_and(|of| of == *prefix));
         denied += u32::from(expected);
         let answer = run(&mut explainer, &Packet { source, ..template }.frame());
         assert_eq!(
