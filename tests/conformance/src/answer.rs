@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use edge_model::{ListenerProtocol, Route, RouteAction, RouteTable, Snapshot, TcpRoute};
+use edge_model::{Cluster, ListenerProtocol, Route, RouteAction, RouteTable, Snapshot, TcpRoute};
 use edge_routing::{
     Decision, Explanation, Probe, RequestView, SniIndex, Table, apply_request_ops, apply_response_ops,
     choose_destination, explain, normalize_path, redirect_location, rewrite, tls_redirect_location,
@@ -51,6 +51,10 @@ pub struct Answer {
     pub upstream_headers: BTreeMap<String, Vec<String>>,
     /// Headers that the client gets, for a response with `x-a: old` and `x-b: old`.
     pub response_headers: BTreeMap<String, Vec<String>>,
+    /// Retries, fault, CORS and mirrors of the route, in words.
+    pub rule: BTreeMap<String, String>,
+    /// Settings of the clusters that exist, in words.
+    pub settings: BTreeMap<String, BTreeMap<String, String>>,
     /// Timeout of the route in milliseconds.
     pub timeout_ms: Option<u128>,
     /// Local rate limit of the route, by its `stat_prefix`.
@@ -161,6 +165,10 @@ impl Answer {
                     (cluster.name.to_string(), policy)
                 })
                 .collect(),
+            settings: known
+                .iter()
+                .map(|cluster| (cluster.name.to_string(), settings(cluster)))
+                .collect(),
             passed_over: trace.filter_map(|step| step.field).collect(),
             ..Self::default()
         }
@@ -187,6 +195,7 @@ impl Answer {
     }
 
     fn take(&mut self, route: &Route, request: &RequestView<'_>, draw: u64) {
+        self.rule = rule(route);
         self.rate_limit = route.rate_limit.as_ref().map(|limit| limit.stat_prefix.clone());
         let mut response = HeaderMap::new();
         for name in ["x-a", "x-b"] {
@@ -237,4 +246,73 @@ fn lines(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
         lines.entry(name.to_string()).or_default().push(text);
     }
     lines
+}
+
+/// What a route asks for besides its action.
+fn rule(route: &Route) -> BTreeMap<String, String> {
+    let mut words = BTreeMap::new();
+    if let RouteAction::Forward(forward) = &route.action {
+        let retries = &forward.retries;
+        let names: Vec<_> = retries.retry_on.names().collect();
+        let text = format!(
+            "{} on {} {:?} per try {:?} avoiding {}",
+            retries.attempts,
+            names.join(","),
+            retries.retriable_status_codes,
+            retries.per_try_timeout,
+            retries.avoid_previous_hosts
+        );
+        words.insert("retries".to_owned(), text);
+        let mirrors = forward.mirrors.iter();
+        let mirrors =
+            mirrors.map(|mirror| format!("{} {}", mirror.cluster, mirror.share.parts_per_million()));
+        words.insert("mirrors".to_owned(), mirrors.collect::<Vec<_>>().join(", "));
+    }
+    if let Some(fault) = &route.fault {
+        let delay = fault
+            .delay
+            .map(|delay| (delay.duration, delay.share.parts_per_million()));
+        let abort = fault
+            .abort
+            .map(|abort| (abort.status, abort.share.parts_per_million()));
+        words.insert("fault".to_owned(), format!("{delay:?} {abort:?}"));
+    }
+    if let Some(cors) = &route.cors {
+        let text = format!(
+            "{:?} {:?} forward {}",
+            cors.allow_origins, cors.max_age, cors.forward_unmatched_preflights
+        );
+        words.insert("cors".to_owned(), text);
+    }
+    words
+}
+
+fn settings(cluster: &Cluster) -> BTreeMap<String, String> {
+    let limits = &cluster.circuit_breakers;
+    let outliers = cluster.outlier_detection.as_ref();
+    let outliers = outliers.map(|outliers| {
+        (
+            outliers.consecutive_5xx,
+            outliers.consecutive_gateway_errors,
+            outliers.base_ejection_time,
+            outliers.max_ejection_percent,
+        )
+    });
+    let places = cluster.endpoints.iter();
+    let places = places.map(|endpoint| format!("{} {}", endpoint.address, endpoint.priority));
+    let words = [
+        ("protocol", format!("{:?}", cluster.protocol)),
+        ("connections", limits.max_connections.to_string()),
+        (
+            "per_connection",
+            format!("{:?}", cluster.pool.max_requests_per_connection),
+        ),
+        ("outliers", format!("{outliers:?}")),
+        ("priorities", places.collect::<Vec<_>>().join(", ")),
+        ("tls", format!("{:?}", cluster.tls)),
+    ];
+    words
+        .into_iter()
+        .map(|(key, text)| (key.to_owned(), text))
+        .collect()
 }
