@@ -4,53 +4,51 @@ use super::{NoEffect, NotEnforced, Row, report, row};
 use crate::checker::Checker;
 use crate::istio::destination_rule::DestinationRule;
 use crate::istio::destination_rule::policy::{
-    ClientTlsMode, ConnectionPoolSettings, LoadBalancerSettings, PortTrafficPolicy, SimpleLb, TcpSettings,
-    TrafficPolicy,
+    ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
+    PortTrafficPolicy, SimpleLb, TcpSettings, TrafficPolicy,
 };
 
-const NO_EJECTION: &str = "no endpoint is taken out for its answers";
 const NO_TLS: &str = "requests get 503: they are not sent in plain text";
-const NO_LIMITS: &str = "of the connection pool, only tcp.connectTimeout is looked at";
+const NO_POOL: &str = "connections are kept for an hour, as many as are needed";
+const BY_PORT: &str = "the name or appProtocol of the service's port decides";
 const ALL_ALIKE: &str = "all endpoints are alike, wherever they are";
-const NO_WARMUP: &str = "a new endpoint takes its share at once";
 
 #[rustfmt::skip] // A table: one field, one line.
 const POLICY: &[Row<TrafficPolicy>] = &[
-    row("outlierDetection", |policy| policy.outlier_detection.is_some(), NotEnforced(NO_EJECTION)),
     row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), NotEnforced(NO_TLS)),
     row("tunnel", |policy| policy.tunnel.is_some(), NoEffect("tunnels are for egress")),
     row("proxyProtocol", |policy| policy.proxy_protocol.is_some(), NotEnforced("endpoints get the client's address in x-forwarded-for alone")),
-    row("retryBudget", |policy| policy.retry_budget.is_some(), NotEnforced("nothing is tried again")),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
 const PORT_POLICY: &[Row<PortTrafficPolicy>] = &[
-    row("outlierDetection", |policy| policy.outlier_detection.is_some(), NotEnforced(NO_EJECTION)),
     row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), NotEnforced(NO_TLS)),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
 const LOAD_BALANCER: &[Row<LoadBalancerSettings>] = &[
-    row("consistentHash", |lb| lb.consistent_hash.is_some(), NotEnforced("endpoints are chosen by LEAST_REQUEST")),
-    row("localityLbSetting", |lb| lb.locality_lb_setting.is_some(), NotEnforced(ALL_ALIKE)),
     row("zoneAwareLbSetting", |lb| lb.zone_aware_lb_setting.is_some(), NotEnforced(ALL_ALIKE)),
     row("backendUtilization", |lb| lb.backend_utilization.is_some(), NotEnforced("reports of load are not read")),
-    row("warmup", |lb| lb.warmup.is_some(), NotEnforced(NO_WARMUP)),
-    row("warmupDurationSecs", |lb| lb.warmup_duration_secs.is_some(), NotEnforced(NO_WARMUP)),
-    row("simple", |lb| lb.simple == Some(SimpleLb::Passthrough), NotEnforced("endpoints are chosen by LEAST_REQUEST")),
+    row("simple", |lb| lb.simple == Some(SimpleLb::Passthrough), NotEnforced("requests get 503: behind a virtual address there is no original destination")),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
-const POOL: &[Row<ConnectionPoolSettings>] = &[
-    row("http", |pool| pool.http.is_some(), NotEnforced(NO_LIMITS)),
+const HTTP: &[Row<HttpSettings>] = &[
+    row("http1MaxPendingRequests", |http| http.http1_max_pending_requests != 0, NotEnforced("requests do not wait for a connection, one is opened")),
+    row("maxRequestsPerConnection", |http| http.max_requests_per_connection != 0, NotEnforced(NO_POOL)),
+    row("idleTimeout", |http| http.idle_timeout.is_some(), NotEnforced(NO_POOL)),
+    row("h2UpgradePolicy", |http| http.h2_upgrade_policy != H2UpgradePolicy::Default, NotEnforced(BY_PORT)),
+    row("useClientProtocol", |http| http.use_client_protocol, NotEnforced(BY_PORT)),
+    row("maxConcurrentStreams", |http| http.max_concurrent_streams != 0, NotEnforced(NO_POOL)),
+    row("http2KeepAlive", |http| http.http2_keep_alive.is_some(), NotEnforced(NO_POOL)),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
 const TCP: &[Row<TcpSettings>] = &[
-    row("maxConnections", |tcp| tcp.max_connections != 0, NotEnforced(NO_LIMITS)),
-    row("tcpKeepalive", |tcp| tcp.tcp_keepalive.is_some(), NotEnforced(NO_LIMITS)),
-    row("maxConnectionDuration", |tcp| tcp.max_connection_duration.is_some(), NotEnforced(NO_LIMITS)),
-    row("idleTimeout", |tcp| tcp.idle_timeout.is_some(), NotEnforced(NO_LIMITS)),
+    row("maxConnections", |tcp| tcp.max_connections != 0, NotEnforced(NO_POOL)),
+    row("tcpKeepalive", |tcp| tcp.tcp_keepalive.is_some(), NotEnforced(NO_POOL)),
+    row("maxConnectionDuration", |tcp| tcp.max_connection_duration.is_some(), NotEnforced(NO_POOL)),
+    row("idleTimeout", |tcp| tcp.idle_timeout.is_some(), NotEnforced(NO_POOL)),
 ];
 
 fn is_encrypted(mode: Option<ClientTlsMode>) -> bool {
@@ -104,7 +102,9 @@ fn blocks(
         );
     }
     if let Some(pool) = pool {
-        report(check, &format!("{path}.connectionPool"), pool, POOL);
+        if let Some(http) = &pool.http {
+            report(check, &format!("{path}.connectionPool.http"), http, HTTP);
+        }
         if let Some(tcp) = &pool.tcp {
             report(check, &format!("{path}.connectionPool.tcp"), tcp, TCP);
         }
