@@ -53,6 +53,7 @@ const TESTS: &[&str] = &[
     "edge-conformance",
     "edge-e2e",
     "edge-bench",
+    "edge-bench-routing",
 ];
 
 /// Crates that call the kernel or share memory with it. Clippy asks them for a SAFETY comment at each

@@ -1,6 +1,7 @@
 //! `cargo xtask bench <what>`: figures, each beside what it is compared with.
 
 mod datapath;
+mod routing;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Datapath(datapath::Args),
+    Routing(routing::Args),
 }
 
 /// The verb.
@@ -26,5 +28,6 @@ enum What {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Datapath(args) => datapath::run(args),
+        What::Routing(args) => routing::run(args),
     }
 }

@@ -21,13 +21,11 @@ use crate::predicate;
 use crate::request::Head;
 use candidates::{Candidate, Candidates};
 use choice::Choice;
-use regexes::RegexGroup;
+use regexes::{Grouped, RegexGroup};
 use trie::{Case, Trie, TrieBuilder};
 
 /// Up to so many routes are walked: that costs less than the trie (`cargo xtask bench routing`).
 pub(crate) const FEW: usize = 6;
-/// Up to so many regular expressions with one literal beginning are tried one by one.
-const FEW_REGEXES: usize = 4;
 
 /// The index over the routes of one virtual host.
 pub(crate) struct RouteIndex {
@@ -52,7 +50,7 @@ struct Entry {
 struct Gathered {
     beginning: Vec<u32>,
     whole: Vec<u32>,
-    regexes: Vec<u32>,
+    regexes: Grouped,
 }
 
 impl RouteIndex {
@@ -63,6 +61,7 @@ impl RouteIndex {
         }
         let mut paths = TrieBuilder::<Gathered>::new(Case::Sensitive);
         let mut folded = TrieBuilder::<Gathered>::new(Case::Folded);
+        let mut regexes = vec![];
         for (number, route) in (0..).zip(routes) {
             let path = &route.matcher.path;
             let trie = match path {
@@ -80,9 +79,14 @@ impl RouteIndex {
                 PathMatch::Any => trie.entry(b"").beginning.push(number),
                 PathMatch::Prefix { value, .. } => trie.entry(value.as_bytes()).beginning.push(number),
                 PathMatch::Exact { value, .. } => trie.entry(value.as_bytes()).whole.push(number),
-                PathMatch::Regex(pattern) => trie.entry(pattern.literal_prefix()).regexes.push(number),
+                PathMatch::Regex(pattern) => regexes.push((number, pattern)),
             }
         }
+        regexes::distribute(&regexes, &mut |beginning, mut grouped| {
+            let gathered = &mut paths.entry(beginning).regexes;
+            gathered.groups.append(&mut grouped.groups);
+            gathered.alone.append(&mut grouped.alone);
+        });
         let folded_paths =
             (!folded.is_empty()).then(|| folded.finish(|gathered| Entry::new(gathered, routes)));
         Some(Self {
@@ -128,15 +132,10 @@ impl Entry {
         let Gathered {
             mut beginning,
             mut whole,
-            mut regexes,
+            regexes: Grouped { groups, mut alone },
         } = gathered;
         cut_behind_unconditional(&mut beginning, routes);
         cut_behind_unconditional(&mut whole, routes);
-        if regexes.len() <= FEW_REGEXES {
-            beginning.append(&mut regexes);
-            beginning.sort_unstable();
-        }
-        let (regexes, mut alone) = RegexGroup::split(&regexes, routes);
         if !alone.is_empty() {
             beginning.append(&mut alone);
             beginning.sort_unstable();
@@ -144,7 +143,7 @@ impl Entry {
         Self {
             beginning: Choice::new(beginning, routes),
             whole: Choice::new(whole, routes),
-            regexes,
+            regexes: groups.into(),
         }
     }
 

@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use edge_model::{PathMatch, Pattern, Route};
+use edge_model::Pattern;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::util::pool::Pool;
 use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
 
+/// Up to so many expressions are tried one by one.
+const FEW: usize = 2;
 /// Expressions in one automaton. More would make its states, which are sets of places in all of them, large and many.
 const MOST_PATTERNS: usize = 128;
 /// The same by size, see [`Pattern::size`]; a larger expression stays alone.
@@ -34,6 +36,97 @@ pub(super) struct RegexGroup {
     avoided: AtomicU32,
 }
 
+/// What the expressions that begin with a literal text come to.
+#[derive(Default)]
+pub(super) struct Grouped {
+    /// To be matched together.
+    pub(super) groups: Vec<RegexGroup>,
+    /// Numbers of routes that are better off alone.
+    pub(super) alone: Vec<u32>,
+}
+
+/// Divides routes with expressions among places of the trie: all whose texts begin alike go into one group, as long as
+/// it stays small; else each longer beginning has a group of its own. So a path meets few groups, and each of them can
+/// match it. `place` gives what belongs to a beginning.
+pub(super) fn distribute(routes: &[(u32, &Pattern)], place: &mut dyn FnMut(&[u8], Grouped)) {
+    let (small, large): (Vec<_>, Vec<_>) = routes
+        .iter()
+        .partition(|(_, pattern)| pattern.size() <= MOST_STATES / 4);
+    for (number, pattern) in large {
+        let alone = Grouped {
+            groups: vec![],
+            alone: vec![number],
+        };
+        place(pattern.literal_prefix(), alone);
+    }
+    let mut small: Vec<(u32, &Pattern)> = small;
+    small.sort_by_key(|(number, pattern)| (pattern.literal_prefix(), *number));
+    distribute_sorted(&small, place);
+}
+
+/// `routes` is sorted by literal beginning. Each step down is at least one byte of it, of which there are few.
+fn distribute_sorted(routes: &[(u32, &Pattern)], place: &mut dyn FnMut(&[u8], Grouped)) {
+    let (Some((_, first)), Some((_, last))) = (routes.first(), routes.last()) else {
+        return;
+    };
+    let (first, last) = (first.literal_prefix(), last.literal_prefix());
+    let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+    let beginning = first.get(..common).unwrap_or_default();
+    if routes.len() <= FEW {
+        for (number, pattern) in routes {
+            let alone = Grouped {
+                groups: vec![],
+                alone: vec![*number],
+            };
+            place(pattern.literal_prefix(), alone);
+        }
+        return;
+    }
+    let fits = |routes: &[(u32, &Pattern)]| routes.len() <= MOST_PATTERNS && size(routes) <= MOST_STATES;
+    let own = routes.partition_point(|(_, pattern)| pattern.literal_prefix().len() <= common);
+    let (here, mut deeper) = if fits(routes) {
+        (routes, &[][..])
+    } else {
+        routes.split_at(own)
+    };
+    let mut groups = vec![];
+    let mut members: Vec<(u32, Pattern)> = vec![];
+    let mut states = 0;
+    for (number, pattern) in here {
+        if members.len() >= MOST_PATTERNS || states + pattern.size() > MOST_STATES {
+            groups.push(RegexGroup::new(std::mem::take(&mut members)));
+            states = 0;
+        }
+        members.push((*number, (*pattern).clone()));
+        states += pattern.size();
+    }
+    if !members.is_empty() {
+        groups.push(RegexGroup::new(members));
+    }
+    if !groups.is_empty() {
+        place(
+            beginning,
+            Grouped {
+                groups,
+                alone: vec![],
+            },
+        );
+    }
+    while let Some((_, pattern)) = deeper.first() {
+        let next = pattern.literal_prefix().get(common).copied();
+        let end = deeper.partition_point(|(_, other)| other.literal_prefix().get(common).copied() <= next);
+        let (part, rest) = deeper.split_at(end);
+        distribute_sorted(part, place);
+        deeper = rest;
+    }
+}
+
+fn size(routes: &[(u32, &Pattern)]) -> u32 {
+    routes
+        .iter()
+        .fold(0, |sum, (_, pattern)| sum.saturating_add(pattern.size()))
+}
+
 struct Automaton {
     dfa: Arc<DFA>,
     caches: Pool<Cache, NewCache>,
@@ -45,35 +138,9 @@ type NewCache = Box<dyn Fn() -> Cache + Send + Sync + std::panic::UnwindSafe + s
 struct GaveUp;
 
 impl RegexGroup {
-    /// Groups routes with expressions, given by ascending number; those that are better off alone come back.
-    pub(super) fn split(numbers: &[u32], routes: &[Arc<Route>]) -> (Box<[Self]>, Vec<u32>) {
-        let (mut groups, mut alone) = (vec![], vec![]);
-        let (mut members, mut size) = (vec![], 0);
-        for number in numbers {
-            let route = usize::try_from(*number)
-                .ok()
-                .and_then(|number| routes.get(number));
-            let Some(PathMatch::Regex(pattern)) = route.map(|route| &route.matcher.path) else {
-                continue;
-            };
-            if pattern.size() > MOST_STATES / 4 {
-                alone.push(*number);
-                continue;
-            }
-            if members.len() >= MOST_PATTERNS || size + pattern.size() > MOST_STATES {
-                groups.push(Self::new(std::mem::take(&mut members)));
-                size = 0;
-            }
-            members.push((*number, pattern.clone()));
-            size += pattern.size();
-        }
-        if !members.is_empty() {
-            groups.push(Self::new(members));
-        }
-        (groups.into(), alone)
-    }
-
-    fn new(routes: Vec<(u32, Pattern)>) -> Self {
+    /// A group of at least one route, by ascending number.
+    fn new(mut routes: Vec<(u32, Pattern)>) -> Self {
+        routes.sort_unstable_by_key(|(number, _)| *number);
         Self {
             routes: routes.into(),
             automaton: OnceLock::new(),

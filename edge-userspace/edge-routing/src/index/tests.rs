@@ -208,30 +208,23 @@ proptest! {
     }
 }
 
-#[test]
-fn many_expressions_are_matched_together_and_the_first_is_taken() {
-    let matchers = (0..300).map(|number| RouteMatch {
-        path: PathMatch::Regex(Pattern::new(&format!("/[a-z]+/item{number}(/.*)?")).unwrap()),
-        ..RouteMatch::any()
-    });
-    let catch_all = RouteMatch {
-        path: PathMatch::Regex(Pattern::new("/shop/.*").unwrap()),
-        ..RouteMatch::any()
-    };
-    let routes = (0..).zip(matchers.chain([catch_all]));
-    let routes: Vec<_> = routes
-        .map(|(number, matcher)| Arc::new(route(&number.to_string(), matcher, forward_to(&[("x", 1)]))))
+/// Three hundred routes with expressions, and one at the end for what is below /shop.
+#[track_caller]
+fn check_many(source: impl Fn(usize) -> String, rows: &[(&str, Option<&str>)]) {
+    let sources = (0..300).map(source).chain(["/shop/.*".to_owned()]);
+    let routes: Vec<_> = sources
+        .enumerate()
+        .map(|(number, source)| {
+            let matcher = RouteMatch {
+                path: PathMatch::Regex(Pattern::new(&source).unwrap()),
+                ..RouteMatch::any()
+            };
+            Arc::new(route(&number.to_string(), matcher, forward_to(&[("x", 1)])))
+        })
         .collect();
     let index = RouteIndex::new(&routes).unwrap();
     let headers = HeaderMap::new();
-    for (path, expected) in [
-        ("/shop/item0", Some("0")),
-        ("/shop/item299/x", Some("299")),
-        ("/a/item77", Some("77")),
-        ("/shop/item300", Some("300")),
-        ("/a/item300", None),
-        ("/a/item77x", None),
-    ] {
+    for (path, expected) in rows {
         let view = RequestView {
             authority: "a",
             path_and_query: path,
@@ -241,6 +234,80 @@ fn many_expressions_are_matched_together_and_the_first_is_taken() {
             claims: None,
         };
         let found = index.find(&routes, &Head::new(&view));
-        assert_eq!(found.map(|route| route.name.as_str()), expected, "{path}");
+        assert_eq!(found.map(|route| route.name.as_str()), *expected, "{path}");
     }
+}
+
+#[test]
+fn many_expressions_are_matched_together_and_the_first_is_taken() {
+    check_many(
+        |number| format!("/[a-z]+/item{number}(/.*)?"),
+        &[
+            ("/shop/item0", Some("0")),
+            ("/shop/item299/x", Some("299")),
+            ("/a/item77", Some("77")),
+            ("/shop/item300", Some("300")),
+            ("/a/item300", None),
+            ("/a/item77x", None),
+        ],
+    );
+}
+
+#[test]
+fn expressions_that_begin_with_different_texts_are_found_by_these() {
+    check_many(
+        |number| format!("/s(?:hop)?/v{number}/[a-z]+|/service{number}/.*"),
+        &[
+            ("/service7/x", Some("7")),
+            ("/shop/v7/abc", Some("7")),
+            ("/shop/v7/1", Some("300")),
+            ("/s/v300/a", None),
+        ],
+    );
+    check_many(
+        |number| format!("/service{number}/v[0-9]+/.*"),
+        &[
+            ("/service7/v2/", Some("7")),
+            ("/service77/v2/x", Some("77")),
+            ("/service299/v0/x/y", Some("299")),
+            ("/service300/v2/x", None),
+            ("/service7/x", None),
+            ("/shop/", Some("300")),
+        ],
+    );
+}
+
+#[test]
+fn an_automaton_that_its_paths_overtax_is_left_aside_and_the_answers_stay() {
+    let mut random = 1_u64;
+    let mut draw = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        random >> 33
+    };
+    // Each of these remembers which of the letters it has seen: two to the power of three hundred states.
+    let source = |number: usize| {
+        let letter = |shift: u32| char::from(b'a' + u8::try_from(number / 17_usize.pow(shift) % 17).unwrap());
+        format!("/.*{}.*{}.*{}.*", letter(0), letter(1), letter(2))
+    };
+    let paths: Vec<String> = (0..300)
+        .map(|_| {
+            let letters = (0..60).map(|_| char::from(b'a' + u8::try_from(draw() % 17).unwrap()));
+            format!("/{}", letters.collect::<String>())
+        })
+        .collect();
+    let expected: Vec<Option<String>> = paths
+        .iter()
+        .map(|path| {
+            let first = (0..300).find(|number| Pattern::new(&source(*number)).unwrap().matches(path));
+            first.map(|number| number.to_string())
+        })
+        .collect();
+    let rows: Vec<_> = paths
+        .iter()
+        .map(String::as_str)
+        .zip(expected.iter().map(Option::as_deref))
+        .collect();
+    check_many(source, &rows);
 }

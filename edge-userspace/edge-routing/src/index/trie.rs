@@ -1,5 +1,8 @@
 //! A radix tree over paths: one walk meets every entry whose key is a beginning of the path.
 
+/// Among so many children, looking at each is quicker than a binary search.
+const FEW_CHILDREN: usize = 8;
+
 /// Whether bytes are compared as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Case {
@@ -56,10 +59,16 @@ impl<T> Trie<T> {
         let (start, len) = (index(node.label.0), index(node.label.1));
         let label = self.text.get(start..start + len)?;
         let (beginning, behind) = rest.split_at_checked(len)?;
-        let is_same = match self.case {
-            Case::Sensitive => beginning == label,
-            Case::Folded => beginning.eq_ignore_ascii_case(label),
-        };
+        // The first byte led here.
+        let (label, beginning) = (
+            label.get(1..).unwrap_or_default(),
+            beginning.get(1..).unwrap_or_default(),
+        );
+        let is_same = label.is_empty()
+            || match self.case {
+                Case::Sensitive => beginning == label,
+                Case::Folded => beginning.eq_ignore_ascii_case(label),
+            };
         is_same.then_some(behind)
     }
 
@@ -67,6 +76,9 @@ impl<T> Trie<T> {
         let (start, len) = (index(node.children.0), index(node.children.1));
         let children = self.nodes.get(start..start + len)?;
         let byte = folded(byte, self.case);
+        if children.len() <= FEW_CHILDREN {
+            return children.iter().find(|child| child.first == byte);
+        }
         let found = children.binary_search_by_key(&byte, |child| child.first).ok()?;
         children.get(found)
     }
