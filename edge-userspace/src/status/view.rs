@@ -171,7 +171,8 @@ mod tests {
                 "interfaces": [], "passed": {}, "delivered": packets, "steer_misses": 3, "penalties": [],
                 "dropped": {"no_service": dropped, "fragment": 0},
                 "vips": [{"address": "192.0.2.1", "port": 80, "protocol": "tcp", "listener_port": 8080,
-                          "packets": packets, "bytes": packets * 60, "new_connections": 2, "dropped": dropped}]
+                          "packets": packets, "bytes": packets * 60, "new_connections": 2, "dropped": dropped,
+                          "dropped_by_reason": {"no_service": dropped}}]
             },
             "workers": [{"id": 0, "packets": packets, "new_connections": 2, "steered": 2, "accepted": 2, "flows": 7}],
             "listeners": [], "clusters": []
