@@ -115,7 +115,9 @@ mod tests {
 
     #[test]
     fn a_prefix_on_both_lists_is_allowed_and_ipv6_lengths_are_rounded_up() {
-        let rows: [(&[&str], &[&str], &[(u32, u32)]); 3] = [
+        /// Allowed and denied prefixes, and what is then found for addresses.
+        type Row<'r> = (&'r [&'r str], &'r [&'r str], &'r [(u32, u32)]);
+        let rows: [Row<'_>; 3] = [
             (&["192.0.2.0/24"], &["192.0.2.0/24"], &[(120, SOURCE_ALLOWED)]),
             (
                 &["192.0.2.7"],

@@ -239,10 +239,15 @@ mod tests {
 
     #[test]
     fn format_commands_are_filled_in_and_a_header_of_nothing_is_left_out() {
-        let values = |command: &FormatCommand| match command {
-            FormatCommand::Value(value) if value.name() == "PROTOCOL" => Some("HTTP/1.1".to_owned()),
-            FormatCommand::Value(value) if value.name() == "ROUTE_NAME" => Some("a\nb".to_owned()),
-            _ => None,
+        let values = |command: &FormatCommand| {
+            let FormatCommand::Value(value) = command else {
+                return None;
+            };
+            match value.name() {
+                "PROTOCOL" => Some("HTTP/1.1".to_owned()),
+                "ROUTE_NAME" => Some("a\nb".to_owned()),
+                _ => None,
+            }
         };
         for (text, expected) in [
             ("%PROTOCOL%", Some("HTTP/1.1")),
