@@ -4,25 +4,16 @@ use super::{NoEffect, NotEnforced, Row, report, row};
 use crate::checker::Checker;
 use crate::istio::destination_rule::DestinationRule;
 use crate::istio::destination_rule::policy::{
-    ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
-    PortTrafficPolicy, SimpleLb, TcpSettings, TrafficPolicy,
+    ConnectionPoolSettings, HttpSettings, LoadBalancerSettings, SimpleLb, TcpSettings, TrafficPolicy,
 };
 
-const NO_TLS: &str = "requests get 503: they are not sent in plain text";
 const NO_POOL: &str = "connections are kept for an hour, as many as are needed";
-const BY_PORT: &str = "the name or appProtocol of the service's port decides";
 const ALL_ALIKE: &str = "all endpoints are alike, wherever they are";
 
 #[rustfmt::skip] // A table: one field, one line.
 const POLICY: &[Row<TrafficPolicy>] = &[
-    row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), NotEnforced(NO_TLS)),
     row("tunnel", |policy| policy.tunnel.is_some(), NoEffect("tunnels are for egress")),
     row("proxyProtocol", |policy| policy.proxy_protocol.is_some(), NotEnforced("endpoints get the client's address in x-forwarded-for alone")),
-];
-
-#[rustfmt::skip] // A table: one field, one line.
-const PORT_POLICY: &[Row<PortTrafficPolicy>] = &[
-    row("tls", |policy| is_encrypted(policy.tls.as_ref().map(|tls| tls.mode)), NotEnforced(NO_TLS)),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.
@@ -37,8 +28,6 @@ const HTTP: &[Row<HttpSettings>] = &[
     row("http1MaxPendingRequests", |http| http.http1_max_pending_requests != 0, NotEnforced("requests do not wait for a connection, one is opened")),
     row("maxRequestsPerConnection", |http| http.max_requests_per_connection != 0, NotEnforced(NO_POOL)),
     row("idleTimeout", |http| http.idle_timeout.is_some(), NotEnforced(NO_POOL)),
-    row("h2UpgradePolicy", |http| http.h2_upgrade_policy != H2UpgradePolicy::Default, NotEnforced(BY_PORT)),
-    row("useClientProtocol", |http| http.use_client_protocol, NotEnforced(BY_PORT)),
     row("maxConcurrentStreams", |http| http.max_concurrent_streams != 0, NotEnforced(NO_POOL)),
     row("http2KeepAlive", |http| http.http2_keep_alive.is_some(), NotEnforced(NO_POOL)),
 ];
@@ -50,10 +39,6 @@ const TCP: &[Row<TcpSettings>] = &[
     row("maxConnectionDuration", |tcp| tcp.max_connection_duration.is_some(), NotEnforced(NO_POOL)),
     row("idleTimeout", |tcp| tcp.idle_timeout.is_some(), NotEnforced(NO_POOL)),
 ];
-
-fn is_encrypted(mode: Option<ClientTlsMode>) -> bool {
-    mode.is_some_and(|mode| mode != ClientTlsMode::Disable)
-}
 
 pub(super) fn check(check: &mut Checker<'_>, rule: &DestinationRule) {
     policy(check, "spec.trafficPolicy", rule.traffic_policy.as_ref());
@@ -77,7 +62,6 @@ fn policy(check: &mut Checker<'_>, path: &str, policy: Option<&TrafficPolicy>) {
     );
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let path = format!("{path}.portLevelSettings[{index}]");
-        report(check, &path, port, PORT_POLICY);
         blocks(
             check,
             &path,

@@ -5,7 +5,7 @@ use crate::checker::Checker;
 use crate::istio::gateway::{Gateway, Server, ServerTlsSettings, TlsMode, TlsProtocol};
 
 /// Protocols of a port that the edge speaks.
-const SPOKEN: [&str; 5] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS"];
+const SPOKEN: [&str; 7] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS", "TCP"];
 
 #[rustfmt::skip] // A table: one field, one line.
 const SERVER: &[Row<Server>] = &[
@@ -13,13 +13,10 @@ const SERVER: &[Row<Server>] = &[
     row("defaultEndpoint", |server| !server.default_endpoint.is_empty(), NoEffect("Istio has not implemented it either")),
 ];
 
-const CLIENTS_ARE_SHUT_OUT: &str =
-    "handshakes for the server's hosts fail: client certificates cannot be checked";
 const ONLY_MUTUAL: &str = "only the modes MUTUAL and OPTIONAL_MUTUAL ask for client certificates";
 
 #[rustfmt::skip] // A table: one field, one line.
 const TLS: &[Row<ServerTlsSettings>] = &[
-    row("cipherSuites", |tls| !tls.cipher_suites.is_empty(), NotEnforced("all that rustls has, and holds to be safe, are offered")),
     row("ecdhCurves", |tls| !tls.ecdh_curves.is_empty(), NotEnforced("all that rustls has, and holds to be safe, are offered")),
     row("minProtocolVersion", |tls| is_old(tls.min_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
     row("maxProtocolVersion", |tls| is_old(tls.max_protocol_version), NotEnforced("TLS 1.2 is the oldest version that is spoken")),
@@ -37,16 +34,6 @@ const CLIENT_CERTIFICATES: &[Row<ServerTlsSettings>] = &[
     row("insecureSkipVerify", |tls| tls.insecure_skip_verify, NoEffect(ONLY_MUTUAL)),
 ];
 
-/// Modes that are not served; a server with one of them gets no connection.
-#[rustfmt::skip] // A table: one field, one line.
-const MODES: &[(TlsMode, &str)] = &[
-    (TlsMode::Mutual, CLIENTS_ARE_SHUT_OUT),
-    (TlsMode::OptionalMutual, CLIENTS_ARE_SHUT_OUT),
-    (TlsMode::IstioMutual, "handshakes for the server's hosts fail: the edge has no certificate of a mesh"),
-    (TlsMode::Passthrough, "connections for the server's hosts are closed: TLS is not passed through"),
-    (TlsMode::AutoPassthrough, "connections for the server's hosts are closed: TLS is not passed through"),
-];
-
 /// rustls speaks TLS 1.2 and 1.3.
 fn is_old(version: TlsProtocol) -> bool {
     matches!(version, TlsProtocol::V1_0 | TlsProtocol::V1_1)
@@ -62,24 +49,22 @@ pub(super) fn check(check: &mut Checker<'_>, gateway: &Gateway) {
             .map(|port| port.protocol.to_ascii_uppercase())
             .unwrap_or_default();
         if !protocol.is_empty() && !SPOKEN.contains(&protocol.as_str()) {
-            let instead = "nothing listens for it: only HTTP and HTTPS are served";
+            let instead = "nothing listens for it: only HTTP, TLS and TCP are served";
             let what = format!("protocol {protocol}");
             not_enforced(check, &format!("{path}.port.protocol"), &what, instead);
         }
         if let Some(settings) = &server.tls {
-            tls(check, &format!("{path}.tls"), &protocol, settings);
+            tls(check, &format!("{path}.tls"), settings);
         }
     }
 }
 
-fn tls(check: &mut Checker<'_>, path: &str, protocol: &str, tls: &ServerTlsSettings) {
+fn tls(check: &mut Checker<'_>, path: &str, tls: &ServerTlsSettings) {
     report(check, path, tls, TLS);
-    if !matches!(tls.mode, TlsMode::Mutual | TlsMode::OptionalMutual) {
+    if !matches!(
+        tls.mode,
+        TlsMode::Mutual | TlsMode::OptionalMutual | TlsMode::IstioMutual
+    ) {
         report(check, path, tls, CLIENT_CERTIFICATES);
-    }
-    let unserved = MODES.iter().find(|(mode, _)| *mode == tls.mode);
-    if let (Some((mode, instead)), "HTTPS" | "TLS") = (unserved, protocol) {
-        let what = format!("mode {}", crate::validate::mode_name(*mode));
-        not_enforced(check, &format!("{path}.mode"), &what, instead);
     }
 }

@@ -6,12 +6,6 @@ use crate::istio::virtual_service::VirtualService;
 use crate::istio::virtual_service::http::{HttpMatchRequest, HttpRedirect};
 use crate::validate::CLAIM_PREFIX;
 
-#[rustfmt::skip] // A table: one field, one line.
-const SERVICE: &[Row<VirtualService>] = &[
-    row("tls", |service| !service.tls.is_empty(), NotEnforced("TLS connections are not passed through, nothing listens for them")),
-    row("tcp", |service| !service.tcp.is_empty(), NotEnforced("TCP connections are not routed, nothing listens for them")),
-];
-
 const ABOUT_THE_PROXY: &str = "Istio compares it with the proxy's own workload, not with the client";
 
 #[rustfmt::skip] // A table: one field, one line.
@@ -28,7 +22,6 @@ const REDIRECT: &[Row<HttpRedirect>] = &[
 ];
 
 pub(super) fn check(check: &mut Checker<'_>, service: &VirtualService) {
-    report(check, "spec", service, SERVICE);
     if !service.hosts.is_empty() && !service.gateways.iter().any(|gateway| gateway != "mesh") {
         let message = "has no effect at an ingress gateway: the VirtualService is for the mesh alone";
         check.warn("spec.gateways", message, "name the Gateway that it is for");

@@ -21,7 +21,6 @@ mod values;
 mod virtual_service;
 
 pub use http_match::CLAIM_PREFIX;
-pub(crate) use server_tls::mode_name;
 pub use values::has_format_command;
 
 use crate::checker::Checker;

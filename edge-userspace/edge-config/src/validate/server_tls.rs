@@ -269,7 +269,7 @@ fn certificate_sources(tls: &ServerTlsSettings) -> usize {
 }
 
 /// The mode as it is written.
-pub(crate) fn mode_name(mode: TlsMode) -> &'static str {
+fn mode_name(mode: TlsMode) -> &'static str {
     match mode {
         TlsMode::Passthrough => "PASSTHROUGH",
         TlsMode::Simple => "SIMPLE",
