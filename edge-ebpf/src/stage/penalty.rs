@@ -70,9 +70,10 @@ fn serve(entry: *mut Entry, opens_connection: bool) -> u32 {
             }
             Judgement::Drop(reason) => {
                 counters::add_shared(&raw mut (*entry).dropped);
-                match reason {
-                    DropReason::PenaltyRate => BEYOND_RATE,
-                    _ => DROPPED,
+                if matches!(reason, DropReason::PenaltyRate) {
+                    BEYOND_RATE
+                } else {
+                    DROPPED
                 }
             }
         }

@@ -281,6 +281,10 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
         let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
         out[0] = (6_u32 << 28).to_be();
         out[1] = ((words as u32 * 4) << 16 | u32::from(TCP) << 8 | TTL).to_be();
+        #[expect(
+            clippy::manual_memcpy,
+            reason = "slices of different lengths would bring a panic into the program"
+        )]
         for at in 0..4 {
             out[2 + at] = ip[6 + at];
             out[6 + at] = ip[2 + at];
