@@ -93,7 +93,7 @@ impl Check {
     fn run(self) -> Result<()> {
         match self {
             Self::Fmt => sh::run(sh::cargo().args(["fmt", "--all", "--", "--check"])),
-            Self::Clippy => sh::run(workspace(&["clippy"]).args(["--all-targets", "--", "-D", "warnings"])),
+            Self::Clippy => sh::run(clippy().args(["--all-targets", "--", "-D", "warnings"])),
             Self::ClippyBpf => sh::run(&mut clippy_bpf()),
             Self::Deny => deny(),
             Self::Doc => sh::run(workspace(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
@@ -107,6 +107,13 @@ fn workspace(verb: &[&str]) -> Command {
     cargo
         .args(verb)
         .args(["--workspace", "--exclude", test::NOT_FOR_THE_HOST]);
+    cargo
+}
+
+/// The programs for libFuzzer are looked at too; compiling libFuzzer itself is a feature more.
+fn clippy() -> Command {
+    let mut cargo = workspace(&["clippy"]);
+    cargo.args(["--features", "edge-fuzz/libfuzzer"]);
     cargo
 }
 

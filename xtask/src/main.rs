@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod paths;
 mod pktgen;
 mod setup;
@@ -38,6 +39,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     Pktgen(pktgen::Args),
     Ci(ci::Args),
 }
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Pktgen(args) => pktgen::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };

@@ -51,14 +51,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const TESTS: &[&str] = &[
     "edge-datapath-tests",
     "edge-conformance",
+    "edge-fuzz",
     "edge-e2e",
     "edge-bench",
     "edge-bench-routing",
 ];
 
-/// Crates that call the kernel or share memory with it. Clippy asks them for a SAFETY comment at each
-/// unsafe block; every other crate forbids unsafe code.
-const MAY_BE_UNSAFE: &[&str] = &["edge-common", "edge-ebpf", "edge-datapath", "edge-proxy"];
+/// Crates that call the kernel or share memory with it, and the programs that libFuzzer calls by a C function. Clippy
+/// asks them for a SAFETY comment at each unsafe block; every other crate forbids unsafe code.
+const MAY_BE_UNSAFE: &[&str] = &[
+    "edge-common",
+    "edge-ebpf",
+    "edge-datapath",
+    "edge-proxy",
+    "edge-fuzz",
+];
 
 /// The file of a configuration folder that is the node's own and not a resource.
 const BOOTSTRAP: &str = "edge.yaml";

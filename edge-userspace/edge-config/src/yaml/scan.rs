@@ -89,7 +89,8 @@ pub(crate) fn scan(text: &str, lines_before: usize) -> Result<LineIndex, Vec<Sca
         let step = match event {
             Ok((event, span)) => walk.step(&event, span),
             Err(error) => {
-                let line = error.marker().line() + lines_before;
+                // What is missing at the end of the text is told for the line after it, which no editor shows.
+                let line = error.marker().line().min(text.lines().count()) + lines_before;
                 Err(walk.error(
                     line,
                     error.info().to_owned(),
@@ -361,5 +362,6 @@ spec:
     #[test]
     fn wrong_syntax_has_its_line() {
         check_refused("a: 1\nb: [1, 2\nc: }\n", 3, "");
+        check_refused("a: 1\nb\n", 2, "");
     }
 }
