@@ -10,7 +10,7 @@ use edge_upstream::{ActiveRequest, Pick};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::connection::Conn;
-use crate::pool::{Stream, connect_bytes};
+use crate::pool::{EndpointStream, connect_bytes};
 use crate::worker::ClusterView;
 
 /// What is read at once. Measured: half of the processor time of 8 KiB, and little is left to gain beyond.
@@ -61,7 +61,7 @@ fn choose(route: &TcpRoute, draw: u64) -> Option<&edge_model::ClusterName> {
 }
 
 /// A connection to an endpoint; another one is tried where one does not answer.
-async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<(Box<dyn Stream>, ActiveRequest)> {
+async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<(EndpointStream, ActiveRequest)> {
     let mut tried = Vec::new();
     while tried.len() < TRIES {
         let pick = Pick {

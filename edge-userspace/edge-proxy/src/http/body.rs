@@ -1,23 +1,23 @@
 //! Bodies on their way through: never collected, one piece at a time in both directions, with their trailers.
 
-use std::cell::Cell;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use edge_upstream::ActiveRequest;
 use edge_upstream::circuit::Place;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::trailers::passable;
 use super::{Flag, Record};
-use crate::pool::Lease;
+use crate::pool::{BodyFault, EndpointBody, Lease};
 use crate::timer::Timer;
 
 /// The next frame, with trailers as they are passed on.
-fn next_frame(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+fn next_frame(
+    body: &mut EndpointBody,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
     let frame = ready!(Pin::new(body).poll_frame(cx));
     Poll::Ready(frame.map(|frame| {
         frame.map(|frame| match frame.into_trailers() {
@@ -32,7 +32,7 @@ fn next_frame(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<F
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the upstream's body broke off: {0}")]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] BodyFault),
     #[error("the route's timeout ran out")]
     Timeout,
 }
@@ -58,11 +58,9 @@ pub(crate) struct Places {
 
 /// A body from the upstream, and what is held until it has ended.
 pub(crate) struct UpstreamBody {
-    pub(crate) body: Incoming,
+    pub(crate) body: EndpointBody,
     /// The connection it comes over.
     pub(crate) lease: Lease,
-    /// Whether the request's body was sent to its end; `None` when it had none.
-    pub(crate) request_finished: Option<Rc<Cell<bool>>>,
     /// The route's timeout.
     pub(crate) timer: Option<Timer>,
     /// Counts as active on its endpoint until here.
@@ -133,12 +131,9 @@ impl ResponseBody {
 }
 
 impl UpstreamBody {
-    /// Gives the connection back, unless the upstream answered before it had the whole request: the rest would still
-    /// be on its way when the next request is to go over it.
+    /// Gives the connection back, which keeps it if request and response have both ended.
     fn release(self) {
-        if self.request_finished.is_none_or(|finished| finished.get()) {
-            self.lease.release();
-        }
+        self.lease.release();
     }
 }
 

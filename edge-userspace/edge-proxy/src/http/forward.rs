@@ -16,10 +16,10 @@ use super::body::{Places, UpstreamBody};
 use super::hash::hashed;
 use super::head::{Plan, is_passable, upstream_request};
 use super::reply::Reset;
-use super::request_body::{ClientBody, RequestBodyError};
+use super::request_body::ClientBody;
 use super::{Flag, Record, Reply, grpc, mirror};
 use crate::connection::Conn;
-use crate::pool::ConnectError;
+use crate::pool::{ConnectError, SendError, Want};
 use crate::worker::{ClusterView, EndpointView, View};
 
 /// A request on its way to a cluster.
@@ -87,12 +87,16 @@ impl Forwarding<'_> {
                 tried: if policy.avoid_previous_hosts { &tried } else { &[] },
                 hash: hashed.hash,
             };
-            let is_fresh = matches!(next, Next::Fresh(_));
+            let want = match (&next, is_idempotent(&self.client.method)) {
+                (Next::Fresh(_), _) => Want::Fresh,
+                (Next::Pick, true) => Want::Any,
+                (Next::Pick, false) => Want::Open,
+            };
             let Some((index, endpoint)) = self.endpoint(&next, pick) else {
                 return Err(Reply::no_healthy_upstream());
             };
             record.reached_endpoint(endpoint);
-            let attempt = self.attempt(endpoint, &body, is_fresh, retries.done() + 1, &request_id);
+            let attempt = self.attempt(endpoint, &body, want, retries.done() + 1, &request_id);
             let Tried { ended, result } = self.within_try(attempt).await;
             self.report(index, ended, &result);
             if body.is_broken() {
@@ -221,13 +225,13 @@ impl Forwarding<'_> {
         &self,
         endpoint: &EndpointView,
         body: &ClientBody,
-        fresh: bool,
+        want: Want,
         number: u32,
         request_id: &HeaderValue,
     ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
         let timeout = self.cluster.connect_timeout();
-        let mut lease = match endpoint.pool(self.conn.protocol()).checkout(fresh, timeout).await {
+        let mut lease = match endpoint.pool(self.conn.protocol()).checkout(want, timeout).await {
             Ok(lease) => lease,
             Err(error) => return Tried::to_connect(&error),
         };
@@ -243,17 +247,13 @@ impl Forwarding<'_> {
                 result: Ok(response.map(|incoming| UpstreamBody {
                     body: incoming,
                     lease,
-                    request_finished: body.finished(),
                     timer: None,
                     _active: active,
                     _places: Places::default(),
                 })),
             },
             Ok(_) => Tried::reset(Ended::ForGood, Reset::Protocol),
-            Err(mut error) => {
-                let unsent = error.take_message().is_some();
-                Tried::to_answer(error.error(), unsent, lease.is_reused())
-            }
+            Err(error) => Tried::to_answer(&error, lease.is_reused()),
         }
     }
 
@@ -320,21 +320,15 @@ impl Tried {
     }
 
     /// The connection failed before a response came over it.
-    fn to_answer(error: &hyper::Error, unsent: bool, reused: bool) -> Self {
-        if error.is_parse() {
-            return Self::reset(Ended::ForGood, Reset::Protocol);
-        }
-        let own =
-            std::error::Error::source(error).and_then(|source| source.downcast_ref::<RequestBodyError>());
-        if error.is_user() || own.is_some() {
-            return Self::for_good(Reply::malformed("the request's body broke off"));
-        }
-        match (unsent, reused) {
-            (true, true) => Self::reset(Ended::Unsent, Reset::Termination),
+    fn to_answer(error: &SendError, reused: bool) -> Self {
+        match (error, reused) {
+            (SendError::Malformed(_), _) => Self::reset(Ended::ForGood, Reset::Protocol),
+            (SendError::Body(_), _) => Self::for_good(Reply::malformed("the request's body broke off")),
+            (SendError::Unsent, true) => Self::reset(Ended::Unsent, Reset::Termination),
             // The endpoint took the connection and closed it at once: as good as no connection.
-            (true, false) => Self::reset(Ended::ConnectFailure, Reset::Termination),
-            (false, true) => Self::reset(Ended::ClosedOnReuse, Reset::Termination),
-            (false, false) => Self::reset(Ended::Reset, Reset::Termination),
+            (SendError::Unsent, false) => Self::reset(Ended::ConnectFailure, Reset::Termination),
+            (SendError::Closed, true) => Self::reset(Ended::ClosedOnReuse, Reset::Termination),
+            (SendError::Closed, false) | (SendError::Cut, _) => Self::reset(Ended::Reset, Reset::Termination),
         }
     }
 }

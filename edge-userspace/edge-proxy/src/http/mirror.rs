@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::RequestBody;
 use crate::connection::Conn;
+use crate::pool::Want;
 use crate::worker::{ClusterView, View};
 
 /// A mirror that is slower than this, where the route has no timeout of its own, is given up.
@@ -61,21 +62,18 @@ async fn deliver(conn: &Conn, cluster: &ClusterView, request: Request<RequestBod
     let _active = ActiveRequest::begin(endpoint.load());
     let Ok(mut lease) = endpoint
         .pool(conn.protocol())
-        .checkout(false, cluster.connect_timeout())
+        .checkout(Want::Any, cluster.connect_timeout())
         .await
     else {
         return;
     };
-    let finished = request.body().is_end_stream();
     let Ok(mut response) = lease.sender().send(request).await else {
         return;
     };
     // Read to its end, so that the connection can be used again.
     let body = response.body_mut();
     while let Some(Ok(_)) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx)).await {}
-    if finished {
-        lease.release();
-    }
+    lease.release();
 }
 
 /// `-shadow` behind the host, in front of its port, by which the mirror can tell copies.

@@ -46,7 +46,7 @@ use head::{Plan, SERVICE_TIME, add_server, downstream_headers, request_id, trust
 use limit::Limited;
 pub(crate) use record::{Account, Record};
 pub(crate) use reply::Reply;
-pub(crate) use request_body::RequestBody;
+pub(crate) use request_body::{RequestBody, RequestBodyError};
 
 /// What hyper calls with each request of a connection.
 pub(crate) struct Service(pub(crate) Rc<Conn>);

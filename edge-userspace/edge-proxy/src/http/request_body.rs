@@ -24,6 +24,8 @@ const MAX_LAG: usize = 256 * 1024;
 pub(crate) enum RequestBodyError {
     #[error("the client's body broke off: {0}")]
     Client(#[from] hyper::Error),
+    #[error("the client's body broke off")]
+    Broken,
     #[error("another try has taken over")]
     Superseded,
     #[error("the copy could not keep up")]
@@ -43,7 +45,7 @@ pub(crate) struct Shared {
     kept_bytes: Cell<usize>,
     copies: RefCell<Vec<Weak<MirrorBody>>>,
     taken_bytes: Cell<u64>,
-    finished: Rc<Cell<bool>>,
+    finished: Cell<bool>,
     broken: Cell<bool>,
     /// The try that may read.
     turn: Cell<u32>,
@@ -86,7 +88,7 @@ impl ClientBody {
             kept_bytes: Cell::new(0),
             copies: RefCell::default(),
             taken_bytes: Cell::new(0),
-            finished: Rc::default(),
+            finished: Cell::new(false),
             broken: Cell::new(false),
             turn: Cell::new(0),
         })))
@@ -138,11 +140,6 @@ impl ClientBody {
     /// Bytes that the client sent so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |shared| shared.taken_bytes.get())
-    }
-
-    /// Tells later whether the body was taken to its end; `None` when there is nothing to take.
-    pub(crate) fn finished(&self) -> Option<Rc<Cell<bool>>> {
-        self.0.as_ref().map(|shared| Rc::clone(&shared.finished))
     }
 }
 

@@ -7,27 +7,29 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use http::Method;
-use http::header::TE;
+use bytes::Bytes;
+use http::header::{TE, UPGRADE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::checked::Checked;
+use super::EndpointStream;
+use super::link::{Asked, BodyFault, Link, LinkBody, SendError};
 use super::target::http2_request;
-use crate::http::RequestBody;
+use crate::h1::{MAX_HEAD, push_field};
+use crate::http::{RequestBody, RequestBodyError};
 use crate::protocol::Protocol;
 use crate::serve::LocalExec;
-use crate::strict::Expected;
 use crate::tls::ClientTls;
-
-/// Largest response head, as for request heads.
-const MAX_HEAD: usize = 64 * 1024;
 
 /// What an endpoint may send of one body, and of all bodies of a connection, ahead of the clients.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -49,18 +51,11 @@ pub(crate) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-/// The sending half of a connection.
+/// A connection, or a share of one.
 #[derive(Debug)]
 pub(crate) enum Sender {
-    Http1(Exclusive),
+    Http1(Rc<Link>),
     Http2(Shared),
-}
-
-/// A connection that one request at a time uses.
-#[derive(Debug)]
-pub(crate) struct Exclusive {
-    sender: http1::SendRequest<RequestBody>,
-    expected: Rc<Expected>,
 }
 
 /// A connection that several requests use at once.
@@ -74,36 +69,98 @@ pub(crate) struct Shared {
 }
 
 impl Sender {
-    /// Sends a request and waits for the head of its response. An error holds the request if nothing of it was sent.
+    /// Sends a request and waits for the head of its response.
     pub(crate) async fn send(
         &mut self,
-        mut request: http::Request<RequestBody>,
-    ) -> Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>> {
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<EndpointBody>, SendError> {
         match self {
-            Self::Http1(exclusive) => {
+            Self::Http1(link) => {
                 // A field of one hop, which servers of gRPC over HTTP/2 ask for and nobody else.
                 request.headers_mut().remove(TE);
-                exclusive.expected.no_body.set(*request.method() == Method::HEAD);
-                exclusive.sender.try_send_request(request).await
+                let (head, body) = request.into_parts();
+                let asked = Asked {
+                    no_body: head.method == Method::HEAD,
+                    upgrade: head.headers.contains_key(UPGRADE),
+                };
+                let write_head = |text: &mut Vec<u8>| write_head(&head, text);
+                let response = link.exchange(asked, write_head, body).await?;
+                Ok(response.map(EndpointBody::Http1))
             }
-            Self::Http2(shared) => shared.sender.try_send_request(http2_request(request)).await,
+            Self::Http2(shared) => {
+                let sent = shared.sender.try_send_request(http2_request(request)).await;
+                sent.map(|response| response.map(EndpointBody::Http2))
+                    .map_err(http2_error)
+            }
+        }
+    }
+}
+
+/// Writes a head as HTTP/1.1 has it. Its fields are all there, those for framing too.
+fn write_head(head: &Parts, text: &mut Vec<u8>) {
+    text.extend_from_slice(head.method.as_str().as_bytes());
+    text.extend_from_slice(b" ");
+    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    text.extend_from_slice(target.as_bytes());
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in &head.headers {
+        push_field(text, name.as_str(), value.as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+}
+
+fn http2_error(mut error: TrySendError<Request<RequestBody>>) -> SendError {
+    let unsent = error.take_message().is_some();
+    let error = error.into_error();
+    if error.is_parse() {
+        return SendError::Malformed("a response of HTTP/2");
+    }
+    if let Some(own) = std::error::Error::source(&error)
+        && own.is::<RequestBodyError>()
+    {
+        return SendError::Body(RequestBodyError::Broken);
+    }
+    match (unsent, error.is_user()) {
+        (true, _) => SendError::Unsent,
+        (false, true) => SendError::Body(RequestBodyError::Broken),
+        (false, false) => SendError::Closed,
+    }
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub(crate) enum EndpointBody {
+    Http1(LinkBody),
+    Http2(Incoming),
+}
+
+impl Body for EndpointBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
+            Self::Http2(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyFault::from))),
         }
     }
 
-    /// Whether no further request can go over it.
-    pub(crate) fn is_closed(&self) -> bool {
+    fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http1(exclusive) => exclusive.sender.is_closed(),
-            Self::Http2(shared) => shared.sender.is_closed(),
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
         }
     }
 
-    /// Waits until a request can be sent; fails at once for a connection that the endpoint has closed, as far as is
-    /// known by now.
-    pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
+    fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Http1(exclusive) => exclusive.sender.ready().await,
-            Self::Http2(shared) => shared.sender.ready().await,
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
         }
     }
 }
@@ -147,29 +204,25 @@ pub(crate) struct Target {
     pub(crate) tls: Option<Option<Arc<ClientTls>>>,
 }
 
-/// A stream to an endpoint, over TCP or TLS.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> Stream for S {}
-
 /// Opens a connection.
 pub(super) async fn connect(target: &Target, protocol: Protocol) -> Result<Sender, ConnectError> {
-    let stream = tcp(target.address).await?;
-    match &target.tls {
-        None => speak(target.address, stream, protocol).await,
-        Some(tls) => {
-            let stream = shake_hands(tls.as_deref(), stream, Some(protocol)).await?;
-            speak(target.address, stream, protocol).await
-        }
+    let stream = open(target, Some(protocol)).await?;
+    match protocol {
+        Protocol::Http1 => Ok(Sender::Http1(Link::new(stream))),
+        Protocol::Http2 => http2(target.address, stream).await,
     }
 }
 
 /// Opens a connection for bytes that are forwarded as they are.
-pub(crate) async fn connect_bytes(target: &Target) -> Result<Box<dyn Stream>, ConnectError> {
+pub(crate) async fn connect_bytes(target: &Target) -> Result<EndpointStream, ConnectError> {
+    open(target, None).await
+}
+
+async fn open(target: &Target, protocol: Option<Protocol>) -> Result<EndpointStream, ConnectError> {
     let stream = tcp(target.address).await?;
     Ok(match &target.tls {
-        None => Box::new(stream),
-        Some(tls) => Box::new(shake_hands(tls.as_deref(), stream, None).await?),
+        None => EndpointStream::Plain(stream),
+        Some(tls) => EndpointStream::Tls(Box::new(shake_hands(tls.as_deref(), stream, protocol).await?)),
     })
 }
 
@@ -189,32 +242,7 @@ async fn shake_hands(
     Ok(connector.connect(tls.name(), stream).await?)
 }
 
-async fn speak<S: Stream + 'static>(
-    address: SocketAddr,
-    stream: S,
-    protocol: Protocol,
-) -> Result<Sender, ConnectError> {
-    match protocol {
-        Protocol::Http1 => http1(address, stream).await,
-        Protocol::Http2 => http2(address, stream).await,
-    }
-}
-
-async fn http1<S: Stream + 'static>(address: SocketAddr, stream: S) -> Result<Sender, ConnectError> {
-    let expected = Rc::new(Expected::default());
-    let io = TokioIo::new(Checked::new(stream, Rc::clone(&expected)));
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD);
-    let (sender, connection) = builder.handshake(io).await?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%address, %error, "connection to endpoint ended");
-        }
-    });
-    Ok(Sender::Http1(Exclusive { sender, expected }))
-}
-
-async fn http2<S: Stream + 'static>(address: SocketAddr, stream: S) -> Result<Sender, ConnectError> {
+async fn http2(address: SocketAddr, stream: EndpointStream) -> Result<Sender, ConnectError> {
     let io = TokioIo::new(stream);
     let mut builder = http2::Builder::new(LocalExec);
     builder

@@ -1,8 +1,10 @@
 //! Connections to one endpoint, kept by one worker.
 
-mod checked;
 mod connect;
+mod link;
+mod stream;
 mod target;
+mod upload;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-pub(crate) use connect::{ConnectError, Sender, Stream, Target, connect_bytes};
+pub(crate) use connect::{ConnectError, EndpointBody, Sender, Target, connect_bytes};
 use connect::{Shared, connect};
+use link::Link;
+pub(crate) use link::{BodyFault, SendError};
+pub(crate) use stream::EndpointStream;
 
 use crate::protocol::Protocol;
 
@@ -34,7 +39,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    link: Rc<Link>,
     since: Instant,
 }
 
@@ -42,6 +47,17 @@ struct Idle {
 struct InUse {
     sender: Shared,
     last_used: Instant,
+}
+
+/// What connection a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Any: if the endpoint closes it just now, the request is sent once more.
+    Any,
+    /// One that the endpoint has not closed by now, which is asked of the kernel: the request can be sent only once.
+    Open,
+    /// One that is opened for it.
+    Fresh,
 }
 
 /// A connection in use by one request. It is closed when dropped, and kept when released, unless others share it.
@@ -90,23 +106,23 @@ impl Pool {
         same_tls && self.target.address == target.address
     }
 
-    /// An idle connection, or one that is opened now; `fresh` asks for the latter.
+    /// An idle connection, or one that is opened now.
     pub(crate) async fn checkout(
         self: &Rc<Self>,
-        fresh: bool,
+        want: Want,
         timeout: Duration,
     ) -> Result<Lease, ConnectError> {
         match self.protocol {
-            Protocol::Http1 => self.checkout_idle(fresh, timeout).await,
-            Protocol::Http2 => self.checkout_shared(fresh, timeout).await,
+            Protocol::Http1 => self.checkout_idle(want, timeout).await,
+            Protocol::Http2 => self.checkout_shared(want == Want::Fresh, timeout).await,
         }
     }
 
-    async fn checkout_idle(self: &Rc<Self>, fresh: bool, timeout: Duration) -> Result<Lease, ConnectError> {
-        if !fresh {
-            while let Some(mut sender) = self.pop() {
-                if sender.ready().await.is_ok() {
-                    return Ok(self.lease(sender, true));
+    async fn checkout_idle(self: &Rc<Self>, want: Want, timeout: Duration) -> Result<Lease, ConnectError> {
+        if want != Want::Fresh {
+            while let Some(link) = self.pop() {
+                if link.is_quiet(want == Want::Open) {
+                    return Ok(self.lease(Sender::Http1(link), true));
                 }
             }
         }
@@ -139,8 +155,8 @@ impl Pool {
         connecting.await.map_err(|_| ConnectError::Timeout)?
     }
 
-    fn pop(&self) -> Option<Sender> {
-        self.idle.borrow_mut().pop().map(|idle| idle.sender)
+    fn pop(&self) -> Option<Rc<Link>> {
+        self.idle.borrow_mut().pop().map(|idle| idle.link)
     }
 
     /// A shared connection that takes one more request.
@@ -162,17 +178,17 @@ impl Pool {
     }
 
     fn put(&self, sender: Sender) {
+        let Sender::Http1(link) = sender else { return };
         let mut idle = self.idle.borrow_mut();
-        let is_exclusive = matches!(sender, Sender::Http1(_));
-        if is_exclusive && !self.closed.get() && !sender.is_closed() && idle.len() < MAX_IDLE {
+        if !self.closed.get() && link.is_reusable() && idle.len() < MAX_IDLE {
             let since = Instant::now();
-            idle.push(Idle { sender, since });
+            idle.push(Idle { link, since });
         }
     }
 
     /// Closes idle connections that nobody has needed since `before`, and forgets those that the endpoint closed.
     pub(crate) fn sweep(&self, before: Instant) {
-        let keep = |idle: &Idle| idle.since > before && !idle.sender.is_closed();
+        let keep = |idle: &Idle| idle.since > before && idle.link.is_quiet(false);
         self.idle.borrow_mut().retain(keep);
         self.shared
             .borrow_mut()

@@ -6,7 +6,7 @@ use super::field::{is_text, is_token};
 const MAX_LINE: usize = 1024;
 
 /// Size of the chunk that a line announces (RFC 9112 section 7.1).
-pub(super) fn size(line: &[u8]) -> Result<u64, &'static str> {
+pub(crate) fn size(line: &[u8]) -> Result<u64, &'static str> {
     if line.len() > MAX_LINE {
         return Err("a chunk extension is too long");
     }

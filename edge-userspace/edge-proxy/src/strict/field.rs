@@ -1,5 +1,7 @@
 //! Field lines, and what the fields of a head say about its body.
 
+use super::message::Follows;
+
 /// Characters of a token (RFC 9110 section 5.6.2).
 const TOKEN: [bool; 256] = token_table();
 
@@ -45,7 +47,7 @@ pub(super) fn is_text(text: &[u8]) -> bool {
 }
 
 /// Name and value of a field line, the value without the white space around it.
-pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let name_ends = line.iter().position(|byte| !TOKEN[usize::from(*byte)]);
     match name_ends.map(|at| (at, line[at])) {
         Some((0, b' ' | b'\t')) => Err("a field is folded over lines"),
@@ -79,11 +81,13 @@ pub(crate) struct Framing {
     pub(super) websocket: bool,
     /// `Connection: upgrade`.
     pub(super) upgrade: bool,
+    /// `Connection: close`.
+    close: bool,
 }
 
 impl Framing {
     /// Takes note of a field.
-    pub(super) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+    pub(crate) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         // The length of a name tells most of them apart at once.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => self.note_length(value),
@@ -93,8 +97,10 @@ impl Framing {
                 Ok(())
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                let mut options = value.split(|byte| *byte == b',').map(trim);
-                self.upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+                for option in value.split(|byte| *byte == b',').map(trim) {
+                    self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                }
                 Ok(())
             }
             _ => Ok(()),
@@ -119,8 +125,27 @@ impl Framing {
         Ok(())
     }
 
+    /// Whether the connection ends with the message.
+    pub(crate) fn closes(&self) -> bool {
+        self.close
+    }
+
+    /// Whether anything is said about a body.
+    pub(crate) fn is_told(&self) -> bool {
+        self.length.is_some() || self.chunked
+    }
+
+    /// The body of a response that may have one (RFC 9112 section 6.3).
+    pub(crate) fn follows(&self) -> Follows {
+        match (self.chunked, self.length) {
+            (true, _) => Follows::Chunks,
+            (false, Some(length)) => Follows::Bytes(length),
+            (false, None) => Follows::Anything,
+        }
+    }
+
     /// Whether the fields contradict each other, or the version.
-    pub(super) fn check(&self, is_http_1_0: bool) -> Result<(), &'static str> {
+    pub(crate) fn check(&self, is_http_1_0: bool) -> Result<(), &'static str> {
         match (self.chunked, self.length) {
             (true, Some(_)) => Err("both Content-Length and Transfer-Encoding"),
             (true, None) if is_http_1_0 => Err("a Transfer-Encoding in HTTP/1.0"),

@@ -266,9 +266,7 @@ fn next_state<K: Kind>(kind: &K, state: State<K::Start>, line: &[u8]) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
-    use super::super::{Expected, Requests, Responses};
+    use super::super::Requests;
     use super::*;
 
     /// The place and reason of the first fault, with the stream cut in pieces of every size.
@@ -360,65 +358,6 @@ mod tests {
             assert!(scanner.is_undecided());
             scanner.decide(agreed);
             assert_eq!(scanner.scan(b"\0\n").is_ok(), agreed);
-        }
-    }
-
-    #[test]
-    fn responses_are_framed_by_their_request_too() {
-        for (is_head, stream, expected) in [
-            (false, "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\n", None),
-            (
-                true,
-                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nHTTP/1.1 200\r\n\r\n",
-                None,
-            ),
-            (
-                false,
-                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-                None,
-            ),
-            (false, "HTTP/1.0 200 OK\r\n\r\n\0\n\n", None),
-            (
-                false,
-                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
-                Some(Place::Head),
-            ),
-            (
-                false,
-                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n",
-                Some(Place::Head),
-            ),
-            (
-                false,
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
-                Some(Place::Head),
-            ),
-            (
-                false,
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\rx",
-                None,
-            ),
-            (
-                false,
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nab",
-                Some(Place::Body),
-            ),
-            (
-                false,
-                "HTTP/1.1 101 Switching Protocols\r\n\r\n",
-                Some(Place::Head),
-            ),
-            (false, "HTTP/1.1 2x0 OK\r\n\r\n", Some(Place::Head)),
-            (false, "HTTP/2.0 200 OK\r\n\r\n", Some(Place::Head)),
-            (false, "HTTP/1.1 200 OK\n\n", Some(Place::Head)),
-        ] {
-            let expectation = || {
-                let expected = Rc::new(Expected::default());
-                expected.no_body.set(is_head);
-                Scanner::new(Responses(expected))
-            };
-            let fault = faults(expectation, stream);
-            assert_eq!(fault.map(|(place, _)| place), expected, "{stream:?}: {fault:?}");
         }
     }
 }

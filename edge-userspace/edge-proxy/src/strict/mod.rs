@@ -4,7 +4,8 @@
 //! ends without CR, white space before a colon, a length beside a transfer coding, chunk sizes with a tail: each of them
 //! has split a request in two for some pair of servers (request smuggling). hyper reads some of them leniently and
 //! drops the traces, so the stream is looked at here, and whatever is not plain by RFC 9112 never gets through as a
-//! whole message. It is a pass over each head, and a counter over each body.
+//! whole message. It is a pass over each head, and a counter over each body. Responses of endpoints are read by `h1`, by
+//! the same rules for fields and chunks.
 
 mod chunk;
 mod field;
@@ -12,8 +13,9 @@ mod guard;
 mod line;
 mod message;
 mod request;
-mod response;
 
+pub(crate) use chunk::size as chunk_size;
+pub(crate) use field::{Framing, field};
 pub(crate) use guard::Guard;
+pub(crate) use message::Follows;
 pub(crate) use request::Requests;
-pub(crate) use response::{Expected, Responses};

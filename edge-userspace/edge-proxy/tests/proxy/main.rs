@@ -11,6 +11,7 @@ mod actions;
 mod apply;
 mod bodies;
 mod drain;
+mod endpoint_http1;
 mod failure;
 mod heads;
 mod http2;

@@ -87,6 +87,16 @@ impl<S: Read + Write> Client<S> {
 
     /// The next response, to a request with the given method; 1xx ones come first and are returned as such.
     pub(crate) fn read(&mut self, method: &str) -> io::Result<Reply> {
+        let mut reply = self.read_head()?;
+        let has_body = method != "HEAD" && reply.status >= 200 && !matches!(reply.status, 204 | 304);
+        if has_body {
+            reply.body = self.body(reply.header("content-length"), reply.header("transfer-encoding"))?;
+        }
+        Ok(reply)
+    }
+
+    /// The next response without its body.
+    pub(crate) fn read_head(&mut self) -> io::Result<Reply> {
         let mut reply = Reply::default();
         let line = self.line()?;
         // The answer to HTTP/1.0 says HTTP/1.0.
@@ -100,11 +110,14 @@ impl<S: Read + Write> Client<S> {
             };
             reply.headers.push((name.to_ascii_lowercase(), value.to_owned()));
         }
-        let has_body = method != "HEAD" && reply.status >= 200 && !matches!(reply.status, 204 | 304);
-        if has_body {
-            reply.body = self.body(reply.header("content-length"), reply.header("transfer-encoding"))?;
-        }
         Ok(reply)
+    }
+
+    /// So many bytes of what comes next.
+    pub(crate) fn read_bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn line(&mut self) -> io::Result<String> {

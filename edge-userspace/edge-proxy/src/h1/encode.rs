@@ -1,0 +1,205 @@
+//! Messages on their way out: a head, and a body by pieces, with as few calls as there are pieces.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use tokio::io::AsyncWrite;
+
+/// The last chunk, without the trailer section's end.
+const LAST_CHUNK: &[u8] = b"0\r\n";
+
+/// What is still to be written of a message.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    /// A head, or the size of a chunk; it comes first.
+    text: Vec<u8>,
+    /// So much of it is written.
+    at: usize,
+    /// A piece of the body.
+    data: Bytes,
+    /// What ends a chunk.
+    tail: &'static [u8],
+    /// Bytes that were written of the message so far.
+    written: u64,
+}
+
+impl Outbox {
+    /// Begins a message; its head is to be appended to the buffer that is returned.
+    pub(crate) fn begin(&mut self) -> &mut Vec<u8> {
+        self.text.clear();
+        self.at = 0;
+        self.data = Bytes::new();
+        self.tail = b"";
+        self.written = 0;
+        &mut self.text
+    }
+
+    /// Whether any byte of the message was written.
+    pub(crate) fn has_written(&self) -> bool {
+        self.written > 0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.text.len() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether a further piece can be taken, with what is there.
+    pub(crate) fn has_room(&self) -> bool {
+        self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// A piece of a body whose length was told. To be given only [while there is room](Self::has_room).
+    pub(crate) fn push(&mut self, data: Bytes) {
+        self.data = data;
+    }
+
+    /// A piece of a chunked body. To be given only [while there is room](Self::has_room).
+    pub(crate) fn push_chunk(&mut self, data: Bytes) {
+        if data.is_empty() {
+            // An empty chunk would end the body.
+            return;
+        }
+        self.forget_written();
+        push_hex(&mut self.text, data.len());
+        self.text.extend_from_slice(b"\r\n");
+        self.data = data;
+        self.tail = b"\r\n";
+    }
+
+    /// The end of a chunked body. To be given only [while there is room](Self::has_room).
+    pub(crate) fn push_last_chunk(&mut self, trailers: Option<&HeaderMap>) {
+        self.forget_written();
+        self.text.extend_from_slice(LAST_CHUNK);
+        for (name, value) in trailers.into_iter().flatten() {
+            push_field(&mut self.text, name.as_str(), value.as_bytes());
+        }
+        self.text.extend_from_slice(b"\r\n");
+    }
+
+    fn forget_written(&mut self) {
+        if self.at == self.text.len() {
+            self.text.clear();
+            self.at = 0;
+        }
+    }
+
+    /// Writes all that is there.
+    pub(crate) fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let text = &self.text[self.at..];
+            let length = ready!(match self.has_room() {
+                true => Pin::new(&mut *stream).poll_write(cx, text),
+                false => {
+                    let slices = [text, &self.data, self.tail].map(IoSlice::new);
+                    Pin::new(&mut *stream).poll_write_vectored(cx, &slices)
+                }
+            })?;
+            if length == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(length);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.written += length as u64;
+        let text = length.min(self.text.len() - self.at);
+        self.at += text;
+        let data = (length - text).min(self.data.len());
+        self.data.advance(data);
+        if self.data.is_empty() {
+            // An empty Bytes would keep its memory.
+            self.data = Bytes::new();
+        }
+        self.tail = &self.tail[length - text - data..];
+    }
+}
+
+/// Appends a field line.
+pub(crate) fn push_field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.reserve(name.len() + value.len() + 4);
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+fn push_hex(text: &mut Vec<u8>, number: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    let places = (0..digits).rev();
+    text.extend(places.map(|place| DIGITS[number >> (4 * place) & 0xf]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use std::task::Waker;
+
+    /// Takes so many bytes in each call.
+    struct Narrow(Vec<u8>, usize);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let length = buf.len().min(self.1);
+            self.0.extend_from_slice(&buf[..length]);
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let mut all: Vec<u8> = bufs.iter().flat_map(|slice| slice.iter().copied()).collect();
+            all.truncate(self.1);
+            self.0.extend_from_slice(&all);
+            Poll::Ready(Ok(all.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_message_arrives_whole_however_little_the_stream_takes_at_once() {
+        let trailers =
+            HeaderMap::from_iter([(http::HeaderName::from_static("x"), HeaderValue::from_static("y"))]);
+        for narrow in [1, 2, 3, 5, 1000] {
+            let mut stream = Narrow(Vec::new(), narrow);
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut outbox = Outbox::default();
+            outbox.begin().extend_from_slice(b"head\r\n\r\n");
+            for data in ["", "0123456789abcdef0", "z"] {
+                outbox.push_chunk(Bytes::from_static(data.as_bytes()));
+                assert!(matches!(
+                    outbox.poll_write(&mut stream, &mut cx),
+                    Poll::Ready(Ok(()))
+                ));
+            }
+            outbox.push_last_chunk(Some(&trailers));
+            assert!(matches!(
+                outbox.poll_write(&mut stream, &mut cx),
+                Poll::Ready(Ok(()))
+            ));
+            assert_eq!(
+                std::str::from_utf8(&stream.0).unwrap(),
+                "head\r\n\r\n11\r\n0123456789abcdef0\r\n1\r\nz\r\n0\r\nx: y\r\n\r\n"
+            );
+        }
+    }
+}
