@@ -1,7 +1,7 @@
 //! The data path's settings, one value of the map `CONFIG`.
 
 use crate::prefix::Lengths;
-use crate::{HashKey, assert_size, flood, syncookie, vip};
+use crate::{HashKey, assert_size, flood, syncookie, tunnel, vip};
 
 /// Settings that the stages read on each packet.
 #[repr(C)]
@@ -9,7 +9,7 @@ use crate::{HashKey, assert_size, flood, syncookie, vip};
 pub struct Config {
     /// Key of the flow hash.
     pub hash: HashKey,
-    /// Number of workers: the steering program looks for another socket among them.
+    /// Number of workers of this node: the steering program looks for another socket among them.
     pub workers: u32,
     /// Bits of the stages that have work: see the `HAS_` constants. A stage whose bit is clear costs one test.
     pub flags: u32,
@@ -21,11 +21,24 @@ pub struct Config {
     pub penalties: Lengths,
     /// Limit of each VIP, and what SYN cookies offer.
     pub syn_cookies: syncookie::Settings,
-    /// The virtual addresses.
+    /// The virtual addresses, and the ends of tunnels.
     pub vips: vip::Filter,
+    /// The virtual prefixes.
+    pub vip_prefixes: vip::Filter,
+    /// Both ends of tunnels.
+    pub tunnel: tunnel::Settings,
+    /// The buckets of the IPv4 connection table less one: a mask, because they are a power of two.
+    pub connections4_mask: u32,
+    /// Likewise of the IPv6 connection table.
+    pub connections6_mask: u32,
+    /// How long a confirmed flow that sends nothing keeps its place against new ones, in
+    /// [ticks](crate::connection::ticks).
+    pub idle_ticks: u32,
+    /// To a multiple of eight bytes.
+    pub padding: u32,
 }
 
-assert_size!(Config = 288);
+assert_size!(Config = 464);
 
 impl Config {
     /// Set once userspace has written a configuration.
@@ -46,6 +59,12 @@ impl Config {
     pub const COOKIES_ALWAYS: u32 = 1 << 7;
     /// SYNs are answered with cookies while a VIP has too many that are unanswered.
     pub const COOKIES_AUTO: u32 = 1 << 8;
+    /// VIPs have port 0: they take all ports.
+    pub const HAS_ALL_PORTS: u32 = 1 << 9;
+    /// VIPs are prefixes: the trie `VIP_PREFIXES` has entries.
+    pub const HAS_VIP_PREFIXES: u32 = 1 << 10;
+    /// Addresses of this node are ends of tunnels.
+    pub const HAS_TUNNEL_ENDS: u32 = 1 << 11;
 
     /// Whether a bit of `flags` is set.
     #[inline(always)]

@@ -15,6 +15,7 @@ extern crate std;
 pub mod address;
 pub mod bench;
 pub mod config;
+pub mod connection;
 pub mod counter;
 pub mod cursor;
 pub mod event;
@@ -29,20 +30,30 @@ pub mod penalty;
 pub mod pktgen;
 pub mod prefix;
 pub mod syncookie;
+pub mod tunnel;
 #[cfg(feature = "user")]
 mod user;
 pub mod verdict;
 pub mod vip;
+pub mod worker;
 
 pub use address::Address;
 pub use config::Config;
 pub use flow::{Flow, HashKey};
-pub use verdict::{DropReason, PassReason, Verdict};
+pub use verdict::{DropReason, FlowReason, PassReason, Verdict};
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IANA protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IANA protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// IANA protocol number of ICMP for IPv6.
+pub const ICMPV6: u8 = 58;
+/// IANA protocol number of an IPv4 packet inside of another (RFC 2003).
+pub const IPIP: u8 = 4;
+/// IANA protocol number of an IPv6 packet inside of another (RFC 2473, RFC 4213).
+pub const IPV6: u8 = 41;
 
 /// Asserts the size of a type that crosses the boundary: a change of layout must be a decision, not an accident.
 macro_rules! assert_size {

@@ -6,29 +6,47 @@ use crate::assert_size;
 /// equal workers to about one percent for several hundred workers.
 pub const SLOTS: usize = 65_537;
 
-/// A slot's value while no worker takes connections.
+/// A slot's owner while no worker takes connections.
 pub const NO_WORKER: u16 = u16::MAX;
 
 /// A whole table as the value of one map element, so that one system call replaces it.
 ///
 /// The kernel copies the value while packets read it: a reader sees a slot before or after the change, and a
-/// slot is one aligned 16-bit word, so it never sees half of one.
+/// slot is one aligned 32-bit word, so it never sees half of one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// Index of the worker of each slot, or [`NO_WORKER`].
-    pub slots: [u16; SLOTS],
+    /// Owner of each slot, and the one before it.
+    pub slots: [Slot; SLOTS],
     /// To a multiple of eight bytes, as the kernel rounds map values up.
-    pub padding: [u16; 3],
+    pub padding: u32,
 }
 
-assert_size!(Table = 131_080);
+/// Who has a slot, in one word.
+#[repr(C, align(4))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Index of the worker that takes the slot's new flows, or [`NO_WORKER`].
+    pub owner: u16,
+    /// Index of the worker that may still have flows of the slot, because it had it before; or [`NO_WORKER`].
+    pub previous: u16,
+}
+
+assert_size!(Slot = 4, Table = 262_152);
+
+impl Slot {
+    /// Nobody's.
+    pub const FREE: Self = Self {
+        owner: NO_WORKER,
+        previous: NO_WORKER,
+    };
+}
 
 impl Table {
     /// A table without workers.
     pub const EMPTY: Self = Self {
-        slots: [NO_WORKER; SLOTS],
-        padding: [0; 3],
+        slots: [Slot::FREE; SLOTS],
+        padding: 0,
     };
 
     /// The worker for a flow's hash.
@@ -36,8 +54,18 @@ impl Table {
     #[must_use]
     pub fn worker(&self, hash: u64) -> Option<u16> {
         match self.slots.get(slot(hash)) {
-            Some(&NO_WORKER) | None => None,
-            Some(&worker) => Some(worker),
+            Some(&Slot { owner, .. }) if owner != NO_WORKER => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// The worker that a flow of this hash may have had before.
+    #[inline(always)]
+    #[must_use]
+    pub fn previous(&self, hash: u64) -> Option<u16> {
+        match self.slots.get(slot(hash)) {
+            Some(&Slot { previous, .. }) if previous != NO_WORKER => Some(previous),
+            _ => None,
         }
     }
 }

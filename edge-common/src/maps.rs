@@ -7,7 +7,19 @@ use crate::{Address, flood, penalty};
 pub const CONFIG: &str = "CONFIG";
 /// `HashMap<vip::Key, vip::Entry>`. Written by userspace.
 pub const VIPS: &str = "VIPS";
-/// `Array<maglev::Table>`, one element. Written by userspace.
+/// `LpmTrie<vip::PrefixKey, u32>`: the virtual prefixes, with their free bits. Written by userspace.
+pub const VIP_PREFIXES: &str = "VIP_PREFIXES";
+/// `Array<worker::Entry>` by worker. Written by userspace.
+pub const WORKERS: &str = "WORKERS";
+/// `DevMapHash` by the index of the interface: those that forwarded packets leave by. Written by userspace.
+pub const DEVICES: &str = "DEVICES";
+/// `Array<connection::Bucket4>`: flows of IPv4 clients. Written by the data path.
+pub const CONNECTIONS4: &str = "CONNECTIONS4";
+/// `Array<connection::Bucket6>`: flows of IPv6 clients. Written by the data path.
+pub const CONNECTIONS6: &str = "CONNECTIONS6";
+/// `PerCpuArray<u64>` by [`FlowReason`](crate::FlowReason): forwarded packets. Written by the data path.
+pub const FLOWS: &str = "FLOWS";
+/// `Array<maglev::Table>` by pool. Written by userspace.
 pub const MAGLEV: &str = "MAGLEV";
 /// `SockMap`, the listening sockets: index [`socket_index`]. Written by userspace; the kernel takes a socket
 /// out when it is closed.
@@ -52,14 +64,25 @@ pub const STEER_PROGRAM: &str = "edge_steer";
 
 /// Most VIPs.
 pub const MAX_VIPS: u32 = 1024;
+/// Most ends of tunnels.
+pub const MAX_TUNNEL_ENDS: u32 = 1024;
 /// Most entries of [`VIPS`]: each VIP, and one marker for each address.
-pub const MAX_VIP_ENTRIES: u32 = 2 * MAX_VIPS;
-/// Most workers. Their indexes are 16 bits wide in the Maglev table.
-pub const MAX_WORKERS: u32 = 1024;
+pub const MAX_VIP_ENTRIES: u32 = 2 * MAX_VIPS + MAX_TUNNEL_ENDS;
+/// Most workers, of all pools together. Their indexes are 16 bits wide in the Maglev table and 12 in the connection
+/// table.
+pub const MAX_WORKERS: u32 = 4096;
+/// Most workers of this node; theirs are the first indexes.
+pub const MAX_LOCAL_WORKERS: u32 = 1024;
+/// Most pools: 262 kB of Maglev table each.
+pub const MAX_POOLS: u32 = 64;
+/// Most virtual prefixes.
+pub const MAX_VIP_PREFIXES: u32 = 1024;
+/// Most interfaces that forwarded packets leave by.
+pub const MAX_DEVICES: u32 = 256;
 /// Most ports that workers listen on.
 pub const MAX_LISTENERS: u32 = 64;
 /// Elements of [`WORKER_SOCKETS`]: 8 bytes each.
-pub const MAX_SOCKETS: u32 = MAX_LISTENERS * MAX_WORKERS;
+pub const MAX_SOCKETS: u32 = MAX_LISTENERS * MAX_LOCAL_WORKERS;
 /// Value of [`SOURCES`]: the source is exempt from the deny list, penalties and limits.
 pub const SOURCE_ALLOWED: u32 = 1;
 /// Value of [`SOURCES`]: the source is dropped.
@@ -119,5 +142,5 @@ pub const HANDED_ON: [Shape; 2] = [
 #[inline(always)]
 #[must_use]
 pub const fn socket_index(listener: u16, worker: u32) -> u32 {
-    listener as u32 * MAX_WORKERS + worker
+    listener as u32 * MAX_LOCAL_WORKERS + worker
 }

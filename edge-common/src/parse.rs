@@ -9,12 +9,7 @@ use crate::header::{
     ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, EXTENSION_LEN, Ethernet,
     Extension, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, TCP_LEN, Tcp, UDP_LEN, Udp, VLAN_LEN, Vlan, extension,
 };
-use crate::{Address, DropReason, Flow, PassReason, TCP, UDP, Verdict};
-
-/// IANA protocol number of ICMP.
-const ICMP: u8 = 1;
-/// IANA protocol number of ICMP for IPv6.
-const ICMPV6: u8 = 58;
+use crate::{Address, DropReason, Flow, ICMP, ICMPV6, PassReason, TCP, UDP, Verdict};
 
 /// VLAN tags that are looked behind: one, or QinQ's two.
 const MAX_VLAN_TAGS: usize = 2;

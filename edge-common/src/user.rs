@@ -1,6 +1,8 @@
 //! Userspace's leave to copy the shared types over the bpf(2) boundary.
 
-use crate::{Address, Config, bench, counter, flood, maglev, penalty, pktgen, prefix, verdict, vip};
+use crate::{
+    Address, Config, bench, connection, counter, flood, maglev, penalty, pktgen, prefix, verdict, vip, worker,
+};
 
 /// Marks types as plain data.
 macro_rules! pod {
@@ -18,6 +20,8 @@ pod!(
     Config,
     bench::Settings,
     bench::State,
+    connection::Bucket4,
+    connection::Bucket6,
     counter::Drops,
     counter::SteerCounters,
     counter::VipCounters,
@@ -31,4 +35,6 @@ pod!(
     verdict::Trace,
     vip::Entry,
     vip::Key,
+    vip::PrefixKey,
+    worker::Entry,
 );

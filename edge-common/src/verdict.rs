@@ -44,6 +44,10 @@ reasons! {
         PortNotServed = "port_not_served",
         /// The program has no configuration yet.
         NotConfigured = "not_configured",
+        /// Came through a tunnel, for an address of this node that is no virtual address.
+        Decapsulated = "decapsulated",
+        /// An ICMP error about a connection of this node's own sockets.
+        IcmpError = "icmp_error",
     }
 }
 
@@ -119,6 +123,59 @@ reasons! {
         NoSynCookie = "no_syn_cookie",
         /// The VIP has no worker that takes connections.
         NoWorker = "no_worker",
+        /// IPv4 options on a packet to a VIP whose workers are elsewhere: no tunnel carries them, and routers on the way
+        /// treat them each in their own way (RFC 7126).
+        IpOptions = "ip_options",
+        /// With the tunnel's headers it would exceed the MTU on the way to the worker, and its sender cannot be told:
+        /// it allows fragments (DF is clear), or it was told just now.
+        TooBig = "too_big",
+        /// No next hop to the worker is known: no route, no neighbour, or forwarding is off for the interface.
+        NoRoute = "no_route",
+        /// The driver left no room before the frame for the tunnel's headers.
+        NoHeadroom = "no_headroom",
+        /// The TTL or hop limit is used up.
+        TtlExpired = "ttl_expired",
+        /// To an end of tunnels, but what is inside is no sound packet.
+        BadTunnelPacket = "bad_tunnel_packet",
+        /// Came through a tunnel, for an address that is neither virtual nor this node's.
+        TunnelDestination = "tunnel_destination",
+        /// Came through a tunnel from an address that may not send any.
+        TunnelSource = "tunnel_source",
+        /// A tunnel inside of a tunnel.
+        NestedTunnel = "nested_tunnel",
+        /// Ends inside the ICMP header, or inside of the packet that an ICMP error quotes.
+        TruncatedIcmp = "truncated_icmp",
+        /// An ICMP error to a virtual address that quotes no packet from it.
+        UnrelatedIcmp = "unrelated_icmp",
+        /// An ICMP message to a virtual address that is neither an echo request nor an error.
+        IcmpType = "icmp_type",
+        /// More ICMP answers are due than are given in a second.
+        IcmpRate = "icmp_rate",
+        /// Handed on by another worker already, and no socket here is for it either.
+        SecondHopLost = "second_hop_lost",
+    }
+}
+
+reasons! {
+    /// How the worker of a forwarded packet was found.
+    FlowReason {
+        /// The connection table knows the flow.
+        Known = "known",
+        /// A first packet: the selection's worker, which the connection table remembers from now on.
+        New = "new",
+        /// The connection table does not know the flow, though it is no first packet (another node had it, or the table
+        /// lost it): the selection's worker, remembered from now on.
+        Adopted = "adopted",
+        /// The flow's worker is down or gone: the selection's worker, remembered from now on.
+        Reselected = "reselected",
+        /// The selection's worker, for a VIP without a connection table.
+        Stateless = "stateless",
+        /// The selection's worker; the connection table had no place to remember it.
+        Unrecorded = "unrecorded",
+        /// An ICMP error, which goes where the flow goes that it quotes.
+        Quoted = "quoted",
+        /// The selected worker is this node and has no such socket: the slot's previous owner.
+        SecondHop = "second_hop",
     }
 }
 
@@ -127,6 +184,12 @@ reasons! {
     ReplyReason {
         /// A SYN into a SYN-ACK with a cookie.
         SynCookie = "syn_cookie",
+        /// An ICMP echo request into its reply.
+        Echo = "echo",
+        /// A packet that is too big for the tunnel into ICMP "fragmentation needed" or ICMPv6 "packet too big".
+        TooBig = "icmp_too_big",
+        /// A packet whose TTL or hop limit is used up into ICMP "time exceeded".
+        TimeExceeded = "icmp_time_exceeded",
     }
 }
 
@@ -141,6 +204,17 @@ pub enum Verdict {
         vip: u32,
         /// Index of the worker whose socket takes the flow.
         worker: u32,
+        /// TCP with SYN and without ACK.
+        opens_connection: bool,
+    },
+    /// To a worker elsewhere, by the interface it came in by or by another.
+    Forward {
+        /// Index of the VIP.
+        vip: u32,
+        /// Index of the worker.
+        worker: u32,
+        /// How the worker was found.
+        flow: FlowReason,
         /// TCP with SYN and without ACK.
         opens_connection: bool,
     },
@@ -173,17 +247,19 @@ impl Verdict {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trace {
-    /// One of [`Trace::PASS`], [`Trace::DELIVER`], [`Trace::DROP`]; 0: no packet was seen.
+    /// [`Trace::PASS`] or one of its sisters; 0: no packet was seen.
     pub kind: u32,
-    /// Index of the pass or drop reason; of a delivered packet 1 if it opens a connection.
+    /// Index of the reason; of a delivered or forwarded packet 1 if it opens a connection.
     pub reason: u32,
     /// Index of the VIP, or [`Trace::NONE`].
     pub vip: u32,
     /// Index of the worker, or [`Trace::NONE`].
     pub worker: u32,
+    /// Index of the [`FlowReason`] of a forwarded packet, or [`Trace::NONE`].
+    pub flow: u32,
 }
 
-crate::assert_size!(Trace = 16);
+crate::assert_size!(Trace = 20);
 
 impl Trace {
     /// `kind` of [`Verdict::Pass`].
@@ -194,6 +270,8 @@ impl Trace {
     pub const DROP: u32 = 3;
     /// `kind` of [`Verdict::Reply`].
     pub const REPLY: u32 = 4;
+    /// `kind` of [`Verdict::Forward`].
+    pub const FORWARD: u32 = 5;
     /// Stands for "no VIP" and "no worker".
     pub const NONE: u32 = u32::MAX;
 
@@ -207,6 +285,12 @@ impl Trace {
             Self::DELIVER => Some(Verdict::Deliver {
                 vip: index(self.vip)?,
                 worker: index(self.worker)?,
+                opens_connection: self.reason == 1,
+            }),
+            Self::FORWARD => Some(Verdict::Forward {
+                vip: index(self.vip)?,
+                worker: index(self.worker)?,
+                flow: FlowReason::ALL.get(self.flow as usize).copied()?,
                 opens_connection: self.reason == 1,
             }),
             Self::REPLY => Some(Verdict::Reply {
@@ -232,6 +316,12 @@ impl From<Verdict> for Trace {
                 worker,
                 opens_connection,
             } => (Self::DELIVER, opens_connection as u32, Some(vip), worker),
+            Verdict::Forward {
+                vip,
+                worker,
+                opens_connection,
+                ..
+            } => (Self::FORWARD, opens_connection as u32, Some(vip), worker),
             Verdict::Reply { reason, vip } => (Self::REPLY, reason.index(), Some(vip), Self::NONE),
             Verdict::Drop { reason, vip } => (Self::DROP, reason.index(), vip, Self::NONE),
         };
@@ -239,11 +329,18 @@ impl From<Verdict> for Trace {
             Some(vip) => vip,
             None => Self::NONE,
         };
+        let flow = match verdict {
+            Verdict::Forward { flow, .. } => flow.index(),
+            Verdict::Pass(_) | Verdict::Deliver { .. } | Verdict::Reply { .. } | Verdict::Drop { .. } => {
+                Self::NONE
+            }
+        };
         Self {
             kind,
             reason,
             vip,
             worker,
+            flow,
         }
     }
 }
@@ -278,6 +375,12 @@ mod tests {
                 vip: 3,
                 worker: 1023,
                 opens_connection: true,
+            },
+            Verdict::Forward {
+                vip: 1,
+                worker: 7,
+                flow: FlowReason::SecondHop,
+                opens_connection: false,
             },
             Verdict::Drop {
                 reason: DropReason::NoWorker,

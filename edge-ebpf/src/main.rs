@@ -80,6 +80,15 @@ fn settle(ctx: &XdpContext, verdict: Verdict, bytes: u64) -> u32 {
             counters::deliver(vip, worker, bytes, opens_connection);
             XDP_PASS
         }
+        Verdict::Forward {
+            vip,
+            worker,
+            opens_connection,
+            ..
+        } => {
+            counters::deliver(vip, worker, bytes, opens_connection);
+            XDP_TX
+        }
         Verdict::Reply { reason, .. } => {
             counters::reply(reason);
             XDP_TX

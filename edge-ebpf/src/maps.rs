@@ -7,8 +7,8 @@ use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::flood::Buckets;
 use edge_common::maglev::Table;
 use edge_common::maps::{
-    EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_SOCKETS, MAX_SOURCES, MAX_VIP_ENTRIES, MAX_VIPS,
-    MAX_WORKERS, PENALTY_WORDS, PORT_WORDS, SOURCE_WORDS,
+    EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES, MAX_VIP_ENTRIES,
+    MAX_VIPS, MAX_WORKERS, PENALTY_WORDS, PORT_WORDS, SOURCE_WORDS,
 };
 use edge_common::prefix::Prefix;
 use edge_common::syncookie::Guard;
@@ -25,7 +25,7 @@ pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static VIPS: HashMap<vip::Key, vip::Entry> = HashMap::with_max_entries(MAX_VIP_ENTRIES, 0);
 #[map]
-pub(crate) static MAGLEV: Array<Table> = Array::with_max_entries(1, 0);
+pub(crate) static MAGLEV: Array<Table> = Array::with_max_entries(MAX_POOLS, 0);
 #[map]
 pub(crate) static WORKER_SOCKETS: SockMap = SockMap::with_max_entries(MAX_SOCKETS, 0);
 #[map]

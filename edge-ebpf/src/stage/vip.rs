@@ -62,7 +62,7 @@ pub(crate) fn find(network: &Network, transport: &Transport) -> Result<Target, V
         return Ok(Target::Service(entry));
     }
     match lookup(&Key::marker(network.destination)) {
-        Some(Entry::SHARED_MARKER) => Ok(Target::AddressOnly),
+        Some(marker) if marker.has(Entry::SHARED) => Ok(Target::AddressOnly),
         Some(_) => Err(Verdict::drop(DropReason::NoService)),
         None => Err(Verdict::Pass(PassReason::NoVip)),
     }

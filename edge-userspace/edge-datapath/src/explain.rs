@@ -61,8 +61,10 @@ impl Action {
 pub struct Explanation {
     /// What the interface does with it.
     pub action: Action,
-    /// Name of the pass or drop reason; `deliver` for a packet to a worker.
+    /// Name of the reason; `deliver` for a packet to a worker of this node, `forward` for one to a worker elsewhere.
     pub reason: &'static str,
+    /// Of a forwarded packet: how its worker was found.
+    pub flow: Option<&'static str>,
     /// The VIP that it was for, where that is known.
     pub vip: Option<VipId>,
     /// The worker that it goes to.
@@ -152,7 +154,7 @@ impl Explainer {
         };
         let action = match verdict {
             Verdict::Pass(_) | Verdict::Deliver { .. } => Action::Pass,
-            Verdict::Reply { .. } => Action::Tx,
+            Verdict::Forward { .. } | Verdict::Reply { .. } => Action::Tx,
             Verdict::Drop { .. } => Action::Drop,
         };
         self.explanation(action, Some(verdict), frame.to_vec())
@@ -164,14 +166,25 @@ impl Explainer {
             Some(Verdict::Deliver { vip, worker, .. }) => {
                 ("deliver", Some(vip), Some(WorkerId(worker as u16)))
             }
+            Some(Verdict::Forward { vip, worker, .. }) => {
+                ("forward", Some(vip), Some(WorkerId(worker as u16)))
+            }
             Some(Verdict::Reply { reason, vip }) => (reason.name(), Some(vip), None),
             Some(Verdict::Drop { reason, vip }) => (reason.name(), vip, None),
             None => ("no_verdict", None, None),
         };
         let vip = vip.and_then(|index| self.kernel.image.vip_at(index));
+        let flow = match verdict {
+            Some(Verdict::Forward { flow, .. }) => Some(flow.name()),
+            Some(
+                Verdict::Pass(_) | Verdict::Deliver { .. } | Verdict::Reply { .. } | Verdict::Drop { .. },
+            )
+            | None => None,
+        };
         Explanation {
             action,
             reason,
+            flow,
             vip,
             worker,
             packet_out,
@@ -180,4 +193,6 @@ impl Explainer {
 }
 
 /// A trace that no verdict has, so that an answer of an earlier packet is never taken for this one's.
-const _: () = assert!(Trace::PASS != 0 && Trace::DELIVER != 0 && Trace::DROP != 0 && Trace::REPLY != 0);
+const _: () = assert!(
+    Trace::PASS != 0 && Trace::DELIVER != 0 && Trace::DROP != 0 && Trace::REPLY != 0 && Trace::FORWARD != 0
+);

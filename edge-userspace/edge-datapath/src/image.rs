@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use edge_common::maps::{MAX_LISTENERS, MAX_VIPS, MAX_WORKERS, socket_index};
+use edge_common::maps::{MAX_LISTENERS, MAX_LOCAL_WORKERS, MAX_VIPS, socket_index};
 use edge_common::prefix::Prefix;
 use edge_common::{Address, Config, HashKey, flood, vip};
 use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId};
@@ -103,11 +103,18 @@ impl Image {
                 .unwrap_or_default();
             let address = Address::from(vip.address);
             let key = vip::Key::service(address, vip.port, vip.protocol.number());
-            next.vips.insert(key, vip::Entry { vip: index, listener });
+            let entry = vip::Entry {
+                vip: index,
+                listener,
+                pool: vip::LOCAL_POOL,
+                tag: vip::tag(index, 0),
+                flags: 0,
+            };
+            next.vips.insert(key, entry);
             let marker = if own.contains(&vip.address) {
-                vip::Entry::SHARED_MARKER
+                vip::Entry::marker(vip::Entry::SHARED)
             } else {
-                vip::Entry::MARKER
+                vip::Entry::marker(0)
             };
             next.vips.insert(vip::Key::marker(address), marker);
         }
@@ -260,10 +267,10 @@ fn workers(workers: &[Worker]) -> Result<BTreeMap<WorkerId, u32>, Error> {
     let mut map = BTreeMap::new();
     for worker in workers {
         let is_new = map.insert(worker.id, worker.weight).is_none();
-        if !is_new || u32::from(worker.id.0) >= MAX_WORKERS {
+        if !is_new || u32::from(worker.id.0) >= MAX_LOCAL_WORKERS {
             return Err(Error::BadWorker {
                 worker: worker.id,
-                limit: MAX_WORKERS - 1,
+                limit: MAX_LOCAL_WORKERS - 1,
             });
         }
     }
@@ -277,10 +284,10 @@ fn socket_ids(
     let mut ids = BTreeMap::new();
     for socket in sockets {
         let WorkerSocket { worker, port, .. } = *socket;
-        if u32::from(worker.0) >= MAX_WORKERS {
+        if u32::from(worker.0) >= MAX_LOCAL_WORKERS {
             return Err(Error::BadWorker {
                 worker,
-                limit: MAX_WORKERS - 1,
+                limit: MAX_LOCAL_WORKERS - 1,
             });
         }
         let cookie =
@@ -302,12 +309,7 @@ mod tests {
     use super::*;
 
     fn vip(port: u16) -> Vip {
-        Vip {
-            address: IpAddr::from([192, 0, 2, 80]),
-            port,
-            protocol: Protocol::Tcp,
-            listener_port: port + 8000,
-        }
+        Vip::local(IpAddr::from([192, 0, 2, 80]), port, Protocol::Tcp, port + 8000)
     }
 
     fn worker(id: u16) -> Worker {
@@ -351,7 +353,7 @@ mod tests {
         let markers = image
             .vips
             .values()
-            .filter(|&&entry| entry == vip::Entry::MARKER)
+            .filter(|&&entry| entry == vip::Entry::marker(0))
             .count();
         assert_eq!((image.vips.len(), markers, image.routes.len()), (3, 1, 1));
         assert!(image.config.vips.may_contain(&Address::from(vip(80).address)));
@@ -366,7 +368,10 @@ mod tests {
         let own = BTreeSet::from([vip(80).address]);
         let image = Image::default().next(&desired, &[], true, &own).expect("fits");
         let marker = vip::Key::marker(Address::from(vip(80).address));
-        assert_eq!(image.vips.get(&marker), Some(&vip::Entry::SHARED_MARKER));
+        assert_eq!(
+            image.vips.get(&marker),
+            Some(&vip::Entry::marker(vip::Entry::SHARED))
+        );
     }
 
     #[test]

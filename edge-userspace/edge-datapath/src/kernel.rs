@@ -9,6 +9,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
 use edge_common::maps as names;
+use edge_common::vip::LOCAL_POOL;
 use edge_common::{Config, maps::socket_index};
 use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -61,7 +62,7 @@ impl Kernel {
         let mut maps = Maps::take(&mut ebpf)?;
         let penalties = Penalties::found(&mut maps)?;
         // A new map is all zeroes, which would be worker 0 in every slot.
-        maps.write_table(&maglev::build(&[]))?;
+        maps.write_table(LOCAL_POOL, &maglev::build(&[]))?;
         Ok(Self {
             ebpf,
             maps,
@@ -164,7 +165,8 @@ impl Kernel {
                 }
             }
             Step::WriteTable => {
-                self.maps.write_table(&maglev::build(&next.shares()))?;
+                self.maps
+                    .write_table(LOCAL_POOL, &maglev::build(&next.shares()))?;
                 self.image.workers.clone_from(&next.workers);
             }
             Step::WriteVip(key, entry) => {

@@ -4,7 +4,7 @@
 //! turn; turns come in proportion to weight. The order depends on the worker's index alone, so every node
 //! builds the same table, and a worker that leaves disturbs hardly any slot of the others.
 
-use edge_common::maglev::{NO_WORKER, SLOTS, Table};
+use edge_common::maglev::{NO_WORKER, SLOTS, Slot, Table};
 
 /// Slots as a number to compute permutations with.
 const MODULUS: u64 = SLOTS as u64;
@@ -159,7 +159,9 @@ impl Claim {
         for _ in 0..SLOTS {
             let slot = self.next as usize;
             self.next = (self.next + self.skip) % MODULUS;
-            if let Some(owner @ &mut NO_WORKER) = table.slots.get_mut(slot) {
+            if let Some(Slot { owner, .. }) = table.slots.get_mut(slot)
+                && *owner == NO_WORKER
+            {
                 *owner = self.worker;
                 return true;
             }
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn slots_of(table: &Table, worker: u16) -> usize {
-        table.slots.iter().filter(|&&owner| owner == worker).count()
+        table.slots.iter().filter(|slot| slot.owner == worker).count()
     }
 
     /// Share of the survivors' slots that another survivor has after `worker` left.
@@ -211,15 +213,18 @@ mod tests {
             .slots
             .iter()
             .zip(after.slots.iter())
-            .filter(|&(&owner, _)| owner != worker);
-        let moved = slots.clone().filter(|(before, after)| before != after).count();
+            .filter(|(slot, _)| slot.owner != worker);
+        let moved = slots
+            .clone()
+            .filter(|(before, after)| before.owner != after.owner)
+            .count();
         moved as f64 / slots.count() as f64
     }
 
     #[test]
     fn without_weight_no_slot_has_a_worker() {
         for shares in [&[][..], &[Share { worker: 3, weight: 0 }]] {
-            assert!(build(shares).slots.iter().all(|&owner| owner == NO_WORKER));
+            assert!(build(shares).slots.iter().all(|slot| slot.owner == NO_WORKER));
         }
     }
 

@@ -62,9 +62,9 @@ impl Maps {
             .map_err(Error::map(names::CONFIG, "write"))
     }
 
-    pub(crate) fn write_table(&mut self, table: &Table) -> Result<(), Error> {
+    pub(crate) fn write_table(&mut self, pool: u16, table: &Table) -> Result<(), Error> {
         self.maglev
-            .set(0, table, 0)
+            .set(u32::from(pool), table, 0)
             .map_err(Error::map(names::MAGLEV, "write"))
     }
 

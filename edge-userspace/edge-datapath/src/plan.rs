@@ -171,12 +171,7 @@ mod tests {
 
     fn vip(last: u8, port: u16) -> Vip {
         let address = IpAddr::from([192, 0, 2, last]);
-        Vip {
-            address,
-            port,
-            protocol: Protocol::Tcp,
-            listener_port: 8080,
-        }
+        Vip::local(address, port, Protocol::Tcp, 8080)
     }
 
     fn config(vips: &[Vip], workers: u16) -> DataPathConfig {

@@ -11,8 +11,14 @@ use crate::Prefix;
 pub struct DataPathConfig {
     /// Services that tier 1 answers for. No two have the same address, port and protocol.
     pub vips: Vec<Vip>,
-    /// Gateway workers that new connections are spread over.
+    /// Gateway workers of this node: the pool that VIPs without another have.
     pub workers: Vec<Worker>,
+    /// Sets of workers, elsewhere or here, that VIPs name as theirs.
+    pub pools: Vec<Pool>,
+    /// How packets get to workers elsewhere, and from other nodes to this one.
+    pub tunnel: Tunnel,
+    /// How many flows are remembered, and for how long.
+    pub connections: Connections,
     /// Limits per source address; `None` leaves the flood stage out of the packet's way.
     pub flood: Option<FloodLimits>,
     /// Sources that are exempt from limits, and sources that are dropped.
@@ -30,14 +36,169 @@ pub struct DataPathConfig {
 /// One service address of tier 1 (VIP): address, port and protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Vip {
-    /// Address that clients connect to. It need not be configured on an interface.
+    /// Address that clients connect to; of a prefix the first. It need not be configured on an interface.
     pub address: IpAddr,
-    /// Port that clients connect to.
+    /// Bits at the address's end that do not count: 0 for an address, 8 for an IPv4 prefix of 24 bits.
+    pub free_bits: u8,
+    /// Port that clients connect to; 0 stands for all.
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Port on which the local workers' sockets listen for this VIP (Istio: the targetPort).
     pub listener_port: u16,
+    /// Index of its pool in [`DataPathConfig::pools`]; `None` is this node's gateway workers.
+    pub pool: Option<u16>,
+    /// What decides which worker a flow goes to.
+    pub spread: Spread,
+    /// Whether a flow stays with its worker when the workers change.
+    pub remembers: bool,
+    /// What becomes of packets to ports of the address that no VIP serves.
+    pub unserved: Unserved,
+}
+
+impl Vip {
+    /// A service of this node's gateway workers.
+    #[must_use]
+    pub const fn local(address: IpAddr, port: u16, protocol: Protocol, listener_port: u16) -> Self {
+        Self {
+            address,
+            free_bits: 0,
+            port,
+            protocol,
+            listener_port,
+            pool: None,
+            spread: Spread::Flow,
+            remembers: true,
+            unserved: Unserved::Drop,
+        }
+    }
+}
+
+/// What decides which worker a flow goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Spread {
+    /// Addresses, ports and protocol.
+    #[default]
+    Flow,
+    /// All but the client's port: a client's connections to one port go to one worker.
+    NoSourcePort,
+    /// The port that the client connects to alone.
+    DestinationPort,
+    /// The client's address alone, and the client stays with its worker whatever it opens.
+    Source,
+}
+
+/// What becomes of a packet to a virtual address whose port no VIP serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Unserved {
+    /// It is dropped, unless the node has the address on an interface.
+    #[default]
+    Drop,
+    /// It goes up the stack.
+    Pass,
+}
+
+/// A set of workers that serve the same VIPs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pool {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its workers; the order decides which slots of the Maglev table each has, and must be the same on every node.
+    pub members: Vec<Member>,
+}
+
+/// A worker of a [`Pool`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// Where tunnels to it end, or the address whose next hop it is.
+    pub address: IpAddr,
+    /// How packets get there.
+    pub mode: ForwardMode,
+    /// Share of new connections relative to the others.
+    pub weight: u32,
+    /// Whether it takes any.
+    pub state: MemberState,
+    /// MAC address of the next hop; `None`: as routes and neighbours say.
+    pub next_hop: Option<[u8; 6]>,
+}
+
+/// How packets get to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ForwardMode {
+    /// Up this node's stack, to its gateway workers.
+    Local,
+    /// In an outer IP header of the family of the worker's address (IPIP, IP6IP6, IPv4 in IPv6, 6in4).
+    Ipip,
+    /// In UDP (Generic UDP Encapsulation, variant 1).
+    Gue {
+        /// UDP port of the worker.
+        port: u16,
+    },
+    /// As it is, to the worker's MAC address.
+    L2,
+}
+
+/// Whether a worker takes connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum MemberState {
+    /// It does.
+    #[default]
+    Active,
+    /// It keeps those that it has.
+    Draining,
+    /// It does not answer: those that it had go to others.
+    Down,
+}
+
+/// Settings of tunnels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Outer source addresses of IPv4 tunnels, of which a flow's hash chooses one; `None`: 0.0.0.0, and no IPv4 tunnel
+    /// leaves.
+    pub source4: Option<Prefix>,
+    /// Likewise of IPv6 tunnels. Bits before the last 32 are the prefix's.
+    pub source6: Option<Prefix>,
+    /// Addresses of this node at which tunnels end.
+    pub ends: Vec<IpAddr>,
+    /// UDP port of GUE packets that are taken there.
+    pub port: u16,
+    /// Largest IP packet on the way to workers, outer headers included, in bytes.
+    pub mtu: u16,
+    /// MAC address that packets to workers leave for; `None`: as routes and neighbours say for each worker.
+    pub next_hop: Option<[u8; 6]>,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            source4: None,
+            source6: None,
+            ends: Vec::new(),
+            // What IANA assigned to GUE.
+            port: 6080,
+            // Ethernet's.
+            mtu: 1500,
+            next_hop: None,
+        }
+    }
+}
+
+/// Settings of the connection table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// How long a confirmed flow that sends nothing keeps its place against new ones.
+    pub idle: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            // Longer than keep-alives are apart as a rule.
+            idle: Duration::from_secs(300),
+        }
+    }
 }
 
 /// Transport protocols that tier 1 tells apart.

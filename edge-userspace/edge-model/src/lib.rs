@@ -29,8 +29,9 @@ pub use cluster::{
     ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, WorkloadMeta,
 };
 pub use datapath::{
-    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyPolicy, PenaltyReason, PenaltyScope, Protocol,
-    SourceLists, SynCookies, TokenRate, Vip, Worker, WorkerId, WorkerKind,
+    Connections, DataPathConfig, FloodLimits, ForwardMode, Measure, Member, MemberState, Penalty,
+    PenaltyPolicy, PenaltyReason, PenaltyScope, Pool, Protocol, SourceLists, Spread, SynCookies, TokenRate,
+    Tunnel, Unserved, Vip, Worker, WorkerId, WorkerKind,
 };
 pub use format::{
     Field, FieldRef, FormatCommand, FormatError, FormatPart, FormatString, FormatValue, HeaderTemplate,

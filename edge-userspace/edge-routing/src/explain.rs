@@ -156,12 +156,8 @@ mod tests {
         let protocol = ListenerProtocol::Http(Arc::clone(table.routes()));
         snapshot.listeners.push(Arc::new(Listener::new(8080, protocol)));
         snapshot.clusters.insert(name, Arc::new(cluster));
-        snapshot.datapath.vips.push(Vip {
-            address: [192, 0, 2, 1].into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            listener_port: 8080,
-        });
+        let vip = Vip::local([192, 0, 2, 1].into(), 80, Protocol::Tcp, 8080);
+        snapshot.datapath.vips.push(vip);
         snapshot
     }
 

@@ -18,12 +18,7 @@ pub fn config(workers: u16) -> DataPathConfig {
     let vips = [IpAddr::from(VIP4), IpAddr::from(VIP6)]
         .into_iter()
         .flat_map(|address| {
-            services.map(|(port, listener_port, protocol)| Vip {
-                address,
-                port,
-                protocol,
-                listener_port,
-            })
+            services.map(|(port, listener_port, protocol)| Vip::local(address, port, protocol, listener_port))
         });
     let worker = |id| Worker {
         id: WorkerId(id),

@@ -735,7 +735,7 @@ fn on_the_host(frame: &[u8]) -> Option<DropReason> {
     let mut cursor = Slice::new(frame);
     let reason = |verdict| match verdict {
         Verdict::Drop { reason, .. } => Some(reason),
-        Verdict::Pass(_) | Verdict::Deliver { .. } | Verdict::Reply { .. } => None,
+        Verdict::Pass(_) | Verdict::Deliver { .. } | Verdict::Forward { .. } | Verdict::Reply { .. } => None,
     };
     let network = match parse::network(&mut cursor) {
         Ok(network) => network,

@@ -43,27 +43,23 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         vip_limit: options.vip_limit,
         syn_cookies: options.syn_cookies,
         hash_seed: options.hash_seed,
+        ..DataPathConfig::default()
     }
 }
 
 /// The services of one address: the ports that it is given, else all that the Gateways declare.
 fn vips_of(own: &VirtualAddress, ports: &PortMap) -> Vec<Vip> {
     let address = own.address;
-    let declared = ports.iter().map(|(port, listener_port)| Vip {
-        address,
-        port: *port,
-        protocol: Protocol::Tcp,
-        listener_port: *listener_port,
-    });
-    let given = own.ports.iter().map(|given| Vip {
-        address,
-        port: given.port,
-        protocol: given.protocol,
+    let declared = ports
+        .iter()
+        .map(|(port, listener_port)| Vip::local(address, *port, Protocol::Tcp, *listener_port));
+    let given = own.ports.iter().map(|given| {
         // A port that no Gateway declares yet is listened on as it is.
-        listener_port: given
+        let listener_port = given
             .listener_port
             .or_else(|| ports.get(&given.port).copied())
-            .unwrap_or(given.port),
+            .unwrap_or(given.port);
+        Vip::local(address, given.port, given.protocol, listener_port)
     });
     if own.ports.is_empty() {
         declared.collect()

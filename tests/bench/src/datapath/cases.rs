@@ -208,16 +208,12 @@ impl Case {
     }
 
     fn config(&self) -> DataPathConfig {
-        let vip = |n: u32| Vip {
-            address: self.vip(n),
-            port: 80,
-            protocol: if self.traffic.kind == Kind::Udp {
-                Protocol::Udp
-            } else {
-                Protocol::Tcp
-            },
-            listener_port: 8080,
+        let protocol = if self.traffic.kind == Kind::Udp {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
         };
+        let vip = |n: u32| Vip::local(self.vip(n), 80, protocol, 8080);
         let worker = |id| Worker {
             id: WorkerId(id),
             weight: 1,

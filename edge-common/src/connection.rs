@@ -1,0 +1,267 @@
+//! The connection table: which worker has a flow.
+//!
+//! Arrays of buckets, and a flow's hash names its bucket: one of four ways (16 bytes for an IPv4 client, so a bucket is
+//! one cache line; 32 bytes for an IPv6 client, two lines). A way holds the whole key, so no flow is taken for another.
+//! A new flow is recorded in the way that is worth the least: an empty one, then the unconfirmed that was seen last
+//! longest ago, then a confirmed one that has been idle for long. A SYN takes no place of a confirmed flow that is alive;
+//! so a flood of them, whatever its size, pushes out only its own. The next packet of the flow, which somebody sends who
+//! got an answer, is recorded in any case.
+//!
+//! CPUs share the table without locks. A way's [`State`] is one word. Who records a flow exchanges the word for
+//! [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads the state before
+//! and after the key. So nobody takes one flow's worker for another's. Half of the word, the stamp, is overwritten on
+//! the way: that says no more than when the way was used last.
+
+use crate::{Address, Flow, assert_size, vip, worker};
+
+/// Places of a bucket.
+pub const WAYS: usize = 4;
+
+/// Who has a flow, and since when nobody has asked for it.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct State {
+    /// [`ticks`] of the last packet, shifted by [`STAMP_SHIFT`]; below, how much is known of the flow.
+    pub stamp: u32,
+    /// The worker ([`worker::owner`]).
+    pub owner: u16,
+    /// The VIP ([`vip::tag`]).
+    pub vip: u16,
+}
+
+/// A flow of an IPv4 client.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way4 {
+    /// Client's address, network byte order.
+    pub source: u32,
+    /// [`ports`] of the flow.
+    pub ports: u32,
+    /// Whose it is.
+    pub state: State,
+}
+
+/// A flow of an IPv6 client.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way6 {
+    /// Client's address.
+    pub source: [u32; 4],
+    /// [`ports`] of the flow.
+    pub ports: u32,
+    /// To a multiple of eight bytes.
+    pub padding: u32,
+    /// Whose it is.
+    pub state: State,
+}
+
+/// Element of `CONNECTIONS4`: one cache line.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bucket4 {
+    /// In no order.
+    pub ways: [Way4; WAYS],
+}
+
+/// Element of `CONNECTIONS6`: two cache lines that stand together.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bucket6 {
+    /// In no order.
+    pub ways: [Way6; WAYS],
+}
+
+assert_size!(State = 8, Way4 = 16, Way6 = 32, Bucket4 = 64, Bucket6 = 128);
+
+/// What a flow is looked up by. The VIP stands for the address and protocol that the client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Client's address.
+    pub source: Address,
+    /// [`ports`] of the flow.
+    pub ports: u32,
+    /// The VIP's tag.
+    pub vip: u16,
+}
+
+/// Nothing is in the way.
+const EMPTY: u32 = 0;
+/// One packet was seen, or SYNs alone.
+const UNCONFIRMED: u32 = 1;
+/// Somebody answers: a segment without SYN came, or a second datagram.
+const CONFIRMED: u32 = 2;
+const KIND: u32 = (1 << STAMP_SHIFT) - 1;
+
+/// Bits of a stamp below the ticks.
+pub const STAMP_SHIFT: u32 = 2;
+/// Bits of the ticks that a stamp has room for: at least two years until they come round.
+const TICKS: u32 = u32::MAX >> STAMP_SHIFT;
+/// The kernel's timer ticks (jiffies) in one of the table's, as a power of two: between 64 and 640 ms.
+pub const TICK_SHIFT: u32 = 6;
+
+/// The table's time for the kernel's (`bpf_jiffies64`).
+#[inline(always)]
+#[must_use]
+pub const fn ticks(jiffies: u64) -> u32 {
+    (jiffies >> TICK_SHIFT) as u32 & TICKS
+}
+
+/// Both ports in one word, the client's first.
+#[inline(always)]
+#[must_use]
+pub const fn ports(flow: &Flow) -> u32 {
+    (flow.source_port as u32) << 16 | flow.destination_port as u32
+}
+
+impl State {
+    /// Somebody writes the way.
+    pub const LOCKED: Self = Self {
+        stamp: u32::MAX,
+        owner: worker::NO_OWNER,
+        vip: u16::MAX,
+    };
+
+    /// State of a flow that is recorded now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(vip: u16, owner: u16, now: u32) -> Self {
+        Self {
+            stamp: now << STAMP_SHIFT | UNCONFIRMED,
+            owner,
+            vip,
+        }
+    }
+
+    /// Whether the way holds a flow that can be relied on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_readable(self) -> bool {
+        self.stamp & KIND != EMPTY && self.owner != worker::NO_OWNER
+    }
+
+    /// Whether the flow is confirmed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_confirmed(self) -> bool {
+        self.stamp & KIND == CONFIRMED
+    }
+
+    /// Ticks since the flow's last packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn age(self, now: u32) -> u32 {
+        now.wrapping_sub(self.stamp >> STAMP_SHIFT) & TICKS
+    }
+
+    /// The stamp after another packet of the flow; `proves`: it is one that confirms it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn touched(self, now: u32, proves: bool) -> u32 {
+        let kind = if proves { CONFIRMED } else { self.stamp & KIND };
+        now << STAMP_SHIFT | kind
+    }
+
+    /// The state as the one word that it is in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        (self.vip as u64) << 48 | (self.owner as u64) << 32 | self.stamp as u64
+    }
+
+    /// The state of a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            stamp: word as u32,
+            owner: (word >> 32) as u16,
+            vip: (word >> 48) as u16,
+        }
+    }
+
+    /// How little the way is worth: the greatest gives its place to a new flow, and 0 never does. `idle` is how long a
+    /// confirmed flow keeps its place; `proves` as in [`State::touched`], of the packet that is to be recorded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn dispensability(self, now: u32, idle: u32, proves: bool) -> u64 {
+        let kind = self.stamp & KIND;
+        let age = self.age(now) as u64;
+        if kind == EMPTY {
+            4 << 32
+        } else if self.owner == worker::NO_OWNER {
+            0
+        } else if kind == UNCONFIRMED {
+            3 << 32 | age
+        } else if age >= idle as u64 {
+            2 << 32 | age
+        } else if proves {
+            1 << 32 | age
+        } else {
+            0
+        }
+    }
+}
+
+/// Whose way a new flow takes; `None` if no way gives its place away.
+#[inline(always)]
+#[must_use]
+pub const fn victim(states: [State; WAYS], now: u32, idle: u32, proves: bool) -> Option<usize> {
+    let [a, b, c, d] = states;
+    let a = a.dispensability(now, idle, proves);
+    let b = b.dispensability(now, idle, proves);
+    let c = c.dispensability(now, idle, proves);
+    let d = d.dispensability(now, idle, proves);
+    let (left, first) = if b > a { (b, 1) } else { (a, 0) };
+    let (right, second) = if d > c { (d, 3) } else { (c, 2) };
+    let (most, way) = if right > left {
+        (right, second)
+    } else {
+        (left, first)
+    };
+    if most == 0 { None } else { Some(way) }
+}
+
+/// The flow that stands for another in the connection table and in the selection, by the VIP's flags.
+///
+/// Both are the flow itself as a rule, and then one hash serves both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// What the table is asked for.
+    pub connection: Flow,
+    /// What the selection hashes.
+    pub selection: Flow,
+}
+
+/// What stands for a flow of a VIP with these flags.
+#[inline(always)]
+#[must_use]
+pub const fn keys(flow: Flow, flags: u32) -> Keys {
+    use vip::Entry;
+    let of_source = Flow {
+        destination: Address([0; 4]),
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        ..flow
+    };
+    if flags & Entry::SOURCE_AFFINITY != 0 {
+        return Keys {
+            connection: of_source,
+            selection: of_source,
+        };
+    }
+    let mut selection = flow;
+    if flags & Entry::HASH_DESTINATION_PORT != 0 {
+        selection.source = Address([0; 4]);
+        selection.source_port = 0;
+    } else if flags & Entry::HASH_NO_SOURCE_PORT != 0 {
+        selection.source_port = 0;
+    }
+    Keys {
+        connection: flow,
+        selection,
+    }
+}
+
+#[cfg(test)]
+mod tests;
