@@ -49,6 +49,8 @@ impl Config {
     pub const HAS_PENALTIES: u32 = 1 << 2;
     /// The map `SOURCES` has entries.
     pub const HAS_SOURCES: u32 = 1 << 3;
+    /// Some of them are allowed.
+    pub const HAS_ALLOWED: u32 = 1 << 12;
     /// The map `REFLECTION_PORTS` has bits.
     pub const HAS_REFLECTION_PORTS: u32 = 1 << 4;
     /// VIPs have a limit of new connections, or SYN cookies: one of the next three bits is set.

@@ -29,6 +29,7 @@ pub mod parse;
 pub mod penalty;
 pub mod pktgen;
 pub mod prefix;
+pub mod prefix_table;
 pub mod syncookie;
 pub mod tunnel;
 #[cfg(feature = "user")]

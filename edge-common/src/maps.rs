@@ -1,6 +1,6 @@
 //! Names and capacities of the BPF maps. A map's name is that of its `static` in edge-ebpf.
 
-use crate::prefix::Prefix;
+use crate::prefix::CELLS_PER_WORD;
 use crate::{Address, flood, penalty};
 
 /// `Array<Config>`, one element. Written by userspace.
@@ -24,16 +24,22 @@ pub const MAGLEV: &str = "MAGLEV";
 /// `SockMap`, the listening sockets: index [`socket_index`]. Written by userspace; the kernel takes a socket
 /// out when it is closed.
 pub const WORKER_SOCKETS: &str = "WORKER_SOCKETS";
-/// `HashMap<Prefix, u32>`, the allow and the deny list: [`SOURCE_ALLOWED`] or [`SOURCE_DENIED`]. Written by userspace.
+/// `Array<prefix_table::Bucket>`, the allow and the deny list: [`SOURCE_ALLOWED`] or [`SOURCE_DENIED`]. Written by
+/// userspace.
 pub const SOURCES: &str = "SOURCES";
-/// `Array<u64>`, the filter before [`SOURCES`]: 2^[`SOURCE_CELL_BITS`] cells of a byte. Written by userspace.
-pub const SOURCE_CELLS: &str = "SOURCE_CELLS";
+/// `HashMap<Prefix, u32>`: what has no place in [`SOURCES`]. Written by userspace.
+pub const MORE_SOURCES: &str = "MORE_SOURCES";
+/// `Array<u64>`, the filter before [`SOURCES`] and [`PENALISED`]: 2^[`CELL_BITS`] cells of a byte for each. Written by
+/// userspace.
+pub const CELLS: &str = "CELLS";
 /// `Array<u64>`, one bit for each UDP port that reflection attacks come from. Written by userspace.
 pub const REFLECTION_PORTS: &str = "REFLECTION_PORTS";
-/// `HashMap<Prefix, penalty::Entry>`. Entries are written by userspace; the data path counts in them.
+/// `Array<penalty::Entry>`, in any order. Entries are written by userspace; the data path counts in them.
 pub const PENALTIES: &str = "PENALTIES";
-/// `Array<u64>`, the filter before [`PENALTIES`]: 2^[`PENALTY_CELL_BITS`] cells of a byte. Written by userspace.
-pub const PENALTY_CELLS: &str = "PENALTY_CELLS";
+/// `Array<prefix_table::Bucket>`: where in [`PENALTIES`] a prefix's penalty is. Written by userspace.
+pub const PENALISED: &str = "PENALISED";
+/// `HashMap<Prefix, u32>`: what has no place in [`PENALISED`]. Written by userspace.
+pub const MORE_PENALISED: &str = "MORE_PENALISED";
 /// `Array<syncookie::Guard>` by VIP. Written by the data path.
 pub const VIP_GUARDS: &str = "VIP_GUARDS";
 /// `PerCpuArray<u64>` by [`ReplyReason`](crate::verdict::ReplyReason). Written by the data path.
@@ -87,24 +93,24 @@ pub const MAX_SOCKETS: u32 = MAX_LISTENERS * MAX_LOCAL_WORKERS;
 pub const SOURCE_ALLOWED: u32 = 1;
 /// Value of [`SOURCES`]: the source is dropped.
 pub const SOURCE_DENIED: u32 = 2;
-/// Most prefixes of the allow and the deny list together: about 80 bytes each. An IPv6 prefix whose length is no
-/// multiple of 4 counts up to eight times.
+/// Most prefixes of the allow and the deny list together. An IPv6 prefix whose length is no multiple of 4 counts up to
+/// eight times.
 pub const MAX_SOURCES: u32 = 131_072;
-/// Cells of the filter before the lists, as a power of two: 256 kB, which a core's second cache holds. 10,000 prefixes
-/// of /24 mark 4 % of them, 100,000 a third.
-pub const SOURCE_CELL_BITS: u32 = 18;
+/// Buckets of [`SOURCES`], as a power of two: 4 MB.
+pub const SOURCE_BUCKET_BITS: u32 = 16;
+/// Cells of the filter before lists and penalties, as a power of two: 512 kB, which a core's second cache holds. 10,000
+/// prefixes of /24 mark 4 % of them, 100,000 a third.
+pub const CELL_BITS: u32 = 18;
 /// Words of that filter.
-pub const SOURCE_WORDS: u32 = 1 << (SOURCE_CELL_BITS - 3);
-/// Cells of the filter before the penalties, as a power of two: 64 kB. 1,000 penalties mark 1.5 % of them.
-pub const PENALTY_CELL_BITS: u32 = 16;
-/// Words of that filter.
-pub const PENALTY_WORDS: u32 = 1 << (PENALTY_CELL_BITS - 3);
+pub const CELL_WORDS: u32 = (1 << CELL_BITS) / CELLS_PER_WORD;
 /// Words of [`REFLECTION_PORTS`].
 pub const PORT_WORDS: u32 = 65_536 / 64;
 /// Bytes of [`EVENTS`]: about 1,500 events, which userspace fetches several times a second.
 pub const EVENT_BYTES: u32 = 256 * 1024;
-/// Most penalties at a time: about 130 bytes each.
+/// Most penalties at a time: 72 bytes each.
 pub const MAX_PENALTIES: u32 = 65_536;
+/// Buckets of [`PENALISED`], as a power of two: 2 MB.
+pub const PENALTY_BUCKET_BITS: u32 = 15;
 /// Most sources whose buckets are kept: about 100 bytes each. The least recently seen makes room.
 pub const MAX_FLOOD_SOURCES: u32 = 131_072;
 
@@ -126,7 +132,7 @@ pub struct Shape {
 pub const HANDED_ON: [Shape; 2] = [
     Shape {
         name: PENALTIES,
-        key: size_of::<Prefix>(),
+        key: size_of::<u32>(),
         value: size_of::<penalty::Entry>(),
         entries: MAX_PENALTIES,
     },

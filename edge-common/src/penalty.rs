@@ -1,9 +1,10 @@
 //! Penalties: sources that tier 2 asked tier 1 to drop or to slow down, until a point in time.
 
 use crate::flood::Rate;
+use crate::prefix::Prefix;
 use crate::{DropReason, assert_size};
 
-/// Value of the map `PENALTIES`; its key is the source's [`Prefix`](crate::prefix::Prefix).
+/// Element of the map `PENALTIES`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Entry {
@@ -14,15 +15,20 @@ pub struct Entry {
     pub rate: Rate,
     /// State of the rate's bucket. The data path writes it.
     pub full_at: u64,
-    /// Packets dropped. All CPUs add to it atomically.
+    /// Packets dropped, about: CPUs that add at the same moment may lose one of each other, which costs a flood less than
+    /// an atomic addition. The counters by reason and VIP are exact.
     pub dropped: u64,
     /// `HAS_RATE`, `NEW_CONNECTIONS_ONLY`.
     pub flags: u32,
     /// Why it was given; only userspace reads it.
     pub reason: u32,
+    /// Whose it is; only userspace reads it. Length 0: nobody's, the element is free.
+    pub prefix: Prefix,
+    /// To a multiple of eight bytes.
+    pub padding: u32,
 }
 
-assert_size!(Entry = 48);
+assert_size!(Entry = 72);
 
 /// What a penalty makes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! Sets of source prefixes that cost a source outside of them next to nothing.
 //!
-//! A set is a hash map of exact prefixes and, before it, a filter of one byte per cell. A source falls into one
+//! A set is a table of exact prefixes and, before it, a filter of one byte per cell. A source falls into one
 //! cell by a hash of its first bits (IPv4: 24, IPv6: 48). A byte of zero, which is what nearly every source finds,
-//! says that no prefix of the set covers any source of the cell, and no map is asked. Otherwise the byte tells which
-//! prefix lengths may, and only those are looked up. A trie for the longest match walks a dozen nodes for such an
+//! says that no prefix of the set covers any source of the cell, and no table is asked. Otherwise the byte tells which
+//! prefix lengths may, and only those are looked up. The bytes of two sets stand beside each other, so that a source
+//! outside of both pays for one look-up. A trie for the longest match walks a dozen nodes for such an
 //! answer; here it is one hash look-up as a rule. Which prefix is the longest does not matter: one that covers the
 //! source is enough.
 
@@ -51,6 +52,26 @@ const V6_COARSE: u32 = 24;
 
 /// A cell's hash is 32 bits wide; a filter of 2^n cells takes the upper n.
 pub const HASH_BITS: u32 = 32;
+
+/// The bytes of a cell: the bits by which each stands above the cell's lowest.
+pub mod half {
+    /// The set of the allow and the deny list.
+    pub const SOURCES: u32 = 0;
+    /// The set of the penalties.
+    pub const PENALTIES: u32 = 8;
+}
+
+/// What the filter says of a source: the byte of each set, or of all of its cells together. `cell` gives a cell by its
+/// hash; `has_short`: other than 0 if a set has prefixes in the coarse cells.
+#[inline(always)]
+pub fn marks(source: Address, has_short: u32, cell: impl Fn(u32) -> u16) -> u16 {
+    let fine = cell(fine_cell(source));
+    if has_short == 0 {
+        fine
+    } else {
+        fine | cell(coarse_cell(source))
+    }
+}
 
 impl Prefix {
     /// The prefix of a class of lengths (at most 31) that covers an address.
@@ -152,14 +173,11 @@ impl Lengths {
         }
     }
 
-    /// The classes of lengths that are worth a look-up for a source, as bits; `cell` gives the byte of a cell by its
-    /// hash. 0: no prefix of the set covers the source.
+    /// The classes of lengths that are worth a look-up for a source of which the filter says `byte`, as bits. 0: no
+    /// prefix of the set covers the source.
     #[inline(always)]
-    pub fn candidates(&self, source: Address, cell: impl Fn(u32) -> u8) -> u32 {
-        let mut byte = cell(fine_cell(source));
-        if self.has_short != 0 {
-            byte |= cell(coarse_cell(source));
-        }
+    #[must_use]
+    pub const fn candidates(&self, source: Address, byte: u8) -> u32 {
         if byte == 0 {
             return 0;
         }
@@ -212,12 +230,15 @@ const fn hash(key: u64) -> u32 {
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as u32
 }
 
-/// Where a cell stands in a filter of 2^`bits` cells that is kept in words of eight: the word, and its byte's shift.
+/// Cells in a word of the filter.
+pub const CELLS_PER_WORD: u32 = 4;
+
+/// Where a cell stands in a filter of 2^`bits` cells that is kept in words of four: the word, and the cell's shift.
 #[inline(always)]
 #[must_use]
 pub const fn place(hash: u32, bits: u32) -> (u32, u32) {
     let cell = hash >> (HASH_BITS - bits);
-    (cell >> 3, (cell & 7) * 8)
+    (cell / CELLS_PER_WORD, cell % CELLS_PER_WORD * 16)
 }
 
 #[cfg(test)]
@@ -245,14 +266,14 @@ mod tests {
             let mut set = Self {
                 keys: HashSet::new(),
                 lengths: Lengths::default(),
-                words: vec![0; 1 << (BITS - 3)],
+                words: vec![0; 1 << (BITS - 2)],
             };
             for &(address, len) in prefixes {
                 Prefix::keys(address, len, |key| {
                     set.lengths.insert(&key);
                     key.cells(|hash, bit| {
                         let (word, shift) = place(hash, BITS);
-                        set.words[word as usize] |= u64::from(bit) << shift;
+                        set.words[word as usize] |= u64::from(bit) << (shift + half::PENALTIES);
                     });
                     set.keys.insert(key);
                 });
@@ -261,10 +282,11 @@ mod tests {
         }
 
         fn candidates(&self, source: Address) -> u32 {
-            self.lengths.candidates(source, |hash| {
+            let marks = marks(source, self.lengths.has_short, |hash| {
                 let (word, shift) = place(hash, BITS);
-                (self.words[word as usize] >> shift) as u8
-            })
+                (self.words[word as usize] >> shift) as u16
+            });
+            self.lengths.candidates(source, (marks >> half::PENALTIES) as u8)
         }
 
         fn contains(&self, source: Address) -> bool {

@@ -1,7 +1,8 @@
 //! Userspace's leave to copy the shared types over the bpf(2) boundary.
 
 use crate::{
-    Address, Config, bench, connection, counter, flood, maglev, penalty, pktgen, prefix, verdict, vip, worker,
+    Address, Config, bench, connection, counter, flood, maglev, penalty, pktgen, prefix, prefix_table,
+    verdict, vip, worker,
 };
 
 /// Marks types as plain data.
@@ -32,6 +33,7 @@ pod!(
     pktgen::Settings,
     pktgen::Progress,
     prefix::Prefix,
+    prefix_table::Bucket,
     verdict::Trace,
     vip::Entry,
     vip::Key,

@@ -1,7 +1,4 @@
-//! Counting. A counter belongs to one CPU, and programs do not interrupt each other on it, so plain additions do;
-//! only what CPUs share is added to atomically.
-
-use core::arch::asm;
+//! Counting. A counter belongs to one CPU, and programs do not interrupt each other on it, so plain additions do.
 
 use aya_ebpf::maps::PerCpuArray;
 use edge_common::counter::Drops;
@@ -64,18 +61,6 @@ pub(crate) fn steered(worker: u32, own: bool) {
 #[inline(always)]
 pub(crate) fn no_socket(worker: u32) {
     update(&maps::STEER_COUNTERS, worker, |steer| steer.no_socket += 1);
-}
-
-/// Adds one to a counter that all CPUs share.
-///
-/// # Safety
-/// `counter` must point into a map value.
-#[inline(always)]
-pub(crate) unsafe fn add_shared(counter: *mut u64) {
-    // SAFETY: the caller vouches for the pointer; the instruction writes eight bytes there.
-    unsafe {
-        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64, options(nostack));
-    }
 }
 
 /// Changes this CPU's element of a map.

@@ -1,7 +1,7 @@
 //! Samples of dropped packets for userspace.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
 use aya_ebpf::programs::XdpContext;
 use edge_common::DropReason;
 use edge_common::event::{Event, HEAD_LEN};
@@ -15,8 +15,7 @@ use crate::{clock, counters, maps};
 /// packet; a flood of one kind does not hide a single packet of another.
 #[inline(always)]
 pub(crate) fn dropped(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64) {
-    // SAFETY: the helper has no arguments and always succeeds; it is compiled to one load.
-    let tick = unsafe { bpf_jiffies64() };
+    let tick = clock::tick();
     let mut is_first = false;
     counters::update(&maps::SAMPLED_AT, reason.index(), |sampled_at| {
         is_first = *sampled_at != tick;

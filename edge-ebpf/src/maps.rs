@@ -1,22 +1,28 @@
 //! Every map. What it holds and who writes it stands beside its name in `edge_common::maps`.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::flood::Buckets;
 use edge_common::maglev::Table;
 use edge_common::maps::{
-    EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES, MAX_VIP_ENTRIES,
-    MAX_VIPS, MAX_WORKERS, PENALTY_WORDS, PORT_WORDS, SOURCE_WORDS,
+    CELL_WORDS, EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES,
+    MAX_VIP_ENTRIES, MAX_VIPS, MAX_WORKERS, PENALTY_BUCKET_BITS, PORT_WORDS, SOURCE_BUCKET_BITS,
 };
 use edge_common::prefix::Prefix;
+use edge_common::prefix_table::Bucket;
 use edge_common::syncookie::Guard;
 use edge_common::verdict::{ReplyReason, Trace};
 use edge_common::{Address, Config, DropReason, PassReason, penalty, vip};
 
+use crate::clock::Reading;
 use crate::log_limit;
 use crate::stage::syncookie::Scratch;
+
+/// Flag of an array whose elements begin on a page, and so, if they are 64 bytes, each on a cache line of its own. The
+/// kernel lays any other array right behind the map's own structure.
+const ON_PAGES: u32 = BPF_F_MMAPABLE;
 
 // Written by userspace.
 
@@ -29,15 +35,21 @@ pub(crate) static MAGLEV: Array<Table> = Array::with_max_entries(MAX_POOLS, 0);
 #[map]
 pub(crate) static WORKER_SOCKETS: SockMap = SockMap::with_max_entries(MAX_SOCKETS, 0);
 #[map]
-pub(crate) static SOURCES: HashMap<Prefix, u32> = HashMap::with_max_entries(MAX_SOURCES, BPF_F_NO_PREALLOC);
+pub(crate) static SOURCES: Array<Bucket> = Array::with_max_entries(1 << SOURCE_BUCKET_BITS, ON_PAGES);
 #[map]
-pub(crate) static SOURCE_CELLS: Array<u64> = Array::with_max_entries(SOURCE_WORDS, 0);
+pub(crate) static MORE_SOURCES: HashMap<Prefix, u32> =
+    HashMap::with_max_entries(MAX_SOURCES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static CELLS: Array<u64> = Array::with_max_entries(CELL_WORDS, 0);
 #[map]
 pub(crate) static REFLECTION_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 #[map]
-pub(crate) static PENALTIES: HashMap<Prefix, penalty::Entry> = HashMap::with_max_entries(MAX_PENALTIES, 0);
+pub(crate) static PENALTIES: Array<penalty::Entry> = Array::with_max_entries(MAX_PENALTIES, ON_PAGES);
 #[map]
-pub(crate) static PENALTY_CELLS: Array<u64> = Array::with_max_entries(PENALTY_WORDS, 0);
+pub(crate) static PENALISED: Array<Bucket> = Array::with_max_entries(1 << PENALTY_BUCKET_BITS, ON_PAGES);
+#[map]
+pub(crate) static MORE_PENALISED: HashMap<Prefix, u32> =
+    HashMap::with_max_entries(MAX_PENALTIES, BPF_F_NO_PREALLOC);
 
 // Written by the data path.
 
@@ -54,6 +66,9 @@ pub(crate) static REPLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Repl
 pub(crate) static PASSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PassReason::ALL.len() as u32, 0);
 #[map]
 pub(crate) static DROPS: PerCpuArray<Drops> = PerCpuArray::with_max_entries(MAX_VIPS + 1, 0);
+/// One element: the clock as this CPU last read it.
+#[map]
+pub(crate) static CLOCK: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
 /// Timer tick of the last event of each reason.
 #[map]
 pub(crate) static SAMPLED_AT: PerCpuArray<u64> =

@@ -9,7 +9,7 @@ use crate::packet::Frame;
 use crate::stage::source::Trust;
 use crate::stage::syncookie::Admission;
 use crate::stage::vip::Target;
-use crate::stage::{flood, malformed, penalty, select, source, syncookie, vip};
+use crate::stage::{flood, malformed, penalty, prefixes, select, source, syncookie, vip};
 
 /// The fate of a frame.
 #[inline(always)]
@@ -38,10 +38,11 @@ fn diary(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
         reason,
         vip: target.vip(),
     };
-    let trust = source::check(config, network.source).map_err(dropped)?;
+    let marks = prefixes::marks(config, network.source);
+    let trust = source::check(config, network.source, marks).map_err(dropped)?;
     malformed::check(config, &network, &transport, target.vip().is_some()).map_err(dropped)?;
     if trust == Trust::Ordinary {
-        penalty::check(config, network.source, transport.opens_connection).map_err(dropped)?;
+        penalty::check(config, network.source, marks, transport.opens_connection).map_err(dropped)?;
         flood::check(config, network.source, transport.opens_connection).map_err(dropped)?;
     }
     let Target::Service(service) = target else {

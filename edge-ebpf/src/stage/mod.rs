@@ -5,6 +5,7 @@
 pub(crate) mod flood;
 pub(crate) mod malformed;
 pub(crate) mod penalty;
+pub(crate) mod prefixes;
 pub(crate) mod select;
 pub(crate) mod source;
 pub(crate) mod syncookie;

@@ -1,23 +1,28 @@
 //! Drops or slows down the sources that tier 2 gave a penalty.
 
-use edge_common::maps::PENALTY_CELL_BITS;
+use edge_common::maps::PENALTY_BUCKET_BITS;
 use edge_common::penalty::{Entry, Judgement};
-use edge_common::prefix::{Prefix, place};
+use edge_common::prefix::{Prefix, half};
 use edge_common::{Address, Config, DropReason};
 
+use super::prefixes;
 use super::source::{MAX_CLASSES, pair, unpair};
-use crate::{clock, counters, maps};
+use crate::{clock, maps};
 
 /// Refuses a packet that a penalty of its source is about, be it one of the address or of a prefix around it.
 #[inline(always)]
-pub(crate) fn check(config: &Config, source: Address, opens_connection: bool) -> Result<(), DropReason> {
+pub(crate) fn check(
+    config: &Config,
+    source: Address,
+    marks: u64,
+    opens_connection: bool,
+) -> Result<(), DropReason> {
     if !config.has(Config::HAS_PENALTIES) {
         return Ok(());
     }
-    let candidates = config.penalties.candidates(source, |hash| {
-        let (word, shift) = place(hash, PENALTY_CELL_BITS);
-        (maps::PENALTY_CELLS.get(word).copied().unwrap_or_default() >> shift) as u8
-    });
+    let candidates = config
+        .penalties
+        .candidates(source, (marks >> half::PENALTIES) as u8);
     if candidates == 0 {
         return Ok(());
     }
@@ -39,16 +44,23 @@ const BEYOND_RATE: u32 = 2;
 #[inline(never)]
 pub extern "C" fn penalty_search(high: u64, low: u64, mut candidates: u32, opens_connection: u32) -> u32 {
     let source = unpair(high, low);
+    let now = clock::inlined();
     for _ in 0..MAX_CLASSES {
         if candidates == 0 {
             break;
         }
         let prefix = Prefix::of_class(source, candidates.trailing_zeros());
         candidates &= candidates - 1;
-        let Some(entry) = maps::PENALTIES.get_ptr_mut(prefix) else {
+        let place = prefixes::find(
+            &maps::PENALISED,
+            &maps::MORE_PENALISED,
+            PENALTY_BUCKET_BITS,
+            &prefix,
+        );
+        let Some(entry) = place.and_then(|place| maps::PENALTIES.get_ptr_mut(place)) else {
             continue;
         };
-        let fate = serve(entry, opens_connection != 0);
+        let fate = serve(entry, now, opens_connection != 0);
         if fate != ADMITTED {
             return fate;
         }
@@ -58,18 +70,18 @@ pub extern "C" fn penalty_search(high: u64, low: u64, mut candidates: u32, opens
 
 /// Holds a packet against one penalty.
 #[inline(always)]
-fn serve(entry: *mut Entry, opens_connection: bool) -> u32 {
-    // SAFETY: the kernel frees a map element no earlier than after the program's end. Should it be given to another
-    // source at this moment, one packet is judged or counted by that source's penalty.
+fn serve(entry: *mut Entry, now: u64, opens_connection: bool) -> u32 {
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value. Should it be given to
+    // another source at this moment, one packet is judged or counted by that source's penalty.
     unsafe {
-        match (*entry).judge(clock::now(), opens_connection) {
+        match (*entry).judge(now, opens_connection) {
             Judgement::None => ADMITTED,
             Judgement::Token(full_at) => {
                 (*entry).full_at = full_at;
                 ADMITTED
             }
             Judgement::Drop(reason) => {
-                counters::add_shared(&raw mut (*entry).dropped);
+                (*entry).dropped += 1;
                 if matches!(reason, DropReason::PenaltyRate) {
                     BEYOND_RATE
                 } else {

@@ -1,9 +1,10 @@
 //! The allow and the deny list.
 
-use edge_common::maps::{SOURCE_ALLOWED, SOURCE_CELL_BITS, SOURCE_DENIED};
-use edge_common::prefix::{Prefix, place};
+use edge_common::maps::{SOURCE_ALLOWED, SOURCE_BUCKET_BITS, SOURCE_DENIED};
+use edge_common::prefix::{Prefix, half};
 use edge_common::{Address, Config, DropReason};
 
+use super::prefixes;
 use crate::maps;
 
 /// Lengths of prefixes that a family can have in a set.
@@ -18,21 +19,19 @@ pub(crate) enum Trust {
     Ordinary,
 }
 
-/// Looks the source up in both lists at once. One entry of the allow list outweighs any of the deny list.
+/// Looks the source up in both lists at once, if its marks say that it may be there. One entry of the allow list outweighs any of the deny list.
 #[inline(always)]
-pub(crate) fn check(config: &Config, source: Address) -> Result<Trust, DropReason> {
+pub(crate) fn check(config: &Config, source: Address, marks: u64) -> Result<Trust, DropReason> {
     if !config.has(Config::HAS_SOURCES) {
         return Ok(Trust::Ordinary);
     }
-    let candidates = config.sources.candidates(source, |hash| {
-        let (word, shift) = place(hash, SOURCE_CELL_BITS);
-        (maps::SOURCE_CELLS.get(word).copied().unwrap_or_default() >> shift) as u8
-    });
+    let candidates = config.sources.candidates(source, (marks >> half::SOURCES) as u8);
     if candidates == 0 {
         return Ok(Trust::Ordinary);
     }
     let [a, b, c, d] = source.0;
-    match source_search(pair(a, b), pair(c, d), candidates) {
+    let has_allowed = config.flags & Config::HAS_ALLOWED;
+    match source_search(pair(a, b), pair(c, d), candidates, has_allowed) {
         SOURCE_ALLOWED => Ok(Trust::Allowed),
         SOURCE_DENIED => Err(DropReason::Denied),
         _ => Ok(Trust::Ordinary),
@@ -40,10 +39,11 @@ pub(crate) fn check(config: &Config, source: Address) -> Result<Trust, DropReaso
 }
 
 /// What the lists say of the source's prefixes of these classes; 0: nothing. It is a function of its own, so that the
-/// verifier need not follow each way through the loop to the end of the pipeline.
+/// verifier need not follow each way through the loop to the end of the pipeline. `has_allowed` is 0 if the allow list is
+/// empty.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32) -> u32 {
+pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32, has_allowed: u32) -> u32 {
     let source = unpair(high, low);
     let mut found = 0;
     for _ in 0..MAX_CLASSES {
@@ -52,10 +52,9 @@ pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32) -> u32
         }
         let prefix = Prefix::of_class(source, candidates.trailing_zeros());
         candidates &= candidates - 1;
-        // SAFETY: the number is copied out at once. Userspace may give its memory to another prefix at the same
-        // moment, which is the case of a packet during a change.
-        let kind = unsafe { maps::SOURCES.get(prefix) }.copied().unwrap_or_default();
-        if kind == SOURCE_ALLOWED {
+        let kind = prefixes::find(&maps::SOURCES, &maps::MORE_SOURCES, SOURCE_BUCKET_BITS, &prefix);
+        let kind = kind.unwrap_or_default();
+        if kind == SOURCE_ALLOWED || (kind == SOURCE_DENIED && has_allowed == 0) {
             return kind;
         }
         found |= kind;

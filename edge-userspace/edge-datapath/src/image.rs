@@ -194,6 +194,9 @@ fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Config {
     if !sources.is_empty() {
         config.flags |= Config::HAS_SOURCES;
         config.sources = sources::lengths(sources);
+        if !desired.sources.allow.is_empty() {
+            config.flags |= Config::HAS_ALLOWED;
+        }
     }
     if !desired.reflection_ports.is_empty() {
         config.flags |= Config::HAS_REFLECTION_PORTS;

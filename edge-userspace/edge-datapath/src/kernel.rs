@@ -60,7 +60,10 @@ impl Kernel {
             pins.stage_maps(&ebpf)?;
         }
         let mut maps = Maps::take(&mut ebpf)?;
-        let penalties = Penalties::found(&mut maps)?;
+        let penalties = match pins {
+            Some(_) => Penalties::found(&mut maps)?,
+            None => Penalties::default(),
+        };
         // A new map is all zeroes, which would be worker 0 in every slot.
         maps.write_table(LOCAL_POOL, &maglev::build(&[]))?;
         Ok(Self {

@@ -31,6 +31,7 @@ mod penalties;
 mod pins;
 pub mod plan;
 mod prefix_filter;
+mod prefix_table;
 mod routes;
 mod sources;
 mod stats;

@@ -7,11 +7,11 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use aya::{Ebpf, Pod};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev::Table;
-use edge_common::prefix::Prefix;
 use edge_common::verdict::Trace;
 use edge_common::{Config, maps as names, penalty, vip};
 
 use crate::Error;
+use crate::prefix_table::TableMaps;
 
 /// Every map that userspace reads or writes.
 pub(crate) struct Maps {
@@ -19,11 +19,11 @@ pub(crate) struct Maps {
     vips: HashMap<MapData, vip::Key, vip::Entry>,
     maglev: Array<MapData, Table>,
     sockets: SockMap<MapData>,
-    pub(crate) sources: HashMap<MapData, Prefix, u32>,
-    pub(crate) source_cells: Array<MapData, u64>,
+    pub(crate) sources: TableMaps,
+    pub(crate) cells: Array<MapData, u64>,
     reflection_ports: Array<MapData, u64>,
-    pub(crate) penalties: HashMap<MapData, Prefix, penalty::Entry>,
-    pub(crate) penalty_cells: Array<MapData, u64>,
+    pub(crate) penalties: Array<MapData, penalty::Entry>,
+    pub(crate) penalised: TableMaps,
     pub(crate) passes: PerCpuArray<MapData, u64>,
     pub(crate) drops: PerCpuArray<MapData, Drops>,
     pub(crate) vip_counters: PerCpuArray<MapData, VipCounters>,
@@ -41,11 +41,11 @@ impl Maps {
             vips: take(ebpf, names::VIPS)?,
             maglev: take(ebpf, names::MAGLEV)?,
             sockets: take(ebpf, names::WORKER_SOCKETS)?,
-            sources: take(ebpf, names::SOURCES)?,
-            source_cells: take(ebpf, names::SOURCE_CELLS)?,
+            sources: take_table(ebpf, names::SOURCES, names::MORE_SOURCES)?,
+            cells: take(ebpf, names::CELLS)?,
             reflection_ports: take(ebpf, names::REFLECTION_PORTS)?,
             penalties: take(ebpf, names::PENALTIES)?,
-            penalty_cells: take(ebpf, names::PENALTY_CELLS)?,
+            penalised: take_table(ebpf, names::PENALISED, names::MORE_PENALISED)?,
             passes: take(ebpf, names::PASSES)?,
             drops: take(ebpf, names::DROPS)?,
             vip_counters: take(ebpf, names::VIP_COUNTERS)?,
@@ -142,6 +142,14 @@ fn zero<C: Pod + Default>(
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, Error> {
     let map = ebpf.take_map(name).ok_or(Error::MissingPart { part: name })?;
     M::try_from(map).map_err(Error::map(name, "open"))
+}
+
+fn take_table(ebpf: &mut Ebpf, name: &'static str, rest: &'static str) -> Result<TableMaps, Error> {
+    Ok(TableMaps {
+        buckets: take(ebpf, name)?,
+        rest: take(ebpf, rest)?,
+        name,
+    })
 }
 
 /// Whether an operation failed because the element is not there.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use edge_common::flood::Rate;
-use edge_common::maps::{self as names, MAX_PENALTIES, PENALTY_CELL_BITS};
+use edge_common::maps::{self as names, MAX_PENALTIES, PENALTY_BUCKET_BITS};
 use edge_common::penalty;
-use edge_common::prefix::{Lengths, Prefix as Key};
+use edge_common::prefix::{Lengths, Prefix as Key, half};
 use edge_model::{Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, TokenRate};
 
-use crate::maps::{Maps, is_absent};
+use crate::maps::Maps;
 use crate::prefix_filter::{PrefixFilter, keys};
+use crate::prefix_table::PrefixTable;
 use crate::{Error, sys};
 
 /// A penalty as it stands.
@@ -36,8 +37,9 @@ pub struct PenaltyStatus {
 pub(crate) struct Penalties {
     given: BTreeMap<Prefix, Given>,
     ends: BTreeSet<(u64, Prefix)>,
-    /// Entries in the map. An IPv6 prefix of uneven length has several.
-    entries: usize,
+    /// Which element of the map each has. An IPv6 prefix of uneven length has several.
+    table: PrefixTable,
+    places: Places,
     filter: PrefixFilter,
 }
 
@@ -54,21 +56,25 @@ impl Default for Penalties {
         Self {
             given: BTreeMap::new(),
             ends: BTreeSet::new(),
-            entries: 0,
-            filter: PrefixFilter::new(PENALTY_CELL_BITS),
+            table: PrefixTable::new(PENALTY_BUCKET_BITS),
+            places: Places::default(),
+            filter: PrefixFilter::new(half::PENALTIES),
         }
     }
 }
 
 impl Penalties {
-    /// Those that the map holds: a new map none, one that was handed on its predecessor's. The filter before them is
-    /// written anew.
+    /// Those that a predecessor's map holds. The table of them, and the filter before it, are written anew.
     pub(crate) fn found(maps: &mut Maps) -> Result<Self, Error> {
         let mut found = Self::default();
-        let failed = || Error::map(names::PENALTIES, "list");
-        for entry in maps.penalties.iter() {
-            let (key, entry) = entry.map_err(failed())?;
-            let Some(source) = prefix(&key) else { continue };
+        for place in 0..MAX_PENALTIES {
+            let entry = maps.penalties.get(&place, 0).map_err(failed("list"))?;
+            let key = entry.prefix;
+            let Some(source) = prefix(&key) else {
+                found.places.free.push(place);
+                continue;
+            };
+            found.places.unused = place + 1;
             let given = Given {
                 until_ns: entry.until_ns,
                 reason: PenaltyReason::RateLimit,
@@ -76,12 +82,12 @@ impl Penalties {
             };
             found.given.insert(source, given);
             found.ends.insert((entry.until_ns, source));
-            found.entries += 1;
+            found.table.insert(key, place);
             found.filter.insert(&key);
         }
-        found
-            .filter
-            .write(&mut maps.penalty_cells, names::PENALTY_CELLS)?;
+        found.places.settle();
+        found.table.write(&mut maps.penalised)?;
+        found.filter.write(&mut maps.cells)?;
         Ok(found)
     }
 
@@ -99,26 +105,27 @@ impl Penalties {
     pub(crate) fn insert(&mut self, maps: &mut Maps, penalty: &Penalty) -> Result<bool, Error> {
         let keys = keys(penalty.source);
         let old = self.given.get(&penalty.source).copied();
-        if old.is_none() && self.entries + keys.len() > MAX_PENALTIES as usize {
+        if old.is_none() && self.table.len() + keys.len() > MAX_PENALTIES as usize {
             return Err(Error::TooMany {
                 what: "penalties",
-                wanted: self.entries + keys.len(),
+                wanted: self.table.len() + keys.len(),
                 limit: MAX_PENALTIES as usize,
             });
         }
         let remaining = penalty.until.saturating_duration_since(Instant::now());
         let until_ns = sys::monotonic_ns().saturating_add(remaining.as_nanos() as u64);
-        for key in &keys {
-            let before = old.and_then(|_| maps.penalties.get(key, 0).ok());
-            let entry = entry(penalty, until_ns, &before.unwrap_or_default());
-            maps.penalties
-                .insert(key, entry, 0)
-                .map_err(Error::map(names::PENALTIES, "write an entry"))?;
+        for &key in &keys {
+            let old = self.table.get(&key);
+            let before = old.map(|place| maps.penalties.get(&place, 0));
+            let before = before.transpose().map_err(failed("read"))?.unwrap_or_default();
+            let place = old.unwrap_or_else(|| self.places.take());
+            let entry = entry(penalty, key, until_ns, &before);
+            maps.penalties.set(place, entry, 0).map_err(failed("write"))?;
+            self.table.insert(key, place);
         }
+        self.table.write(&mut maps.penalised)?;
         if let Some(old) = old {
             self.ends.remove(&(old.until_ns, penalty.source));
-        } else {
-            self.entries += keys.len();
         }
         let given = Given {
             until_ns,
@@ -129,7 +136,7 @@ impl Penalties {
         self.ends.insert((until_ns, penalty.source));
         let lengths = self.lengths();
         keys.iter().for_each(|key| self.filter.insert(key));
-        self.filter.write(&mut maps.penalty_cells, names::PENALTY_CELLS)?;
+        self.filter.write(&mut maps.cells)?;
         Ok(self.lengths() != lengths)
     }
 
@@ -138,7 +145,7 @@ impl Penalties {
         let now = sys::monotonic_ns();
         self.given
             .iter()
-            .map(|(&source, given)| status(maps, source, given, now))
+            .map(|(&source, given)| self.status(maps, source, given, now))
             .collect()
     }
 
@@ -148,15 +155,15 @@ impl Penalties {
         let mut ended = Vec::new();
         while let Some(&(until_ns, source)) = self.ends.first().filter(|(until_ns, _)| *until_ns <= now) {
             if let Some(given) = self.given.get(&source) {
-                ended.push(status(maps, source, given, now)?);
+                ended.push(self.status(maps, source, given, now)?);
             }
-            for key in keys(source) {
-                match maps.penalties.remove(&key) {
-                    Err(error) if !is_absent(&error) => {
-                        return Err(Error::map(names::PENALTIES, "remove an entry")(error));
-                    }
-                    _ => self.entries = self.entries.saturating_sub(1),
-                }
+            let keys = keys(source);
+            let places: Vec<_> = keys.iter().filter_map(|key| self.table.remove(key)).collect();
+            self.table.write(&mut maps.penalised)?;
+            for place in places {
+                let free = penalty::Entry::default();
+                maps.penalties.set(place, free, 0).map_err(failed("free"))?;
+                self.places.free.push(place);
             }
             self.ends.remove(&(until_ns, source));
             self.given.remove(&source);
@@ -164,14 +171,59 @@ impl Penalties {
         if !ended.is_empty() {
             let left: Vec<Key> = self.given.keys().flat_map(|&source| keys(source)).collect();
             self.filter.replace(left.iter());
-            self.filter.write(&mut maps.penalty_cells, names::PENALTY_CELLS)?;
+            self.filter.write(&mut maps.cells)?;
         }
         Ok(ended)
     }
+
+    fn status(&self, maps: &Maps, source: Prefix, given: &Given, now: u64) -> Result<PenaltyStatus, Error> {
+        let mut dropped = 0;
+        for place in keys(source).iter().filter_map(|key| self.table.get(key)) {
+            dropped += maps.penalties.get(&place, 0).map_err(failed("read"))?.dropped;
+        }
+        Ok(PenaltyStatus {
+            source,
+            remaining: Duration::from_nanos(given.until_ns.saturating_sub(now)),
+            reason: given.reason,
+            measure: given.measure,
+            dropped,
+        })
+    }
 }
 
-/// The prefix of a key. An IPv6 prefix of uneven length comes back as those that stood for it.
+/// Elements of the map that nobody has.
+#[derive(Debug, Default)]
+struct Places {
+    /// Those that somebody had.
+    free: Vec<u32>,
+    /// The first of those that nobody ever had.
+    unused: u32,
+}
+
+impl Places {
+    /// A free element. The caller counts them.
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.unused += 1;
+            self.unused - 1
+        })
+    }
+
+    /// Counts free elements behind the last that somebody has as unused.
+    fn settle(&mut self) {
+        self.free.retain(|&place| place < self.unused);
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+    Error::map(names::PENALTIES, action)
+}
+
+/// The prefix of a key; a free element has none. An IPv6 prefix of uneven length comes back as those that stood for it.
 fn prefix(key: &Key) -> Option<Prefix> {
+    if key.len == 0 {
+        return None;
+    }
     let len = if key.address.is_v4() {
         key.len.checked_sub(96)?
     } else {
@@ -194,7 +246,7 @@ fn measure(entry: &penalty::Entry) -> Measure {
 }
 
 /// The map's entry of a penalty, which goes on from the one before it.
-fn entry(penalty: &Penalty, until_ns: u64, before: &penalty::Entry) -> penalty::Entry {
+fn entry(penalty: &Penalty, key: Key, until_ns: u64, before: &penalty::Entry) -> penalty::Entry {
     let mut flags = 0;
     if penalty.measure.rate.is_some() {
         flags |= penalty::Entry::HAS_RATE;
@@ -211,25 +263,9 @@ fn entry(penalty: &Penalty, until_ns: u64, before: &penalty::Entry) -> penalty::
         dropped: before.dropped,
         flags,
         reason: penalty.reason as u32,
+        prefix: key,
+        padding: 0,
     }
-}
-
-fn status(maps: &Maps, source: Prefix, given: &Given, now: u64) -> Result<PenaltyStatus, Error> {
-    let mut dropped = 0;
-    for key in keys(source) {
-        match maps.penalties.get(&key, 0) {
-            Ok(entry) => dropped += entry.dropped,
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(Error::map(names::PENALTIES, "read an entry")(error)),
-        }
-    }
-    Ok(PenaltyStatus {
-        source,
-        remaining: Duration::from_nanos(given.until_ns.saturating_sub(now)),
-        reason: given.reason,
-        measure: given.measure,
-        dropped,
-    })
 }
 
 #[cfg(test)]
@@ -254,7 +290,8 @@ mod tests {
             };
             let keys = keys(source);
             assert_eq!((keys.len(), prefix(&keys[0])), (1, Some(source)));
-            let entry = entry(&penalty, 0, &penalty::Entry::default());
+            let entry = entry(&penalty, keys[0], 0, &penalty::Entry::default());
+            assert_eq!(entry.prefix, keys[0]);
             assert_eq!(measure(&entry), penalty.measure, "{text}");
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use aya::maps::{Array, MapData};
 use edge_common::Address;
-use edge_common::prefix::{Lengths, Prefix, place};
+use edge_common::maps::{self as names, CELL_BITS};
+use edge_common::prefix::{CELLS_PER_WORD, HASH_BITS, Lengths, Prefix};
 
 use crate::Error;
 
@@ -19,22 +20,22 @@ pub(crate) fn keys(prefix: edge_model::Prefix) -> Vec<Prefix> {
     keys
 }
 
-/// Cells and lengths of a set, and which words the kernel does not have yet.
+/// One set's bytes of the cells, the lengths of its prefixes, and which words the kernel does not have yet.
 #[derive(Debug)]
 pub(crate) struct PrefixFilter {
-    bits: u32,
+    half: u32,
     lengths: Lengths,
-    words: Vec<u64>,
+    bytes: Vec<u8>,
     changed: BTreeSet<u32>,
 }
 
 impl PrefixFilter {
-    /// The filter of an empty set, with 2^`bits` cells; the kernel's is all zeroes as well.
-    pub(crate) fn new(bits: u32) -> Self {
+    /// The filter of an empty set that has this half of the cells; the kernel's is all zeroes as well.
+    pub(crate) fn new(half: u32) -> Self {
         Self {
-            bits,
+            half,
             lengths: Lengths::default(),
-            words: vec![0; 1 << (bits - 3)],
+            bytes: vec![0; 1 << CELL_BITS],
             changed: BTreeSet::new(),
         }
     }
@@ -47,34 +48,41 @@ impl PrefixFilter {
     /// Adds a prefix.
     pub(crate) fn insert(&mut self, prefix: &Prefix) {
         self.lengths.insert(prefix);
-        let (bits, words, changed) = (self.bits, &mut self.words, &mut self.changed);
+        let (bytes, changed) = (&mut self.bytes, &mut self.changed);
         prefix.cells(|hash, bit| {
-            let (at, shift) = place(hash, bits);
-            if let Some(word) = words.get_mut(at as usize) {
-                let with = *word | u64::from(bit) << shift;
-                if with != *word {
-                    *word = with;
-                    changed.insert(at);
-                }
+            let cell = hash >> (HASH_BITS - CELL_BITS);
+            if let Some(byte) = bytes.get_mut(cell as usize)
+                && *byte & bit == 0
+            {
+                *byte |= bit;
+                changed.insert(cell / CELLS_PER_WORD);
             }
         });
     }
 
     /// Makes it the filter of another set.
     pub(crate) fn replace<'p>(&mut self, prefixes: impl Iterator<Item = &'p Prefix>) {
-        let mut next = Self::new(self.bits);
+        let mut next = Self::new(self.half);
         prefixes.for_each(|prefix| next.insert(prefix));
-        let pairs = self.words.iter().zip(&next.words).zip(0..);
-        let differing = pairs.filter(|((old, new), _)| old != new).map(|(_, at)| at);
+        let pairs = self.bytes.iter().zip(&next.bytes).zip(0..);
+        let differing = pairs
+            .filter(|((old, new), _)| old != new)
+            .map(|(_, cell): (_, u32)| cell / CELLS_PER_WORD);
         next.changed = differing.chain(self.changed.iter().copied()).collect();
         *self = next;
     }
 
-    /// Writes what the kernel does not have yet.
-    pub(crate) fn write(&mut self, map: &mut Array<MapData, u64>, name: &'static str) -> Result<(), Error> {
+    /// Writes what the kernel does not have yet, and leaves the other set's half as it is.
+    pub(crate) fn write(&mut self, map: &mut Array<MapData, u64>) -> Result<(), Error> {
         while let Some(&at) = self.changed.first() {
-            let word = self.words.get(at as usize).copied().unwrap_or_default();
-            map.set(at, word, 0).map_err(Error::map(name, "write"))?;
+            let mut word = map.get(&at, 0).map_err(Error::map(names::CELLS, "read"))?;
+            for cell in 0..CELLS_PER_WORD {
+                let byte = self.bytes.get((at * CELLS_PER_WORD + cell) as usize);
+                let shift = cell * 16 + self.half;
+                word &= !(0xff << shift);
+                word |= u64::from(byte.copied().unwrap_or_default()) << shift;
+            }
+            map.set(at, word, 0).map_err(Error::map(names::CELLS, "write"))?;
             self.changed.remove(&at);
         }
         Ok(())
@@ -92,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_replaced_filter_is_the_one_of_its_set_and_knows_what_to_write() {
-        let mut filter = PrefixFilter::new(16);
+        let mut filter = PrefixFilter::new(edge_common::prefix::half::SOURCES);
         prefixes(&["192.0.2.0/24", "10.0.0.0/20"])
             .iter()
             .for_each(|prefix| filter.insert(prefix));
@@ -102,11 +110,14 @@ mod tests {
         filter.changed.clear();
         filter.replace(prefixes(&["192.0.2.0/24"]).iter());
         assert!(filter.changed.len() < written);
-        assert_eq!(filter.words.iter().map(|word| word.count_ones()).sum::<u32>(), 1);
+        assert_eq!(filter.bytes.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1);
         assert_eq!(filter.lengths().v4, 1 << 23);
         filter.replace([].iter());
         assert_eq!(
-            (filter.lengths(), filter.words.iter().sum::<u64>()),
+            (
+                filter.lengths(),
+                filter.bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>()
+            ),
             (Lengths::default(), 0)
         );
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use edge_common::maps::{self as names, MAX_SOURCES, SOURCE_ALLOWED, SOURCE_CELL_BITS, SOURCE_DENIED};
-use edge_common::prefix::{Lengths, Prefix};
+use edge_common::maps::{MAX_SOURCES, SOURCE_ALLOWED, SOURCE_BUCKET_BITS, SOURCE_DENIED};
+use edge_common::prefix::{Lengths, Prefix, half};
 use edge_model::SourceLists;
 
 use crate::Error;
-use crate::maps::{Maps, is_absent};
+use crate::maps::Maps;
 use crate::prefix_filter::{PrefixFilter, keys};
+use crate::prefix_table::PrefixTable;
 
 /// Both lists as the map holds them.
 pub(crate) type Entries = BTreeMap<Prefix, u32>;
@@ -46,15 +47,15 @@ pub(crate) fn lengths(entries: &Entries) -> Lengths {
 /// What the maps hold.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    entries: Entries,
+    table: PrefixTable,
     filter: PrefixFilter,
 }
 
 impl Default for Sources {
     fn default() -> Self {
         Self {
-            entries: Entries::new(),
-            filter: PrefixFilter::new(SOURCE_CELL_BITS),
+            table: PrefixTable::new(SOURCE_BUCKET_BITS),
+            filter: PrefixFilter::new(half::SOURCES),
         }
     }
 }
@@ -67,15 +68,11 @@ impl Sources {
     /// The kernel refuses an entry; those before it are written.
     pub(crate) fn add(&mut self, maps: &mut Maps, next: &Entries) -> Result<(), Error> {
         for (prefix, kind) in next {
-            if self.entries.get(prefix) != Some(kind) {
-                maps.sources
-                    .insert(prefix, kind, 0)
-                    .map_err(Error::map(names::SOURCES, "write an entry"))?;
-                self.entries.insert(*prefix, *kind);
-            }
+            self.table.insert(*prefix, *kind);
         }
+        self.table.write(&mut maps.sources)?;
         self.filter.replace(next.keys());
-        self.filter.write(&mut maps.source_cells, names::SOURCE_CELLS)
+        self.filter.write(&mut maps.cells)
     }
 
     /// Removes what `next` does not have.
@@ -83,21 +80,8 @@ impl Sources {
     /// # Errors
     /// The kernel refuses; entries before are removed.
     pub(crate) fn remove(&mut self, maps: &mut Maps, next: &Entries) -> Result<(), Error> {
-        let gone: Vec<_> = self
-            .entries
-            .keys()
-            .filter(|prefix| !next.contains_key(prefix))
-            .copied()
-            .collect();
-        for prefix in gone {
-            match maps.sources.remove(&prefix) {
-                Err(error) if !is_absent(&error) => {
-                    return Err(Error::map(names::SOURCES, "remove an entry")(error));
-                }
-                _ => self.entries.remove(&prefix),
-            };
-        }
-        Ok(())
+        self.table.retain(|prefix| next.contains_key(prefix));
+        self.table.write(&mut maps.sources)
     }
 }
 
