@@ -36,6 +36,7 @@ pub mod tunnel;
 mod user;
 pub mod verdict;
 pub mod vip;
+pub mod vip_table;
 pub mod worker;
 
 pub use address::Address;

@@ -5,8 +5,10 @@ use crate::{Address, flood, penalty};
 
 /// `Array<Config>`, one element. Written by userspace.
 pub const CONFIG: &str = "CONFIG";
-/// `HashMap<vip::Key, vip::Entry>`. Written by userspace.
+/// `Array<vip_table::Bucket>`: services and markers of virtual addresses. Written by userspace.
 pub const VIPS: &str = "VIPS";
+/// `HashMap<vip::Key, vip::Entry>`: what has no place in [`VIPS`]. Written by userspace.
+pub const MORE_VIPS: &str = "MORE_VIPS";
 /// `LpmTrie<vip::PrefixKey, u32>`: the virtual prefixes, with their free bits. Written by userspace.
 pub const VIP_PREFIXES: &str = "VIP_PREFIXES";
 /// `Array<worker::Entry>` by worker. Written by userspace.
@@ -74,6 +76,8 @@ pub const MAX_VIPS: u32 = 1024;
 pub const MAX_TUNNEL_ENDS: u32 = 1024;
 /// Most entries of [`VIPS`]: each VIP, and one marker for each address.
 pub const MAX_VIP_ENTRIES: u32 = 2 * MAX_VIPS + MAX_TUNNEL_ENDS;
+/// Buckets of [`VIPS`], as a power of two: 256 kB.
+pub const VIP_BUCKET_BITS: u32 = 12;
 /// Most workers, of all pools together. Their indexes are 16 bits wide in the Maglev table and 12 in the connection
 /// table.
 pub const MAX_WORKERS: u32 = 4096;

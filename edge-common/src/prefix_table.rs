@@ -88,12 +88,18 @@ impl Bucket {
 #[inline(always)]
 #[must_use]
 pub const fn bucket_of(prefix: &Prefix, bits: u32) -> u32 {
-    let [a, b, c, d] = prefix.address.0;
-    let first = ((a as u64) << 32 | b as u64) ^ prefix.len as u64;
+    hash(prefix.address, prefix.len) >> (32 - bits)
+}
+
+/// Hash of an address and a word; the upper bits are the well-mixed ones.
+#[inline(always)]
+pub(crate) const fn hash(address: Address, word: u32) -> u32 {
+    let [a, b, c, d] = address.0;
+    let first = ((a as u64) << 32 | b as u64) ^ word as u64;
     let second = (c as u64) << 32 | d as u64;
     // The same multiplier twice: each product's upper half depends on all bits of its factor.
     let hash = (first.wrapping_mul(MULTIPLIER) >> 29 ^ second).wrapping_mul(MULTIPLIER);
-    (hash >> (64 - bits)) as u32
+    (hash >> 32) as u32
 }
 
 /// 2^64 over the golden ratio.

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Config, bench, connection, counter, flood, maglev, penalty, pktgen, prefix, prefix_table,
-    verdict, vip, worker,
+    verdict, vip, vip_table, worker,
 };
 
 /// Marks types as plain data.
@@ -37,6 +37,7 @@ pod!(
     verdict::Trace,
     vip::Entry,
     vip::Key,
+    vip_table::Bucket,
     vip::PrefixKey,
     worker::Entry,
 );

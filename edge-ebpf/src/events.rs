@@ -1,6 +1,7 @@
 //! Samples of dropped packets for userspace.
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
 use aya_ebpf::programs::XdpContext;
 use edge_common::DropReason;
@@ -26,6 +27,9 @@ pub(crate) fn dropped(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, fr
     }
 }
 
+/// Userspace looks for events by itself, a few times a second: to be woken up would cost the packet more than the event.
+const NO_WAKEUP: u64 = BPF_RB_NO_WAKEUP as u64;
+
 /// Writes the event; a full ring buffer takes none.
 #[inline(always)]
 fn write(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64) {
@@ -50,9 +54,9 @@ fn write(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64)
         (*to).padding = 0;
         let head = (&raw mut (*to).head).cast();
         if bpf_xdp_load_bytes(ctx.as_ptr().cast(), 0, head, head_len as u32) != 0 {
-            event.discard(0);
+            event.discard(NO_WAKEUP);
             return;
         }
     }
-    event.submit(0);
+    event.submit(NO_WAKEUP);
 }

@@ -9,12 +9,13 @@ use edge_common::maglev::Table;
 use edge_common::maps::{
     CELL_WORDS, EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES,
     MAX_VIP_ENTRIES, MAX_VIPS, MAX_WORKERS, PENALTY_BUCKET_BITS, PORT_WORDS, SOURCE_BUCKET_BITS,
+    VIP_BUCKET_BITS,
 };
 use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
 use edge_common::syncookie::Guard;
 use edge_common::verdict::{ReplyReason, Trace};
-use edge_common::{Address, Config, DropReason, PassReason, penalty, vip};
+use edge_common::{Address, Config, DropReason, PassReason, penalty, vip, vip_table};
 
 use crate::clock::Reading;
 use crate::log_limit;
@@ -29,7 +30,9 @@ const ON_PAGES: u32 = BPF_F_MMAPABLE;
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
-pub(crate) static VIPS: HashMap<vip::Key, vip::Entry> = HashMap::with_max_entries(MAX_VIP_ENTRIES, 0);
+pub(crate) static VIPS: Array<vip_table::Bucket> = Array::with_max_entries(1 << VIP_BUCKET_BITS, ON_PAGES);
+#[map]
+pub(crate) static MORE_VIPS: HashMap<vip::Key, vip::Entry> = HashMap::with_max_entries(MAX_VIP_ENTRIES, 0);
 #[map]
 pub(crate) static MAGLEV: Array<Table> = Array::with_max_entries(MAX_POOLS, 0);
 #[map]

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::TextEncoder;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast::Receiver;
+
+use crate::events;
 
 /// What the admin address shows. The running app is one; each call is answered from its state at that moment.
 pub(crate) trait Inspect: Send + Sync + 'static {
@@ -22,6 +26,8 @@ pub(crate) trait Inspect: Send + Sync + 'static {
     fn metrics(&self) -> Vec<prometheus::proto::MetricFamily>;
     /// State for `edge status`, as JSON.
     fn status(&self) -> serde_json::Result<String>;
+    /// Samples of dropped packets, from now on: one JSON object a line.
+    fn samples(&self) -> Receiver<Arc<str>>;
     /// The configuration in force, as JSON.
     fn config_dump(&self) -> serde_json::Result<String>;
 }
@@ -57,7 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<dyn Inspect>) {
 
 async fn connection(stream: TcpStream, app: Arc<dyn Inspect>) {
     let service = hyper::service::service_fn(move |request| {
-        let response = respond(&request, app.as_ref());
+        let response = answer_to(&request, app.as_ref());
         async move { Ok::<_, Infallible>(response) }
     });
     let result = hyper::server::conn::http1::Builder::new()
@@ -69,6 +75,20 @@ async fn connection(stream: TcpStream, app: Arc<dyn Inspect>) {
         tracing::debug!(%error, "admin connection ended");
     }
 }
+
+/// The answer: a page, or the samples, which have no end.
+fn answer_to<B>(request: &Request<B>, app: &dyn Inspect) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+    if request.method() == Method::GET && request.uri().path() == EVENTS {
+        let mut response = Response::new(events::body(app.samples()).boxed_unsync());
+        let lines = hyper::header::HeaderValue::from_static("application/x-ndjson");
+        response.headers_mut().insert(CONTENT_TYPE, lines);
+        return response;
+    }
+    respond(request, app).map(BodyExt::boxed_unsync)
+}
+
+/// Path of the samples.
+const EVENTS: &str = "/events";
 
 fn respond<B>(request: &Request<B>, app: &dyn Inspect) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -86,7 +106,7 @@ fn respond<B>(request: &Request<B>, app: &dyn Inspect) -> Response<Full<Bytes>> 
         "/config_dump" => json(app.config_dump()),
         "/" => text(
             StatusCode::OK,
-            "/healthz/ready\n/stats/prometheus\n/status\n/config_dump\n",
+            "/healthz/ready\n/stats/prometheus\n/status\n/config_dump\n/events\n",
         ),
         _ => text(StatusCode::NOT_FOUND, "no such page; / lists them\n"),
     }
@@ -138,6 +158,10 @@ mod tests {
 
         fn metrics(&self) -> Vec<prometheus::proto::MetricFamily> {
             prometheus::gather()
+        }
+
+        fn samples(&self) -> Receiver<Arc<str>> {
+            tokio::sync::broadcast::channel(1).1
         }
 
         fn status(&self) -> serde_json::Result<String> {

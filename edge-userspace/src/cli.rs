@@ -73,6 +73,24 @@ Examples:
 With --watch the tables show what was added since the last time, per second, until Ctrl-C; with --json one line each.")]
     Status(StatusArgs),
 
+    /// Show the packets that a running edge drops, as samples: at most one of each reason in each timer tick (4 ms) of
+    /// each CPU. Counters count them all: `edge status drops`.
+    #[command(after_help = "\
+Examples:
+  edge events
+  edge events --reason bad_syn_cookie --vip 192.0.2.10
+  edge events --json --duration 10 | jq -r .packet
+
+Any number of these may run at the same time: each gets every sample.")]
+    Events(EventsArgs),
+
+    /// Keep such samples as packets that tcpdump and Wireshark read: their first 128 bytes, with time and full length.
+    #[command(after_help = "\
+Examples:
+  edge capture --out drops.pcap --duration 10
+  edge capture --out - --reason denied --count 100 | tcpdump -n -r -")]
+    Capture(CaptureArgs),
+
     /// Check this machine: kernel, privileges, BTF, interface, driver mode, MTU, sysctls; says what to do.
     #[command(after_help = "\
 Examples:
@@ -245,6 +263,59 @@ pub(crate) struct StatusArgs {
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which samples of dropped packets are wanted.
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// Only packets that were dropped for this reason; may be given several times.
+    #[arg(long, value_name = "REASON")]
+    pub(crate) reason: Vec<String>,
+    /// Only packets for this VIP (`192.0.2.1:443/tcp`), for all of an address (`192.0.2.1`), or for `none`; may be given
+    /// several times.
+    #[arg(long, value_name = "VIP")]
+    pub(crate) vip: Vec<String>,
+    /// End after so many.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<f64>,
+    /// Admin address of the running edge (key `admin` of edge.yaml).
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    pub(crate) admin: SocketAddr,
+}
+
+/// A number of seconds: above zero, at most a year.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if seconds > 0.0 && seconds <= 365.0 * 86_400.0 {
+        Ok(seconds)
+    } else {
+        Err("must be above 0, at most a year".to_owned())
+    }
+}
+
+/// Arguments of `edge events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Which samples.
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `edge capture`.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// File to write; `-` is the standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Which samples.
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
 }
 
 /// Arguments of `edge doctor`.

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod doctor;
 mod dump;
+mod events;
 mod explain;
 mod failure;
 mod logging;
@@ -58,6 +59,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Routes(args) => routes::run(&args),
         Command::Status(args) => runtime()?
             .block_on(status::run(&args))
+            .map_err(Failure::CannotBeDone),
+        Command::Events(args) => runtime()?
+            .block_on(events::follow(&args))
+            .map_err(Failure::CannotBeDone),
+        Command::Capture(args) => runtime()?
+            .block_on(events::capture(&args))
             .map_err(Failure::CannotBeDone),
         Command::Doctor(args) => runtime()?.block_on(doctor::run(&args)),
         Command::Completions { shell } => {

@@ -1,7 +1,9 @@
 //! Is the packet for a virtual address, and for which VIP?
 
+use edge_common::maps::VIP_BUCKET_BITS;
 use edge_common::parse::{Network, Transport};
 use edge_common::vip::{Entry, Key};
+use edge_common::vip_table::{Found, bucket_of};
 use edge_common::{Config, DropReason, PassReason, Verdict};
 
 use crate::maps;
@@ -75,7 +77,12 @@ fn is_virtual(network: &Network) -> bool {
 
 #[inline(always)]
 pub(crate) fn lookup(key: &Key) -> Option<Entry> {
-    // SAFETY: the entry is copied out at once. Userspace may give its memory to another VIP at the same moment;
-    // the packet then goes the way of either, which is the case for every packet during a change.
-    unsafe { maps::VIPS.get(key) }.copied()
+    // Userspace may give the memory to another VIP at the same moment; the packet then goes the way of either, which is
+    // the case for every packet during a change.
+    match maps::VIPS.get(bucket_of(key, VIP_BUCKET_BITS))?.find(key) {
+        Found::Entry(entry) => Some(entry),
+        // SAFETY: the entry is copied out at once.
+        Found::Elsewhere => unsafe { maps::MORE_VIPS.get(key) }.copied(),
+        Found::Nowhere => None,
+    }
 }

@@ -6,6 +6,7 @@ use edge_model::{DataPathConfig, Penalty};
 
 use crate::attach::{self, Attachment, InterfaceStatus, XdpMode};
 use crate::devices;
+use crate::events::{self, DropEvent};
 use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
 use crate::pins::{Link, OnStop, Pinning, Pins};
@@ -180,6 +181,12 @@ impl DataPath {
             maps, image, retired, ..
         } = &self.kernel;
         stats::read(maps, image, retired, self.interfaces())
+    }
+
+    /// Samples of the packets that were dropped since the last call: of each reason one in each timer tick of each CPU.
+    /// What nobody fetches for seconds is lost. Ten times a second is often enough.
+    pub fn events(&mut self) -> Vec<DropEvent> {
+        events::fetch(&mut self.kernel.maps.events, &self.kernel.image)
     }
 
     /// Interfaces, and how XDP is attached to them.

@@ -3,33 +3,35 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, SockMap};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, SockMap};
 use aya::{Ebpf, Pod};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
-use edge_common::maglev::Table;
+use edge_common::maglev;
 use edge_common::verdict::Trace;
-use edge_common::{Config, maps as names, penalty, vip};
+use edge_common::{Config, maps as names, penalty, prefix_table, vip, vip_table};
 
 use crate::Error;
-use crate::prefix_table::TableMaps;
+use crate::table::{Bucket, Table, TableMaps};
 
 /// Every map that userspace reads or writes.
 pub(crate) struct Maps {
     config: Array<MapData, Config>,
-    vips: HashMap<MapData, vip::Key, vip::Entry>,
-    maglev: Array<MapData, Table>,
+    vips: TableMaps<vip_table::Bucket>,
+    vip_table: Table<vip_table::Bucket>,
+    maglev: Array<MapData, maglev::Table>,
     sockets: SockMap<MapData>,
-    pub(crate) sources: TableMaps,
+    pub(crate) sources: TableMaps<prefix_table::Bucket>,
     pub(crate) cells: Array<MapData, u64>,
     reflection_ports: Array<MapData, u64>,
     pub(crate) penalties: Array<MapData, penalty::Entry>,
-    pub(crate) penalised: TableMaps,
+    pub(crate) penalised: TableMaps<prefix_table::Bucket>,
     pub(crate) passes: PerCpuArray<MapData, u64>,
     pub(crate) drops: PerCpuArray<MapData, Drops>,
     pub(crate) vip_counters: PerCpuArray<MapData, VipCounters>,
     pub(crate) worker_counters: PerCpuArray<MapData, WorkerCounters>,
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
     pub(crate) replies: PerCpuArray<MapData, u64>,
+    pub(crate) events: RingBuf<MapData>,
     trace: Array<MapData, Trace>,
 }
 
@@ -38,7 +40,8 @@ impl Maps {
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
             config: take(ebpf, names::CONFIG)?,
-            vips: take(ebpf, names::VIPS)?,
+            vips: take_table(ebpf, names::VIPS, names::MORE_VIPS)?,
+            vip_table: Table::new(names::VIP_BUCKET_BITS),
             maglev: take(ebpf, names::MAGLEV)?,
             sockets: take(ebpf, names::WORKER_SOCKETS)?,
             sources: take_table(ebpf, names::SOURCES, names::MORE_SOURCES)?,
@@ -52,6 +55,7 @@ impl Maps {
             worker_counters: take(ebpf, names::WORKER_COUNTERS)?,
             steer_counters: take(ebpf, names::STEER_COUNTERS)?,
             replies: take(ebpf, names::REPLIES)?,
+            events: take(ebpf, names::EVENTS)?,
             trace: take(ebpf, names::TRACE)?,
         })
     }
@@ -62,22 +66,20 @@ impl Maps {
             .map_err(Error::map(names::CONFIG, "write"))
     }
 
-    pub(crate) fn write_table(&mut self, pool: u16, table: &Table) -> Result<(), Error> {
+    pub(crate) fn write_table(&mut self, pool: u16, table: &maglev::Table) -> Result<(), Error> {
         self.maglev
             .set(u32::from(pool), table, 0)
             .map_err(Error::map(names::MAGLEV, "write"))
     }
 
     pub(crate) fn write_vip(&mut self, key: &vip::Key, entry: vip::Entry) -> Result<(), Error> {
-        self.vips
-            .insert(key, entry, 0)
-            .map_err(Error::map(names::VIPS, "write an entry"))
+        self.vip_table.insert(*key, entry);
+        self.vip_table.write(&mut self.vips)
     }
 
     pub(crate) fn remove_vip(&mut self, key: &vip::Key) -> Result<(), Error> {
-        self.vips
-            .remove(key)
-            .map_err(Error::map(names::VIPS, "remove an entry"))
+        self.vip_table.remove(key);
+        self.vip_table.write(&mut self.vips)
     }
 
     pub(crate) fn set_socket(&mut self, index: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
@@ -144,7 +146,11 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
     M::try_from(map).map_err(Error::map(name, "open"))
 }
 
-fn take_table(ebpf: &mut Ebpf, name: &'static str, rest: &'static str) -> Result<TableMaps, Error> {
+fn take_table<B: Bucket>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    rest: &'static str,
+) -> Result<TableMaps<B>, Error> {
     Ok(TableMaps {
         buckets: take(ebpf, name)?,
         rest: take(ebpf, rest)?,

@@ -11,7 +11,7 @@ use edge_model::{Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, TokenRat
 
 use crate::maps::Maps;
 use crate::prefix_filter::{PrefixFilter, keys};
-use crate::prefix_table::PrefixTable;
+use crate::table::PrefixTable;
 use crate::{Error, sys};
 
 /// A penalty as it stands.

@@ -9,7 +9,7 @@ use edge_model::SourceLists;
 use crate::Error;
 use crate::maps::Maps;
 use crate::prefix_filter::{PrefixFilter, keys};
-use crate::prefix_table::PrefixTable;
+use crate::table::PrefixTable;
 
 /// Both lists as the map holds them.
 pub(crate) type Entries = BTreeMap<Prefix, u32>;

@@ -39,6 +39,13 @@ impl Stats {
             .map_or(0, |&(_, count)| count)
     }
 
+    /// Packets that were turned into an answer.
+    #[must_use]
+    pub fn replied_with(&self, reason: ReplyReason) -> u64 {
+        let found = self.replied.iter().find(|&&(of, _)| of == reason);
+        found.map_or(0, |&(_, count)| count)
+    }
+
     /// Packets that were dropped for any reason.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {

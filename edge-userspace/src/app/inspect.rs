@@ -1,12 +1,14 @@
 //! What the admin address shows of the running edge.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use edge_datapath::{DataPath, Stats};
 use edge_model::{Cluster, Listener, ListenerProtocol, RouteTable, WorkerId};
 use edge_proxy::Proxy;
 use prometheus::proto::MetricFamily;
+use tokio::sync::broadcast::Receiver;
 
 use super::{App, lock};
 use crate::admin::Inspect;
@@ -32,6 +34,10 @@ impl Inspect for App {
 
     fn status(&self) -> serde_json::Result<String> {
         serde_json::to_string(&self.state())
+    }
+
+    fn samples(&self) -> Receiver<Arc<str>> {
+        self.samples.subscribe()
     }
 
     fn config_dump(&self) -> serde_json::Result<String> {
@@ -193,11 +199,8 @@ impl App {
     }
 }
 
-fn endpoint_status(
-    endpoint: &edge_proxy::EndpointStatus,
-    cluster: Option<&std::sync::Arc<Cluster>>,
-) -> EndpointStatus {
-    let of_model = |cluster: &std::sync::Arc<Cluster>| {
+fn endpoint_status(endpoint: &edge_proxy::EndpointStatus, cluster: Option<&Arc<Cluster>>) -> EndpointStatus {
+    let of_model = |cluster: &Arc<Cluster>| {
         let same = cluster
             .endpoints
             .iter()

@@ -16,16 +16,20 @@ use edge_proxy::{AccessLog, AccessLogFormat, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, Inspect};
 use crate::cli::RunArgs;
 use crate::config;
+use crate::events::Samples;
 use crate::failure::Failure;
 
 /// Penalties on their way to the data path. A source that finds the queue full is penalised on its next refusals.
 const PENALTY_QUEUE: usize = 4096;
 /// How often ended penalties are removed and the BPF programs' messages are read.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often samples of dropped packets are fetched. The ring buffer holds a second of a flood of four reasons.
+const SAMPLING: Duration = Duration::from_millis(100);
 /// Handshakes that were under way when new connections began to be refused end within this time; then the accept
 /// queues hold all there is, and the proxy empties them.
 const HANDSHAKES: Duration = Duration::from_millis(200);
@@ -42,6 +46,7 @@ struct App {
     datapath: Mutex<Option<DataPath>>,
     /// Why the Snapshot is not in force as a whole; `None` when it is.
     apply_error: Mutex<Option<String>>,
+    samples: Samples,
     registry: Registry,
     metrics: Metrics,
 }
@@ -129,6 +134,7 @@ impl App {
             proxy: Mutex::new(Some(proxy)),
             datapath: Mutex::new(datapath),
             apply_error: Mutex::default(),
+            samples: Samples::new(),
             registry,
             metrics,
         };
@@ -142,6 +148,8 @@ impl App {
         // A clone has seen what the original has: the Snapshot of the start, and none that came since.
         let mut snapshots = self.snapshot.clone();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let mut sampling = tokio::time::interval(SAMPLING);
+        sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = terminate.wait() => return,
@@ -155,6 +163,7 @@ impl App {
                 }
                 Some(penalty) = penalties.recv() => self.penalise(&penalty),
                 _ = housekeeping.tick() => self.keep_house(),
+                _ = sampling.tick() => self.publish_samples(),
             }
         }
     }
@@ -226,6 +235,13 @@ impl App {
                 tracing::debug!(%source, reason, "penalty without a data path: refused by the proxy alone")
             }
         }
+    }
+
+    /// Fetches what the data path sampled, whether somebody reads it or not: a reader is to get what is dropped while it
+    /// reads, and not what was in the ring before.
+    fn publish_samples(&self) {
+        let events = lock(&self.datapath).as_mut().map(DataPath::events);
+        self.samples.publish(&events.unwrap_or_default());
     }
 
     fn keep_house(&self) {

@@ -11,4 +11,5 @@ mod fixture;
 mod flood;
 mod packets;
 mod restart;
+mod samples;
 mod traffic;
