@@ -17,7 +17,9 @@ use http::StatusCode;
 use crate::config::ListenerConfig;
 use crate::http::{Flag, Peer};
 use crate::metrics::{Kind, Observed};
+use crate::options::Limits;
 use crate::protocol::Protocol;
+use crate::strict::{Blocked, Body, Code, Http2Guard};
 use crate::worker::{View, Worker};
 
 /// What a connection is doing.
@@ -33,6 +35,45 @@ enum Phase {
     Busy,
     /// The last response is out, and nothing came since.
     Idle,
+}
+
+/// Why a connection is cut, as metrics tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// A head took too long.
+    SlowHead,
+    /// A body came too slowly, or not at all.
+    SlowBody,
+    /// The client took nothing of its response, or nothing went either way.
+    Stalled,
+    /// The client never opened its window.
+    WindowShut,
+    /// It was told to go and stayed.
+    Idle,
+}
+
+impl Cut {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::SlowHead => "slow head",
+            Self::SlowBody => "slow body",
+            Self::Stalled => "stalled",
+            Self::WindowShut => "window shut",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// How fast a body comes.
+#[derive(Debug, Clone, Copy)]
+struct BodyPace {
+    /// The body of which more is waited for.
+    waits: Option<Body>,
+    /// Since when `bytes` are counted.
+    since: Instant,
+    /// When something came last.
+    last: Instant,
+    bytes: u64,
 }
 
 /// A connection of a client, from accept to close.
@@ -61,10 +102,15 @@ pub(crate) struct Conn {
     /// The client takes nothing, since the last write.
     write_pending: Cell<bool>,
     last_write: Cell<Instant>,
+    /// What of a request's body of HTTP/1.1 is waited for, and what came of it since.
+    body: Cell<BodyPace>,
+    /// Looks over the frames of HTTP/2.
+    http2: OnceCell<Rc<RefCell<Http2Guard>>>,
     close_when_idle: Cell<bool>,
     /// The client is to be told by GOAWAY that no request is taken after those under way.
     leaving: Cell<bool>,
-    aborted: Cell<bool>,
+    /// Why the connection is to be cut.
+    aborted: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -94,9 +140,16 @@ impl Conn {
             upgrade_decision: Cell::new(None),
             write_pending: Cell::new(false),
             last_write: Cell::new(now),
+            body: Cell::new(BodyPace {
+                waits: None,
+                since: now,
+                last: now,
+                bytes: 0,
+            }),
+            http2: OnceCell::new(),
             close_when_idle: Cell::new(false),
             leaving: Cell::new(false),
-            aborted: Cell::new(false),
+            aborted: Cell::new(None),
             waker: RefCell::default(),
         }
     }
@@ -287,10 +340,11 @@ impl Conn {
         }
     }
 
-    /// A write went through, or must wait for the client to take what is on its way.
-    pub(crate) fn write_was(&self, pending: bool) {
+    /// A write went through, or must wait for the client to take what is on its way; `progress` when something of a
+    /// response has gone out.
+    pub(crate) fn write_was(&self, pending: bool, progress: bool) {
         self.write_pending.set(pending);
-        if !pending {
+        if progress {
             self.last_write.set(self.worker.now());
         }
     }
@@ -308,9 +362,86 @@ impl Conn {
     /// Fails once the connection is to be cut.
     pub(crate) fn check_aborted(&self) -> io::Result<()> {
         match self.aborted.get() {
-            true => Err(io::ErrorKind::TimedOut.into()),
-            false => Ok(()),
+            Some(_) => Err(io::ErrorKind::TimedOut.into()),
+            None => Ok(()),
         }
+    }
+
+    /// What a client of HTTP/2 is told when its connection is cut.
+    pub(crate) fn goodbye(&self) -> Code {
+        match self.aborted.get() {
+            Some(Cut::Stalled | Cut::WindowShut) => Code::EnhanceYourCalm,
+            Some(Cut::SlowHead | Cut::SlowBody | Cut::Idle) | None => Code::No,
+        }
+    }
+
+    /// The present, up to a sweep interval late.
+    pub(crate) fn now(&self) -> Instant {
+        self.worker.now()
+    }
+
+    /// The guard of its frames.
+    pub(crate) fn http2_guard(&self) -> Rc<RefCell<Http2Guard>> {
+        let new = || {
+            let guard = Http2Guard::new(self.worker.limits().http2, self.worker.now());
+            Rc::new(RefCell::new(guard))
+        };
+        Rc::clone(self.http2.get_or_init(new))
+    }
+
+    /// The connection is cut for what the client did.
+    pub(crate) fn cut_for(&self, reason: &'static str) {
+        tracing::debug!(client = %self.peer.address, reason, "connection cut");
+        self.worker.metrics().connection_cut(reason);
+    }
+
+    /// So many bytes came; the stream is now in a body, or in none.
+    pub(crate) fn body_read(&self, body: Option<Body>, length: usize) {
+        let mut pace = self.body.get();
+        if body.is_none() && pace.waits.is_none() {
+            return;
+        }
+        pace.waits = None;
+        pace.last = self.worker.now();
+        pace.bytes += length as u64;
+        self.body.set(pace);
+    }
+
+    /// More of a body is waited for, if the stream is in one.
+    pub(crate) fn body_waits(&self, body: Option<Body>) {
+        let mut pace = self.body.get();
+        if body.is_some() && pace.waits.is_none() {
+            pace.waits = body;
+            self.body.set(pace);
+        }
+    }
+
+    /// Whether a body that is waited for comes too slowly.
+    fn body_is_slow(&self, now: Instant) -> bool {
+        let mut pace = self.body.get();
+        let Some(body) = pace.waits else {
+            // Whoever is not waited for is not slow.
+            (pace.since, pace.last, pace.bytes) = (now, now, 0);
+            self.body.set(pace);
+            return false;
+        };
+        let silent = now.saturating_duration_since(pace.last) >= self.worker.timeouts().body;
+        let window = now.saturating_duration_since(pace.since);
+        if window < Limits::BODY_WINDOW {
+            return silent;
+        }
+        let wanted = u64::from(self.worker.limits().body_rate) * window.as_secs();
+        let slow = body == Body::Told && pace.bytes < wanted;
+        (pace.since, pace.bytes) = (now, 0);
+        self.body.set(pace);
+        silent || slow
+    }
+
+    /// Whether a client of HTTP/2 takes nothing of its responses, and since its last sign of life too long.
+    fn blocked(&self) -> Blocked {
+        self.http2
+            .get()
+            .map_or(Blocked::No, |guard| guard.borrow().blocked())
     }
 
     /// Notes whom to wake when the connection is to end.
@@ -325,7 +456,9 @@ impl Conn {
     pub(crate) fn sweep(&self, now: Instant) {
         let timeouts = self.worker.timeouts();
         let for_long = |since: &Cell<Instant>, limit| now.saturating_duration_since(since.get()) >= limit;
-        let stalled = self.write_pending.get() && for_long(&self.last_write, timeouts.stalled);
+        let blocked = self.blocked();
+        let stalled = (self.write_pending.get() || blocked != Blocked::No)
+            && for_long(&self.last_write, timeouts.stalled);
         let (limit_idle, limit_fresh) = match self.worker.is_draining() {
             true => (timeouts.drain_idle, timeouts.drain_idle),
             false => (timeouts.idle, timeouts.header),
@@ -334,8 +467,14 @@ impl Conn {
             self.leave();
         }
         match self.phase.get() {
-            Phase::Head if for_long(&self.since, timeouts.header) => self.abort(),
-            Phase::Busy | Phase::Idle if stalled => self.abort(),
+            Phase::Head if for_long(&self.since, timeouts.header) => self.abort(Cut::SlowHead),
+            Phase::Busy | Phase::Idle if stalled => self.abort(Cut::Stalled),
+            Phase::Busy | Phase::Idle
+                if blocked == Blocked::All && for_long(&self.last_write, timeouts.window) =>
+            {
+                self.abort(Cut::WindowShut);
+            }
+            Phase::Busy if self.body_is_slow(now) => self.abort(Cut::SlowBody),
             Phase::Fresh if for_long(&self.since, limit_fresh) => self.close_when_idle(),
             Phase::Idle if !self.write_pending.get() && for_long(&self.since, limit_idle) => {
                 self.close_idle();
@@ -349,7 +488,7 @@ impl Conn {
         match (self.protocol.get(), self.leaving.get()) {
             (Protocol::Http1, _) => self.close_when_idle(),
             (Protocol::Http2, false) => self.leave(),
-            (Protocol::Http2, true) => self.abort(),
+            (Protocol::Http2, true) => self.abort(Cut::Idle),
         }
     }
 
@@ -364,8 +503,11 @@ impl Conn {
         self.wake();
     }
 
-    fn abort(&self) {
-        self.aborted.set(true);
+    fn abort(&self, cut: Cut) {
+        if self.aborted.get().is_none() {
+            self.cut_for(cut.reason());
+        }
+        self.aborted.set(Some(cut));
         self.wake();
     }
 

@@ -9,9 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use std::cell::RefCell;
+
 use crate::connection::Conn;
 use crate::protocol::Protocol;
-use crate::strict::{Guard, Requests};
+use crate::strict::{Code, Guard, Http2Fault, Http2Guard, Requests};
 
 /// Tells the connection's state about every read and write, and ends the stream when the state says so.
 pub(crate) struct Watched<S> {
@@ -20,28 +22,43 @@ pub(crate) struct Watched<S> {
     /// Bytes that were read before and come first: those that told what is spoken, or that had to wait. Empty once they
     /// were taken.
     prefix: Bytes,
-    /// Checks what is read; only HTTP/1.1 has one.
-    guard: Option<Guard<Requests>>,
+    watch: Watch,
+}
+
+/// Checks what is read.
+enum Watch {
+    Http1(Guard<Requests>),
+    /// And what is written; the connection's sweep asks it, too.
+    Http2(Rc<RefCell<Http2Guard>>, Verdict),
+}
+
+/// What the guard of HTTP/2 has found.
+#[derive(Debug, Clone, Copy)]
+enum Verdict {
+    Good,
+    /// The next read fails; what came before the fault was given.
+    Fault(Http2Fault),
+    Ended,
 }
 
 impl<S> Watched<S> {
     /// `prefix` has been read from `stream` before.
     pub(crate) fn new(stream: S, conn: Rc<Conn>, prefix: Bytes) -> Self {
-        let guard = match conn.protocol() {
-            Protocol::Http1 => Some(Guard::new(Requests)),
-            Protocol::Http2 => None,
+        let watch = match conn.protocol() {
+            Protocol::Http1 => Watch::Http1(Guard::new(Requests)),
+            Protocol::Http2 => Watch::Http2(conn.http2_guard(), Verdict::Good),
         };
         Self {
             stream,
             conn,
             prefix,
-            guard,
+            watch,
         }
     }
 
     /// Whether bytes have to wait until it is known whether they are of another protocol.
     fn must_wait(&mut self) -> bool {
-        let Some(guard) = &mut self.guard else {
+        let Watch::Http1(guard) = &mut self.watch else {
             return false;
         };
         let scanner = guard.scanner();
@@ -56,29 +73,57 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
     /// What is to be read next, be it from the prefix or from the stream, after it was looked over.
     fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(ended) = self.guard.as_mut().and_then(|guard| guard.ended(buf)) {
+        if let Watch::Http1(guard) = &mut self.watch
+            && let Some(ended) = guard.ended(buf)
+        {
             return Poll::Ready(ended);
         }
         let before = buf.filled().len();
         ready!(self.poll_unchecked(cx, buf))?;
-        if let Some(guard) = &mut self.guard
-            && buf.filled().len() > before
-        {
-            let later = guard.check(buf, before)?;
-            if !later.is_empty() {
-                self.prefix = match self.prefix.is_empty() {
-                    true => later,
-                    false => [later, std::mem::take(&mut self.prefix)].concat().into(),
-                };
+        if buf.filled().len() == before {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.watch {
+            Watch::Http1(guard) => {
+                let later = guard.check(buf, before)?;
+                if !later.is_empty() {
+                    self.prefix = match self.prefix.is_empty() {
+                        true => later,
+                        false => [later, std::mem::take(&mut self.prefix)].concat().into(),
+                    };
+                }
+                let scanner = guard.scanner();
+                if scanner.is_undecided() {
+                    self.conn.upgrade_is_undecided(scanner.heads());
+                }
+                self.conn.body_read(scanner.body(), buf.filled().len() - before);
+                Poll::Ready(Ok(()))
             }
-            if guard.scanner().is_undecided() {
-                self.conn.upgrade_is_undecided(guard.scanner().heads());
+            Watch::Http2(guard, verdict) => {
+                let result = guard
+                    .borrow_mut()
+                    .received(&buf.filled()[before..], self.conn.now());
+                let Err((good, fault)) = result else {
+                    return Poll::Ready(Ok(()));
+                };
+                buf.set_filled(before + good);
+                if good > 0 {
+                    *verdict = Verdict::Fault(fault);
+                    return Poll::Ready(Ok(()));
+                }
+                self.refuse(cx, fault)
             }
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Tells a client of HTTP/2 why it is cut, if that can be done without waiting, and ends the stream.
+    fn refuse(&mut self, cx: &mut Context<'_>, fault: Http2Fault) -> Poll<io::Result<()>> {
+        self.conn.cut_for(fault.reason);
+        self.say_goodbye(cx, fault.code);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.reason)))
     }
 
     fn poll_unchecked(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -96,7 +141,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     /// A connection that is to close while idle reads an end of file, but only once nothing is left to read: a
     /// request that arrived in the meantime is served.
     fn poll_read(
@@ -104,7 +149,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.conn.check_aborted()?;
+        if let Err(error) = self.conn.check_aborted() {
+            let code = self.conn.goodbye();
+            self.say_goodbye(cx, code);
+            return Poll::Ready(Err(error));
+        }
+        if let Watch::Http2(guard, verdict) = &self.watch {
+            let fault = match verdict {
+                Verdict::Good => guard.borrow().fault(),
+                Verdict::Fault(fault) => Some(*fault),
+                Verdict::Ended => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            };
+            if let Some(fault) = fault {
+                return self.refuse(cx, fault);
+            }
+        }
         if self.must_wait() {
             self.conn.waits(cx);
             return Poll::Pending;
@@ -120,6 +179,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             Poll::Pending if self.conn.closes_when_idle() => Poll::Ready(Ok(())),
             Poll::Pending => {
                 self.conn.waits(cx);
+                if let Watch::Http1(guard) = &self.watch {
+                    self.conn.body_waits(guard.body());
+                }
                 Poll::Pending
             }
         }
@@ -127,8 +189,48 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
-    fn wrote<T>(&self, cx: &Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.conn.write_was(result.is_pending());
+    /// GOAWAY and the end of the stream, for HTTP/2, unless they would have to wait.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>, code: Code) {
+        let Watch::Http2(guard, verdict) = &mut self.watch else {
+            return;
+        };
+        if matches!(std::mem::replace(verdict, Verdict::Ended), Verdict::Ended) {
+            return;
+        }
+        let frame = guard.borrow().goaway(code);
+        let Some(frame) = frame else { return };
+        let stream = &mut self.stream;
+        // Whether it goes out or not, the connection ends.
+        if Pin::new(&mut *stream).poll_write(cx, &frame).is_ready()
+            && Pin::new(&mut *stream).poll_flush(cx).is_ready()
+        {
+            let _ = Pin::new(stream).poll_shutdown(cx);
+        }
+    }
+
+    /// Some bytes of `bufs` were written. Answers whether something of a response was among them.
+    fn note_written(&self, bufs: &[io::IoSlice<'_>], result: &Poll<io::Result<usize>>) -> bool {
+        let Poll::Ready(Ok(length)) = result else {
+            return false;
+        };
+        let Watch::Http2(guard, _) = &self.watch else {
+            return *length > 0;
+        };
+        let (mut guard, mut left, mut progress) = (guard.borrow_mut(), *length, false);
+        for buf in bufs {
+            let taken = left.min(buf.len());
+            progress |= guard.sent(&buf[..taken]);
+            left -= taken;
+        }
+        if guard.take_calmed() {
+            self.conn.cut_for("too much for the parser");
+        }
+        progress
+    }
+
+    /// `progress` says whether something of a response went out.
+    fn wrote<T>(&self, cx: &Context<'_>, result: Poll<io::Result<T>>, progress: bool) -> Poll<io::Result<T>> {
+        self.conn.write_was(result.is_pending(), progress);
         if result.is_pending() {
             self.conn.waits(cx);
         }
@@ -140,7 +242,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.conn.check_aborted()?;
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(cx, result)
+        let progress = self.note_written(&[io::IoSlice::new(buf)], &result);
+        self.wrote(cx, result, progress)
     }
 
     fn poll_write_vectored(
@@ -150,7 +253,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         self.conn.check_aborted()?;
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(cx, result)
+        let progress = self.note_written(bufs, &result);
+        self.wrote(cx, result, progress)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -160,12 +264,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.conn.check_aborted()?;
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.wrote(cx, result)
+        self.wrote(cx, result, false)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.conn.check_aborted()?;
         let result = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.wrote(cx, result)
+        self.wrote(cx, result, false)
     }
 }

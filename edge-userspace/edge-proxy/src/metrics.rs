@@ -65,6 +65,7 @@ pub(crate) struct Metrics {
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
     handshakes_failed: IntCounterVec,
+    connections_cut: IntCounterVec,
     rate_limited: IntCounterVec,
     penalties: IntCounterVec,
 }
@@ -104,6 +105,11 @@ impl Metrics {
                 "TLS handshakes that did not end in a connection",
                 &["reason"],
             )?,
+            connections_cut: counters(
+                "edge_downstream_connections_cut_total",
+                "Connections of clients that were cut for what the client did, or did not do in time",
+                &["reason"],
+            )?,
             rate_limited: counters(
                 "edge_rate_limited_total",
                 "Requests over a local rate limit, refused or (enforced=false) only counted",
@@ -134,6 +140,11 @@ impl Metrics {
     /// Counts a failed handshake.
     pub(crate) fn handshake_failed(&self, reason: &str) {
         self.handshakes_failed.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a connection that was cut.
+    pub(crate) fn connection_cut(&self, reason: &str) {
+        self.connections_cut.with_label_values(&[reason]).inc();
     }
 
     /// Counts requests over a limit.

@@ -5,9 +5,11 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::Reply;
+use crate::options::Limits;
 
 /// Brings the head of an HTTP/2 request into the form that the rules here, routes and endpoints expect: Cookie is one
 /// line (RFC 9113 section 8.2.3).
@@ -28,12 +30,14 @@ pub(crate) fn prepare(head: &mut Parts) {
 
 /// Checks a request's head; returns its authority: that of the target when it has one, else the Host field
 /// (RFC 9112 section 3.2).
-pub(crate) fn check(head: &Parts) -> Result<&str, Reply> {
+pub(crate) fn check<'a>(head: &'a Parts, limits: &Limits) -> Result<&'a str, Reply> {
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     match head.version {
         Version::HTTP_11 => {}
-        Version::HTTP_2 => check_http2(&head.headers)?,
+        Version::HTTP_2 => check_http2(&head.headers, target)?,
         _ => return Err(Reply::upgrade_required()),
     }
+    check_size(target, &head.headers, limits)?;
     if head.method == Method::CONNECT {
         return Err(Reply::connect_refused());
     }
@@ -53,9 +57,24 @@ pub(crate) fn check(head: &Parts) -> Result<&str, Reply> {
     }
 }
 
+/// What a client may send. The parsers have bounds of their own for the head as a whole.
+fn check_size(target: &str, headers: &HeaderMap, limits: &Limits) -> Result<(), Reply> {
+    let is_over = |length: usize, limit: u32| u32::try_from(length).is_ok_and(|length| length > limit);
+    if is_over(target.len(), limits.target) {
+        return Err(Reply::too_large(StatusCode::URI_TOO_LONG));
+    }
+    match is_over(headers.len(), limits.fields) {
+        true => Err(Reply::too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)),
+        false => Ok(()),
+    }
+}
+
 /// What makes a request of HTTP/2 malformed, beyond what its parser refuses: fields of one connection, and white space
 /// around a value (RFC 9113 sections 8.2.1 and 8.2.2).
-fn check_http2(headers: &HeaderMap) -> Result<(), Reply> {
+fn check_http2(headers: &HeaderMap, target: &str) -> Result<(), Reply> {
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Reply::malformed("invalid :path"));
+    }
     for (name, value) in headers {
         let of_one_hop = [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name)
             || matches!(name.as_str(), "keep-alive" | "proxy-connection")
@@ -188,7 +207,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let authority = check(&head).map(str::to_owned);
+        let authority = check(&head, &Limits::default()).map(str::to_owned);
         authority.unwrap_or_else(|reply| reply.status().as_u16().to_string())
     }
 

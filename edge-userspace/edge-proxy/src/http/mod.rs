@@ -18,11 +18,13 @@ mod trailers;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use edge_model::{FormatCommand, Forward, Route, RouteAction};
 use edge_routing::{
     Decision, RequestView, Table, apply_response_ops, choose_destination, normalize_path, redirect_location,
@@ -32,6 +34,7 @@ use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::access_log::Scene;
@@ -131,7 +134,7 @@ impl Exchange<'_> {
         limited: &mut Limited,
         record: &mut Record,
     ) -> Result<Response<UpstreamBody>, Reply> {
-        let authority = check::check(self.head)?;
+        let authority = check::check(self.head, self.conn.worker().limits())?;
         if self.conn.is_misdirected(self.view, host_of(authority)) {
             return Err(Reply::misdirected());
         }
@@ -307,6 +310,7 @@ impl Exchange<'_> {
             },
             cluster,
         };
+        let body = settled(body).await?;
         let mut response = self.within(&forwarding, body, record).await?;
         record.responded(response.headers());
         let status = response.status();
@@ -343,6 +347,19 @@ impl Exchange<'_> {
             None => Err(forwarding.timed_out(record)),
         }
     }
+}
+
+/// Waits for the end of a body that is told to be empty, as HTTP/2 tells the end apart from the length: whoever sends
+/// more than nothing has sent a malformed request, of which nothing may go upstream (RFC 9113 section 8.1.1).
+async fn settled(mut body: Incoming) -> Result<Incoming, Reply> {
+    while body.size_hint().exact() == Some(0) && !body.is_end_stream() {
+        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            Some(Ok(frame)) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
+            Some(Ok(_) | Err(_)) => return Err(Reply::malformed("a body beyond its length")),
+            None => break,
+        }
+    }
+    Ok(body)
 }
 
 /// An authority without its port.

@@ -98,6 +98,12 @@ impl Reply {
         reply.with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// A head that is larger than allowed in one of its measures.
+    pub(crate) fn too_large(status: StatusCode) -> Self {
+        Self::new(status, Flag::DownstreamProtocolError)
+            .with_header(CONNECTION, HeaderValue::from_static("close"))
+    }
+
     /// HTTP/1.0, which Istio's gateways do not serve unless told to (`PILOT_HTTP10`).
     pub(crate) fn upgrade_required() -> Self {
         Self::new(StatusCode::UPGRADE_REQUIRED, Flag::DownstreamProtocolError)

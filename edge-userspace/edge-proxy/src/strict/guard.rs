@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
-use super::message::{Kind, Place, Scanner};
+use super::message::{Body, Kind, Place, Scanner};
 
 /// What ends a head.
 const HEAD_END: &[u8] = b"\r\n\r\n";
@@ -40,6 +40,11 @@ impl<K: Kind> Guard<K> {
     /// The scanner.
     pub(crate) fn scanner(&mut self) -> &mut Scanner<K> {
         &mut self.scanner
+    }
+
+    /// The body that the stream is in.
+    pub(crate) fn body(&self) -> Option<Body> {
+        self.scanner.body()
     }
 
     /// What a read gives without asking the stream, after a fault.

@@ -72,6 +72,14 @@ pub(crate) enum Follows {
     Undecided,
 }
 
+/// A body that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// Its length was told.
+    Told,
+    Chunked,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum State<S> {
     /// Before a message; so many empty lines came.
@@ -131,6 +139,15 @@ impl<K: Kind> Scanner<K> {
     /// Heads that were complete and without fault so far.
     pub(crate) fn heads(&self) -> u64 {
         self.heads
+    }
+
+    /// The body that the stream is in; `None` between messages and in a head.
+    pub(crate) fn body(&self) -> Option<Body> {
+        match self.state {
+            State::Bytes(_) => Some(Body::Told),
+            State::ChunkSize | State::Chunk(_) | State::ChunkEnd(_) | State::Trailers => Some(Body::Chunked),
+            State::Start { .. } | State::Fields(..) | State::Undecided | State::Anything => None,
+        }
     }
 
     /// Whether the stream is to wait until the other side has agreed to another protocol, or not.

@@ -10,6 +10,7 @@
 mod chunk;
 mod field;
 mod guard;
+mod http2;
 mod line;
 mod message;
 mod request;
@@ -17,5 +18,6 @@ mod request;
 pub(crate) use chunk::size as chunk_size;
 pub(crate) use field::{Framing, field};
 pub(crate) use guard::Guard;
-pub(crate) use message::Follows;
+pub(crate) use http2::{Blocked, Code, Fault as Http2Fault, Http2Guard};
+pub(crate) use message::{Body, Follows};
 pub(crate) use request::Requests;

@@ -21,18 +21,18 @@ use crate::access_log::{AccessLog, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
 use crate::metrics::{Labels, Metrics, SeriesCache};
-use crate::options::{ProxyOptions, Timeouts};
+use crate::options::{Limits, ProxyOptions, Timeouts};
 use crate::serve::LocalExec;
 use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
 pub(crate) use view::{ClusterView, EndpointView, Limit, View};
 
-/// Largest request head.
-const MAX_HEAD: usize = 64 * 1024;
+/// Fields of a head that hyper takes unless it is told otherwise; another bound costs it an allocation for each request.
+const HYPER_FIELDS: u32 = 100;
 
-/// Requests that a client may have open at once on one HTTP/2 connection (Istio's edge profile).
-const MAX_STREAMS: u32 = 100;
+/// Smallest bound on a head that hyper takes.
+const MIN_HEAD: u32 = 8192;
 
 /// What a client may send of one body, and of all bodies of a connection, ahead of the upstream (Istio's edge profile).
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -40,10 +40,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// What is buffered of one response while the client's window is shut.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
-
-/// Streams that clients may have reset before the gateway has looked at them; more end the connection
-/// (CVE-2023-44487, rapid reset).
-const MAX_UNSEEN_RESETS: usize = 20;
 
 /// Streams that the gateway may have had to reset for a client's errors; more end the connection (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 64;
@@ -88,6 +84,8 @@ impl Worker {
         let mut pools = Pools::default();
         let view = View::new(Arc::clone(config.load()), None, &mut pools, &mut rng);
         let (open_gauge, accepted_counter) = shared.metrics.connections(id);
+        let limits = &shared.options.limits;
+        let (http1, http2) = (http1_builder(limits), http2_builder(limits));
         Self {
             shared,
             config: RefCell::new(config),
@@ -95,8 +93,8 @@ impl Worker {
             pools: RefCell::new(pools),
             rng: RefCell::new(rng),
             timers: Timers::new(Instant::now()),
-            http1: http1_builder(),
-            http2: http2_builder(),
+            http1,
+            http2,
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
             accepted: Cell::new(0),
@@ -151,6 +149,10 @@ impl Worker {
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.shared.options.timeouts
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.options.limits
     }
 
     /// What is logged, if anything.
@@ -233,25 +235,29 @@ impl Drop for Registered {
     }
 }
 
-fn http1_builder() -> http1::Builder {
+fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    let head = usize::try_from(limits.head.max(MIN_HEAD)).unwrap_or(usize::MAX);
     builder
-        .max_buf_size(MAX_HEAD)
-        .max_header_size(MAX_HEAD)
+        .max_buf_size(head)
+        .max_header_size(head)
         // Timeouts are the sweep's, see `connection`.
         .header_read_timeout(None);
+    if limits.fields != HYPER_FIELDS {
+        builder.max_headers(usize::try_from(limits.fields).unwrap_or(usize::MAX));
+    }
     builder
 }
 
-fn http2_builder() -> http2::Builder<LocalExec> {
+fn http2_builder(limits: &Limits) -> http2::Builder<LocalExec> {
     let mut builder = http2::Builder::new(LocalExec);
     builder
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(MAX_SEND_BUFFER)
-        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_header_list_size(limits.head)
+        .max_pending_accept_reset_streams(usize::try_from(limits.http2.resets).unwrap_or(usize::MAX))
         .max_local_error_reset_streams(MAX_ERROR_RESETS);
     builder
 }

@@ -1,0 +1,249 @@
+//! The streams of a connection, as far as rules and limits ask for them.
+
+use super::frame::{Code, Fault};
+
+/// The flow-control window before any SETTINGS (RFC 9113 section 6.9.2), and the largest one.
+const DEFAULT_WINDOW: i64 = 65_535;
+const MAX_WINDOW: i64 = 0x7fff_ffff;
+
+/// Streams that were closed of late: what still comes for them is told from what comes for streams that never were.
+const REMEMBERED: usize = 32;
+
+/// Most streams that are kept account of: far more than a client may have open, because it may not have heard yet of
+/// those that were refused or of the end of the connection.
+const MAX_OPEN: usize = 1024;
+
+/// Streams that the gateway has reset while their client may not know of it yet. More are forgotten.
+const MAX_DISOWNED: usize = 256;
+
+/// A stream that somebody still sends on.
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    id: u32,
+    /// The client has more to send.
+    receiving: bool,
+    /// The gateway has more to send.
+    sending: bool,
+    /// Its response has begun.
+    answered: bool,
+    /// The gateway has reset it; the client may send on until it knows.
+    disowned: bool,
+    /// What the client takes of its response.
+    window: i64,
+    /// Octets of its response that were sent.
+    sent: u64,
+}
+
+/// Whether responses wait for the client's windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    No,
+    /// Some do.
+    Some,
+    /// All do, and of none the client has taken a single octet.
+    All,
+}
+
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// By number, ascending.
+    open: Vec<Stream>,
+    last: u32,
+    closed: [u32; REMEMBERED],
+    next_closed: usize,
+    disowned: usize,
+    initial_window: i64,
+    window: i64,
+}
+
+/// What a frame's stream is to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Idle,
+    Receiving,
+    /// The client has said that it sends nothing more.
+    Ended,
+    /// It was passed over: closed by a later one (RFC 9113 section 5.1.1).
+    Skipped,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            last: 0,
+            closed: [0; REMEMBERED],
+            next_closed: 0,
+            disowned: 0,
+            initial_window: DEFAULT_WINDOW,
+            window: DEFAULT_WINDOW,
+        }
+    }
+}
+
+impl Streams {
+    /// The latest one that the client has opened.
+    pub(super) fn last(&self) -> u32 {
+        self.last
+    }
+
+    pub(super) fn look_up(&self, id: u32) -> Known {
+        if id > self.last {
+            return Known::Idle;
+        }
+        match self.position(id) {
+            Some(at) if self.open[at].receiving => Known::Receiving,
+            Some(_) => Known::Ended,
+            None if self.closed.contains(&id) => Known::Ended,
+            None => Known::Skipped,
+        }
+    }
+
+    /// A request has begun.
+    pub(super) fn opens(&mut self, id: u32, ended: bool) -> Result<(), Fault> {
+        if self.open.len() >= MAX_OPEN {
+            return Err(Fault::new(Code::EnhanceYourCalm, "too many streams"));
+        }
+        self.last = id;
+        self.open.push(Stream {
+            id,
+            receiving: !ended,
+            sending: true,
+            answered: false,
+            disowned: false,
+            window: self.initial_window,
+            sent: 0,
+        });
+        Ok(())
+    }
+
+    /// The client has sent END_STREAM.
+    pub(super) fn client_ended(&mut self, id: u32) {
+        if let Some(at) = self.position(id) {
+            self.open[at].receiving = false;
+            self.settle(at);
+        }
+    }
+
+    /// The client has reset a stream. Answers whether its response had not begun.
+    pub(super) fn client_reset(&mut self, id: u32) -> bool {
+        let Some(at) = self.position(id) else {
+            return false;
+        };
+        let early = self.open[at].sending && !self.open[at].answered && !self.open[at].disowned;
+        self.remove(at);
+        early
+    }
+
+    /// A response has begun.
+    pub(super) fn answered(&mut self, id: u32) {
+        if let Some(at) = self.position(id) {
+            self.open[at].answered = true;
+        }
+    }
+
+    /// A response has ended.
+    pub(super) fn server_ended(&mut self, id: u32) {
+        if let Some(at) = self.position(id) {
+            self.open[at].sending = false;
+            self.settle(at);
+        }
+    }
+
+    /// The gateway has reset a stream.
+    pub(super) fn server_reset(&mut self, id: u32) {
+        let Some(at) = self.position(id) else { return };
+        if !self.open[at].receiving {
+            self.remove(at);
+            return;
+        }
+        self.open[at].sending = false;
+        if !std::mem::replace(&mut self.open[at].disowned, true) {
+            self.disowned += 1;
+        }
+        if self.disowned > MAX_DISOWNED
+            && let Some(oldest) = self.open.iter().position(|stream| stream.disowned)
+        {
+            self.remove(oldest);
+        }
+    }
+
+    /// Octets of a response were sent. Answers whether the client's window leaves room for more.
+    pub(super) fn sent(&mut self, id: u32, length: u32) -> bool {
+        let length = i64::from(length);
+        self.window -= length;
+        let Some(at) = self.position(id) else {
+            return self.window > 0;
+        };
+        let stream = &mut self.open[at];
+        stream.window -= length;
+        stream.sent += length.unsigned_abs();
+        stream.window > 0 && self.window > 0
+    }
+
+    /// The client takes more of one response, or (stream 0) of all.
+    pub(super) fn widen(&mut self, id: u32, increment: u32) -> Result<(), Fault> {
+        const BEYOND: Fault = Fault::new(Code::FlowControl, "a window beyond 31 bits");
+        if id == 0 {
+            self.window += i64::from(increment);
+            return if self.window > MAX_WINDOW {
+                Err(BEYOND)
+            } else {
+                Ok(())
+            };
+        }
+        if let Some(at) = self.position(id) {
+            // A stream's own window is for the parser behind to judge: it resets that stream alone.
+            self.open[at].window += i64::from(increment);
+        }
+        Ok(())
+    }
+
+    /// SETTINGS_INITIAL_WINDOW_SIZE changes the windows of all streams (RFC 9113 section 6.9.2).
+    pub(super) fn set_initial_window(&mut self, size: u32) {
+        let change = i64::from(size) - self.initial_window;
+        self.initial_window += change;
+        for stream in &mut self.open {
+            stream.window += change;
+        }
+    }
+
+    /// Whether responses wait for the client's windows.
+    pub(super) fn blocked(&self) -> Blocked {
+        let mut waiting = self
+            .open
+            .iter()
+            .filter(|stream| stream.sending && stream.answered);
+        let shut = |stream: &&Stream| self.window <= 0 || stream.window <= 0;
+        let Some(first) = waiting.clone().find(shut) else {
+            return Blocked::No;
+        };
+        match first.sent == 0 && waiting.all(|stream| shut(&stream) && stream.sent == 0) {
+            true => Blocked::All,
+            false => Blocked::Some,
+        }
+    }
+
+    fn position(&self, id: u32) -> Option<usize> {
+        // Most often it is the latest one.
+        match self.open.last() {
+            Some(last) if last.id == id => Some(self.open.len() - 1),
+            _ => self.open.binary_search_by_key(&id, |stream| stream.id).ok(),
+        }
+    }
+
+    /// Forgets a stream on which nobody sends any more.
+    fn settle(&mut self, at: usize) {
+        let stream = self.open[at];
+        if !stream.receiving && !stream.sending {
+            self.remove(at);
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        let stream = self.open.remove(at);
+        self.disowned -= usize::from(stream.disowned);
+        self.closed[self.next_closed] = stream.id;
+        self.next_closed = (self.next_closed + 1) % REMEMBERED;
+    }
+}
