@@ -85,7 +85,6 @@ fn malformed_requests_are_refused_and_the_connection_goes_on() {
         with("host", "b.com"),
         with("x", " padded"),
         request(Method::CONNECT, "a.com:443").body(empty()).unwrap(),
-        request(Method::GET, "ftp://a.com/").body(empty()).unwrap(),
     ];
     for answer in http2(port, refused) {
         let status = answer.unwrap().status;

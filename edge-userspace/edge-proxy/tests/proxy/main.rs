@@ -10,9 +10,12 @@
 mod actions;
 mod apply;
 mod bodies;
+mod desync;
 mod drain;
 mod endpoint_http1;
 mod failure;
+mod floods;
+mod frames;
 mod heads;
 mod http2;
 mod limits;

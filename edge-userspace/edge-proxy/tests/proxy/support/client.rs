@@ -121,11 +121,11 @@ impl<S: Read + Write> Client<S> {
     }
 
     fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        self.stream.read_line(&mut line)?;
-        let without_end = line.strip_suffix("\r\n");
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line)?;
+        let without_end = line.strip_suffix(b"\r\n");
         without_end
-            .map(str::to_owned)
+            .map(|line| line.iter().map(|byte| char::from(*byte)).collect())
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 

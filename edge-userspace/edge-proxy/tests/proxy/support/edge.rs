@@ -53,6 +53,16 @@ impl Edge {
         self.penalties.lock().unwrap().clone()
     }
 
+    /// The samples of a metric as text.
+    pub(crate) fn lines(&self, name: &str) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .unwrap();
+        let text = String::from_utf8(text).unwrap();
+        text.lines().filter(|line| line.starts_with(name)).collect()
+    }
+
     /// Sum of the samples of a metric whose line has all of the given parts.
     pub(crate) fn metric(&self, name: &str, parts: &[&str]) -> f64 {
         let mut text = Vec::new();
