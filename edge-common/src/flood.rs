@@ -63,6 +63,16 @@ impl Rate {
         }
     }
 
+    /// Half of the rate, with a bucket of the same number of tokens.
+    #[inline(always)]
+    #[must_use]
+    pub const fn halved(&self) -> Self {
+        Self {
+            token_ns: self.token_ns.saturating_mul(2),
+            bucket_ns: self.bucket_ns.saturating_mul(2),
+        }
+    }
+
     /// The numbers that the rate was made of, as well as rounding lets them be known.
     #[must_use]
     pub const fn per_second_and_burst(&self) -> (u32, u32) {

@@ -222,6 +222,13 @@ impl<W: Window> Tcp<W> {
         self.0.be16::<2>()
     }
 
+    /// Sequence number.
+    #[inline(always)]
+    #[must_use]
+    pub fn sequence(self) -> u32 {
+        u32::from_be(self.0.word::<4>())
+    }
+
     /// Length of header and options, in bytes.
     #[inline(always)]
     #[must_use]

@@ -44,6 +44,8 @@ pub const PENALISED: &str = "PENALISED";
 pub const MORE_PENALISED: &str = "MORE_PENALISED";
 /// `Array<syncookie::Guard>` by VIP. Written by the data path.
 pub const VIP_GUARDS: &str = "VIP_GUARDS";
+/// `Array<u64>`: handshakes that were begun ([`Handshake`](crate::syncookie::Handshake)). Written by the data path.
+pub const HANDSHAKES: &str = "HANDSHAKES";
 /// `PerCpuArray<u64>` by [`ReplyReason`](crate::verdict::ReplyReason). Written by the data path.
 pub const REPLIES: &str = "REPLIES";
 /// `LruHashMap<Address, flood::Buckets>` by source prefix. Written by the data path.

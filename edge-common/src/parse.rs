@@ -70,6 +70,8 @@ pub struct Transport {
     pub tcp_flags: u32,
     /// Length of the header, in bytes.
     pub header_len: u32,
+    /// Sequence number of a TCP segment; 0 for UDP.
+    pub sequence: u32,
     /// TCP with SYN and without ACK.
     pub opens_connection: bool,
 }
@@ -272,6 +274,7 @@ fn tcp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
         protocol: TCP as u32,
         tcp_flags: header.flags() as u32,
         header_len: header.header_len() as u32,
+        sequence: header.sequence(),
         opens_connection: header.opens_connection(),
     })
 }
@@ -291,6 +294,7 @@ fn udp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
         protocol: UDP as u32,
         tcp_flags: 0,
         header_len: UDP_LEN as u32,
+        sequence: 0,
         opens_connection: false,
     })
 }

@@ -14,7 +14,7 @@ use crate::flood::Rate;
 pub struct Settings {
     /// New connections that a VIP takes.
     pub vip_limit: Rate,
-    /// SYNs of a VIP above which cookies are used; those that are answered while they are do not count.
+    /// SYNs of a VIP that nobody completes, above which cookies are used; below half of it they end.
     pub unanswered: Rate,
     /// Largest segment that the node takes over IPv4, and over IPv6.
     pub mss4: u16,
@@ -39,7 +39,7 @@ pub struct Settings {
 pub struct Guard {
     /// Bucket of [`Settings::vip_limit`].
     pub connections_full_at: u64,
-    /// Bucket of [`Settings::unanswered`]: a SYN takes a token, a cookie that comes back gives one back.
+    /// Bucket of [`Settings::unanswered`]: a SYN takes a token, the end of its handshake gives one back.
     pub unanswered_full_at: u64,
     /// Cookies are used until then; CLOCK_MONOTONIC, nanoseconds.
     pub cookies_until: u64,
@@ -52,6 +52,75 @@ assert_size!(Settings = 48, Guard = 32);
 /// How long cookies stay in use after the last SYN that came beyond the rate: longer than the pauses of a flood, and
 /// well within the two minutes for which the kernel accepts a cookie.
 pub const HOLD_NS: u64 = 10_000_000_000;
+
+impl Guard {
+    /// Whether cookies are in use at the time `now`, in nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn uses_cookies(&self, now: u64) -> bool {
+        now < self.cookies_until
+    }
+
+    /// Counts a SYN as unanswered, for now; returns whether cookies are in use after it. `unanswered` is the rate of the
+    /// settings. CPUs that count at the same moment may lose a token of each other.
+    #[inline(always)]
+    pub const fn count_syn(&mut self, unanswered: &Rate, now: u64) -> bool {
+        let rate = self.rate_now(unanswered, now);
+        match rate.take(self.unanswered_full_at, now) {
+            Some(full_at) => self.unanswered_full_at = full_at,
+            // Written seldom, because all CPUs read it.
+            None if now + HOLD_NS - HOLD_NS / 8 > self.cookies_until => self.cookies_until = now + HOLD_NS,
+            None => {}
+        }
+        self.uses_cookies(now)
+    }
+
+    /// Takes a SYN back that was counted: its handshake has ended.
+    #[inline(always)]
+    pub const fn count_answer(&mut self, unanswered: &Rate, now: u64) {
+        let rate = self.rate_now(unanswered, now);
+        self.unanswered_full_at = self.unanswered_full_at.saturating_sub(rate.token_ns);
+    }
+
+    /// The rate that counts: half of it while cookies are in use, so that a flood at about the rate does not switch them
+    /// on and off.
+    #[inline(always)]
+    const fn rate_now(&self, unanswered: &Rate, now: u64) -> Rate {
+        if self.uses_cookies(now) {
+            unanswered.halved()
+        } else {
+            *unanswered
+        }
+    }
+}
+
+/// Handshakes that were begun and not ended (map `HANDSHAKES`), as a power of two: 512 kB. A later one takes the place of
+/// an earlier one with the same hash, which then counts as unanswered: under a flood that is right, and without one there
+/// are not so many.
+pub const HANDSHAKE_BITS: u32 = 16;
+
+/// What is kept of a handshake: where, and the number that its next segment must have with the hash of its flow. An ACK
+/// that matches may still be made up by who sent the SYN; whether it brings the cookie says the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshake {
+    /// Element of the map.
+    pub place: u32,
+    /// Its value.
+    pub value: u64,
+}
+
+impl Handshake {
+    /// Of a client's address, both ports (in one word), and the sequence number of the SYN and one more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(source: crate::Address, ports: u32, next: u32) -> Self {
+        let hash = crate::prefix_table::hash(source, ports);
+        Self {
+            place: hash >> (32 - HANDSHAKE_BITS),
+            value: (next as u64) << 32 | hash as u64,
+        }
+    }
+}
 
 /// Most bytes of options in a TCP header.
 pub const MAX_OPTIONS: usize = 40;
@@ -89,8 +158,9 @@ pub struct Offer {
 impl Offer {
     /// Reads the first `len` bytes of `options`.
     ///
-    /// The layouts are those of today's stacks, each at fixed offsets: all begin with the MSS; Linux and the BSDs go on
-    /// with SACK permitted, time stamp and window scale, Apple with window scale, time stamp and SACK permitted. A SYN
+    /// The layouts are those of today's stacks, each at fixed offsets: all begin with the MSS; Linux goes on
+    /// with SACK permitted, time stamp and window scale, FreeBSD with window scale, SACK permitted and time stamp, Apple
+    /// with window scale, time stamp and SACK permitted. A SYN
     /// with another layout (Windows sends no time stamp, so nothing but its MSS can be kept) is answered with the MSS
     /// alone, which any client takes. A reader for any order is a loop over variable offsets, which costs more than the
     /// cookie, and which the verifier follows through every combination.
@@ -110,6 +180,12 @@ impl Offer {
         offer.mss = be16(options, 2);
         if len >= 20 && be16(options, 4) == 0x0402 && be16(options, 6) == 0x080a && is_scale(options, 16) {
             offer.set(be16(options, 8) << 16 | be16(options, 10), options[19]);
+        } else if len >= 20
+            && is_scale(options, 4)
+            && be16(options, 8) == 0x0402
+            && be16(options, 10) == 0x080a
+        {
+            offer.set(be16(options, 12) << 16 | be16(options, 14), options[7]);
         } else if len >= 24
             && is_scale(options, 4)
             && be16(options, 10) == 0x080a
@@ -260,7 +336,9 @@ mod tests {
         let mut wide = LINUX;
         wide[19] = 200;
         let windows = [2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2];
-        let rows: [(&str, &[u8], Offer); 8] = [
+        let freebsd = [2, 4, 5, 0xb4, 1, 3, 3, 6, 4, 2, 8, 10, 7, 7, 7, 7, 0, 0, 0, 0];
+        let rows: [(&str, &[u8], Offer); 9] = [
+            ("FreeBSD", &freebsd, offer(1460, 6, 1, Some(0x0707_0707))),
             ("Linux", &LINUX, offer(1460, 7, 1, Some(0x0102_0304))),
             ("Apple", &apple, offer(1460, 6, 1, Some(0x0909_0909))),
             ("Windows", &windows, offer(1460, 15, 0, None)),
@@ -275,6 +353,49 @@ mod tests {
         }
     }
 
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn cookies_are_used_above_the_rate_and_left_below_half_of_it() {
+        let rate = Rate::new(1000, 100);
+        let mut guard = Guard::default();
+        // Begins and ends of cookies, in milliseconds, for SYNs that nobody answers so many milliseconds apart.
+        let mut run = |from_ms: u64, to_ms: u64, syns_per_ten_ms: u64| {
+            let mut on = Vec::new();
+            for ms in from_ms..to_ms {
+                let now = ms * MS;
+                let syns = if ms % 10 == 0 { syns_per_ten_ms } else { 0 };
+                (0..syns).for_each(|_| {
+                    guard.count_syn(&rate, now);
+                });
+                if on.last() != Some(&guard.uses_cookies(now)) {
+                    on.push(guard.uses_cookies(now));
+                }
+            }
+            on
+        };
+        assert_eq!(run(1000, 20_000, 9), [false], "900 a second");
+        assert_eq!(run(20_000, 40_000, 20), [false, true], "2000 a second");
+        assert_eq!(run(40_000, 60_000, 7), [true], "700 a second are not below half");
+        assert_eq!(run(60_000, 80_000, 4), [true, false], "400 are");
+    }
+
+    #[test]
+    fn a_handshake_is_known_by_its_flow_and_number() {
+        let client = |last| crate::Address::v4([192, 0, 2, last]);
+        let begun = Handshake::new(client(1), 0x9c40_0050, 8);
+        assert_eq!(Handshake::new(client(1), 0x9c40_0050, 8), begun);
+        assert_eq!(Handshake::new(client(1), 0x9c40_0050, 9).place, begun.place);
+        for other in [
+            Handshake::new(client(1), 0x9c40_0050, 9),
+            Handshake::new(client(1), 0x9c41_0050, 8),
+            Handshake::new(client(2), 0x9c40_0050, 8),
+        ] {
+            assert_ne!(other.value, begun.value);
+        }
+        assert!(begun.place < 1 << HANDSHAKE_BITS);
+    }
+
     #[test]
     fn a_time_stamp_carries_the_options_and_is_not_in_the_future() {
         let offer = read(&LINUX);
@@ -284,6 +405,32 @@ mod tests {
     }
 
     proptest! {
+        /// However many SYNs come, and in whatever order their handshakes end within the burst.
+        #[test]
+        fn answered_handshakes_never_bring_cookies(
+            burst in 1..2000_u32, per_second in 1..100_000_u32, steps in prop::collection::vec((0..50_u64, 0..100_u32), 0..200),
+        ) {
+            let (rate, mut guard, mut now) = (Rate::new(per_second, burst), Guard::default(), 1_000 * MS);
+            for (pause_ms, syns) in steps {
+                let syns = syns.min(burst);
+                (0..syns).for_each(|_| { guard.count_syn(&rate, now); });
+                now += pause_ms * MS;
+                (0..syns).for_each(|_| guard.count_answer(&rate, now));
+                prop_assert!(!guard.uses_cookies(now));
+            }
+        }
+
+        /// A burst of them and one more, at once.
+        #[test]
+        fn unanswered_handshakes_always_bring_cookies(burst in 1..2000_u32, per_second in 1..100_000_u32, now in 1..1_u64 << 60) {
+            let (rate, mut guard) = (Rate::new(per_second, burst), Guard::default());
+            for _ in 0..burst {
+                prop_assert!(!guard.count_syn(&rate, now));
+            }
+            prop_assert!(guard.count_syn(&rate, now));
+            prop_assert!(guard.uses_cookies(now + HOLD_NS - 1) && !guard.uses_cookies(now + HOLD_NS));
+        }
+
         #[test]
         fn a_time_stamp_is_less_than_64_ms_old(now in 64..=u32::MAX, sack in 0..2_u32, window_scale in 0..16_u32) {
             let stamp = Offer { sack, window_scale, ..read(&[]) }.encode(now);

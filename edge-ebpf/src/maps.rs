@@ -13,7 +13,7 @@ use edge_common::maps::{
 };
 use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
-use edge_common::syncookie::Guard;
+use edge_common::syncookie::{Guard, HANDSHAKE_BITS};
 use edge_common::verdict::{ReplyReason, Trace};
 use edge_common::{Address, Config, DropReason, PassReason, penalty, vip, vip_table};
 
@@ -60,6 +60,8 @@ pub(crate) static MORE_PENALISED: HashMap<Prefix, u32> =
 pub(crate) static FLOOD: LruHashMap<Address, Buckets> = LruHashMap::with_max_entries(MAX_FLOOD_SOURCES, 0);
 #[map]
 pub(crate) static VIP_GUARDS: Array<Guard> = Array::with_max_entries(MAX_VIPS, 0);
+#[map]
+pub(crate) static HANDSHAKES: Array<u64> = Array::with_max_entries(1 << HANDSHAKE_BITS, 0);
 /// One element: headers that the SYN cookie stage works on.
 #[map]
 pub(crate) static SYN_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

@@ -13,7 +13,7 @@ use aya_ebpf::programs::XdpContext;
 use edge_common::header::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TCP_LEN};
 use edge_common::malformed::tcp_flags::{ACK, RST, SYN};
 use edge_common::parse::{Network, Transport};
-use edge_common::syncookie::{Guard, HOLD_NS, MAX_OPTIONS, Offer, SYN_ACK_WORDS, SynAck, checksum};
+use edge_common::syncookie::{Guard, Handshake, MAX_OPTIONS, Offer, SYN_ACK_WORDS, SynAck, checksum};
 use edge_common::verdict::ReplyReason;
 use edge_common::{Config, DropReason, TCP, Verdict};
 
@@ -52,7 +52,7 @@ pub(crate) fn check(
     };
     let now = clock::now();
     if transport.opens_connection {
-        if uses_cookies_now(config, guard, now) && !is_for_the_kernel(guard, now) {
+        if uses_cookies_now(config, guard, network, transport, now) && !is_for_the_kernel(guard, now) {
             // A client's SYN has no IP options, and the answer has no place for them.
             if !network.is_plain() {
                 return Err(dropped(DropReason::SynOptions));
@@ -69,7 +69,16 @@ pub(crate) fn check(
         take(config, guard, now).map_err(dropped)?;
         return Ok(Admission::Ordinary);
     }
-    if transport.tcp_flags & (ACK | RST | SYN) != ACK || !is_in_use(config, guard, now) {
+    if transport.tcp_flags & (ACK | RST | SYN) != ACK {
+        return Ok(Admission::Ordinary);
+    }
+    if !is_in_use(config, guard, now) {
+        if config.has(Config::COOKIES_AUTO) && ends_handshake(network, transport) && network.is_plain() {
+            // All SYNs are answered with cookies (`tcp_syncookies=2`), the kernel's own if not XDP's.
+            if syncookie_check(ctx.ctx, place(network, offset, 0)) == COOKIE {
+                answered(config, guard, now);
+            }
+        }
         return Ok(Admission::Ordinary);
     }
     if !network.is_plain() {
@@ -77,7 +86,7 @@ pub(crate) fn check(
     }
     match syncookie_check(ctx.ctx, place(network, offset, 0)) {
         COOKIE => {
-            answered(config, guard);
+            answered(config, guard, now);
             take(config, guard, now).map_err(dropped)?;
             Ok(Admission::Opens)
         }
@@ -90,34 +99,70 @@ pub(crate) fn check(
 #[inline(always)]
 fn is_in_use(config: &Config, guard: *mut Guard, now: u64) -> bool {
     // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
-    config.has(Config::COOKIES_ALWAYS) || now < unsafe { (*guard).cookies_until }
+    config.has(Config::COOKIES_ALWAYS) || unsafe { (*guard).uses_cookies(now) }
 }
 
-/// The same, with this SYN counted. CPUs that count at the same moment may lose a token of each other.
+/// The same, with this SYN counted, unless it was before: a client that hears nothing sends it again.
 #[inline(always)]
-fn uses_cookies_now(config: &Config, guard: *mut Guard, now: u64) -> bool {
+fn uses_cookies_now(
+    config: &Config,
+    guard: *mut Guard,
+    network: &Network,
+    transport: &Transport,
+    now: u64,
+) -> bool {
     if config.has(Config::COOKIES_ALWAYS) {
         return true;
     }
     if !config.has(Config::COOKIES_AUTO) {
         return false;
     }
-    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
-    unsafe {
-        match config
-            .syn_cookies
-            .unanswered
-            .take((*guard).unanswered_full_at, now)
-        {
-            Some(full_at) => (*guard).unanswered_full_at = full_at,
-            // Written seldom, because all CPUs read it.
-            None if now + HOLD_NS - HOLD_NS / 8 > (*guard).cookies_until => {
-                (*guard).cookies_until = now + HOLD_NS;
-            }
-            None => {}
-        }
-        now < (*guard).cookies_until
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value. Should another CPU write it
+    // at the same moment, one of both is lost.
+    let guard = unsafe { &mut *guard };
+    if begins_handshake(network, transport) {
+        guard.count_syn(&config.syn_cookies.unanswered, now)
+    } else {
+        guard.uses_cookies(now)
     }
+}
+
+/// Notes a SYN; false if it was noted before.
+#[inline(always)]
+fn begins_handshake(network: &Network, transport: &Transport) -> bool {
+    let handshake = handshake(network, transport, transport.sequence.wrapping_add(1));
+    let Some(noted) = maps::HANDSHAKES.get_ptr_mut(handshake.place) else {
+        return true;
+    };
+    // SAFETY: an element of an array map, for the program's life.
+    unsafe {
+        let is_new = *noted != handshake.value;
+        *noted = handshake.value;
+        is_new
+    }
+}
+
+/// Whether a segment is the first after a SYN that was noted, which is then forgotten.
+#[inline(always)]
+fn ends_handshake(network: &Network, transport: &Transport) -> bool {
+    let handshake = handshake(network, transport, transport.sequence);
+    let Some(noted) = maps::HANDSHAKES.get_ptr_mut(handshake.place) else {
+        return false;
+    };
+    // SAFETY: an element of an array map, for the program's life.
+    unsafe {
+        let ends = *noted == handshake.value;
+        if ends {
+            *noted = 0;
+        }
+        ends
+    }
+}
+
+#[inline(always)]
+fn handshake(network: &Network, transport: &Transport, next: u32) -> Handshake {
+    let ports = transport.source_port << 16 | transport.destination_port;
+    Handshake::new(network.source, ports, next)
 }
 
 /// Time between two SYNs that are left to the kernel.
@@ -140,12 +185,10 @@ fn is_for_the_kernel(guard: *mut Guard, now: u64) -> bool {
 
 /// Gives the token of a SYN back whose handshake was completed.
 #[inline(always)]
-fn answered(config: &Config, guard: *mut Guard) {
-    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
-    unsafe {
-        let full_at = (*guard).unanswered_full_at;
-        (*guard).unanswered_full_at = full_at.saturating_sub(config.syn_cookies.unanswered.token_ns);
-    }
+fn answered(config: &Config, guard: *mut Guard, now: u64) {
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value. Should another CPU write it
+    // at the same moment, one of both is lost.
+    unsafe { (*guard).count_answer(&config.syn_cookies.unanswered, now) }
 }
 
 /// Takes a token of the VIP's new connections.

@@ -257,8 +257,8 @@ pub struct FloodLimits {
 pub enum SynCookies {
     /// Every SYN.
     Always,
-    /// While a VIP gets more SYNs per second than this. Those whose handshake is completed while cookies are in use do
-    /// not count.
+    /// While a VIP gets more SYNs per second than this whose handshake is not completed, and until they are less than half
+    /// of it for ten seconds.
     Above(TokenRate),
 }
 

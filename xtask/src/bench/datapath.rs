@@ -1,9 +1,10 @@
 //! `cargo xtask bench datapath`: nanoseconds per packet.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 
+use crate::paths;
 use crate::setup;
 use crate::sh::{self, say};
 
@@ -49,16 +50,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "--bin",
         "bench-datapath",
     ]))?;
-    let mut bench = sh::cargo();
-    bench.args([
-        "run",
-        "--quiet",
-        "--package",
-        "edge-bench",
-        "--bin",
-        "bench-datapath",
-        "--",
-    ]);
+    let program = paths::target().join("debug/bench-datapath");
+    let mut bench = if args.list {
+        Command::new(program)
+    } else {
+        // In a network namespace of its own: the case of SYN cookies sets a sysctl.
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--net", "--"]).arg(program);
+        unshare
+    };
     for case in &args.cases {
         bench.args(["--case", case]);
     }

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use edge_common::verdict::ReplyReason;
 use edge_common::{DropReason, PassReason};
 use edge_datapath::Detached;
 use edge_model::{
-    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyReason, Prefix, Protocol, SourceLists, TokenRate,
-    Vip, Worker, WorkerId, WorkerKind,
+    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyReason, Prefix, Protocol, SourceLists, SynCookies,
+    TokenRate, Vip, Worker, WorkerId, WorkerKind,
 };
 
 use crate::frame::Kind;
@@ -45,6 +46,7 @@ pub(crate) struct Case {
     pub(crate) fate: Fate,
     vips: u32,
     workers: u16,
+    syn_cookies: Option<SynCookies>,
 }
 
 /// The packets of a case.
@@ -73,6 +75,8 @@ pub(crate) enum Fate {
     Pass(PassReason),
     /// It is dropped.
     Drop(DropReason),
+    /// It is answered, but for one in a second, which is left to the kernel.
+    Reply(ReplyReason),
 }
 
 /// Every case, in the order in which they are shown.
@@ -149,6 +153,16 @@ pub(crate) fn all() -> Vec<Case> {
             },
             ..case("bad_packet", Fate::Drop(DropReason::BadIpv4TotalLength))
         },
+        Case {
+            goal: Some(3.2),
+            traffic: Traffic {
+                kind: Kind::Syn,
+                flows: K64,
+                ..ack()
+            },
+            syn_cookies: Some(SynCookies::Always),
+            ..case("syn_cookie", Fate::Reply(ReplyReason::SynCookie))
+        },
         grown("vips_1", 1, 4),
         grown("vips_64", 64, 4),
         grown("vips_1000", 1000, 4),
@@ -179,6 +193,7 @@ fn case(name: &'static str, fate: Fate) -> Case {
         fate,
         vips: 8,
         workers: 4,
+        syn_cookies: None,
     }
 }
 
@@ -237,6 +252,7 @@ impl Case {
                 deny: (0..DENIED_PREFIXES).filter_map(denied).collect(),
                 ..SourceLists::default()
             },
+            syn_cookies: self.syn_cookies,
             hash_seed: 0x6564_6765,
             ..DataPathConfig::default()
         }
