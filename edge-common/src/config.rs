@@ -1,7 +1,7 @@
 //! The data path's settings, one value of the map `CONFIG`.
 
 use crate::prefix::Lengths;
-use crate::{HashKey, assert_size, flood, syncookie, tunnel, vip};
+use crate::{HashKey, assert_size, decap, flood, syncookie, tunnel, vip};
 
 /// Settings that the stages read on each packet.
 #[repr(C)]
@@ -36,9 +36,11 @@ pub struct Config {
     pub idle_ticks: u32,
     /// To a multiple of eight bytes.
     pub padding: u32,
+    /// Where tunnels end.
+    pub decap: decap::Settings,
 }
 
-assert_size!(Config = 464);
+assert_size!(Config = 536);
 
 impl Config {
     /// Set once userspace has written a configuration.
@@ -67,6 +69,11 @@ impl Config {
     pub const HAS_VIP_PREFIXES: u32 = 1 << 10;
     /// Addresses of this node are ends of tunnels.
     pub const HAS_TUNNEL_ENDS: u32 = 1 << 11;
+    /// Tunnels end here.
+    pub const HAS_TUNNELS: u32 = 1 << 20;
+    /// What came by a tunnel goes up the stack as it is: the node serves the virtual addresses without gateway workers,
+    /// and does nothing but to take packets out of tunnels.
+    pub const IS_PLAIN_HOST: u32 = 1 << 21;
 
     /// Whether a bit of `flags` is set.
     #[inline(always)]

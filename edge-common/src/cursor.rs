@@ -13,6 +13,9 @@ pub trait Cursor {
     /// [`Cursor::take`] and by [`Cursor::remaining`].
     fn skip(&mut self, len: usize);
 
+    /// The next byte, without stepping over it.
+    fn peek(&self) -> Option<u8>;
+
     /// Bytes from here to the end of the frame; 0 also if the position is beyond it.
     fn remaining(&self) -> usize;
 }
@@ -58,6 +61,10 @@ impl<'p> Cursor for Slice<'p> {
 
     fn skip(&mut self, len: usize) {
         self.rest = self.rest.get(len & MAX_SKIP..).unwrap_or_default();
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
     }
 
     fn remaining(&self) -> usize {

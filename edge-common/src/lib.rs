@@ -14,10 +14,12 @@ extern crate std;
 
 pub mod address;
 pub mod bench;
+pub mod checksum;
 pub mod config;
 pub mod connection;
 pub mod counter;
 pub mod cursor;
+pub mod decap;
 pub mod event;
 pub mod flood;
 pub mod flow;

@@ -42,6 +42,8 @@ pub const PENALTIES: &str = "PENALTIES";
 pub const PENALISED: &str = "PENALISED";
 /// `HashMap<Prefix, u32>`: what has no place in [`PENALISED`]. Written by userspace.
 pub const MORE_PENALISED: &str = "MORE_PENALISED";
+/// `Array<decap::Trusted>`, one element. Written by userspace.
+pub const TUNNEL_PEERS: &str = "TUNNEL_PEERS";
 /// `Array<syncookie::Guard>` by VIP. Written by the data path.
 pub const VIP_GUARDS: &str = "VIP_GUARDS";
 /// `Array<u64>`: handshakes that were begun ([`Handshake`](crate::syncookie::Handshake)). Written by the data path.

@@ -46,6 +46,13 @@ impl Network {
         }
     }
 
+    /// Protocol of the payload; for IPv6 perhaps the type of an extension header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next_header(&self) -> u8 {
+        self.next_header
+    }
+
     /// Whether the header is IPv6's, whatever the addresses in it.
     #[inline(always)]
     #[must_use]
@@ -131,9 +138,12 @@ pub fn transport(cursor: &mut impl Cursor, network: &Network) -> Result<Transpor
     }
 }
 
-/// The EtherType behind up to two VLAN tags.
+/// Reads the link header: the EtherType behind up to two VLAN tags.
+///
+/// # Errors
+/// A frame that ends in it drops.
 #[inline(always)]
-fn ethertype(cursor: &mut impl Cursor) -> Result<u16, Verdict> {
+pub fn ethertype(cursor: &mut impl Cursor) -> Result<u16, Verdict> {
     let ethernet = cursor
         .take::<ETHERNET_LEN>()
         .ok_or(Verdict::drop(DropReason::TruncatedEthernet))?;

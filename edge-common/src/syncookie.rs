@@ -4,8 +4,8 @@
 //! SYN-ACK that answers it, and its encoding in the time stamp, as the kernel's own cookies have them
 //! (`net/ipv4/syncookies.c`), because the kernel takes the connection over at the client's ACK.
 
-use crate::assert_size;
 use crate::flood::Rate;
+use crate::{assert_size, checksum};
 
 /// What the SYN-ACKs offer: what the kernel will compute for itself when it accepts the cookie. A value of the
 /// settings.
@@ -286,23 +286,12 @@ impl SynAck {
                 },
             );
         }
-        let sum = checksum(sum);
+        let sum = checksum::of(sum);
         if let Some(to) = words.get_mut(4) {
             *to = (u32::from(sum) << 16).to_be();
         }
         len
     }
-}
-
-/// Internet checksum (RFC 1071) of a sum of 32-bit words.
-#[inline(always)]
-#[must_use]
-pub const fn checksum(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
 }
 
 #[cfg(test)]

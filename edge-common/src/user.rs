@@ -1,7 +1,7 @@
 //! Userspace's leave to copy the shared types over the bpf(2) boundary.
 
 use crate::{
-    Address, Config, bench, connection, counter, flood, maglev, penalty, pktgen, prefix, prefix_table,
+    Address, Config, bench, connection, counter, decap, flood, maglev, penalty, pktgen, prefix, prefix_table,
     verdict, vip, vip_table, worker,
 };
 
@@ -34,6 +34,7 @@ pod!(
     pktgen::Progress,
     prefix::Prefix,
     prefix_table::Bucket,
+    decap::Trusted,
     verdict::Trace,
     vip::Entry,
     vip::Key,

@@ -21,6 +21,13 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $text,)+ }
             }
 
+            /// The reason with an index.
+            #[inline(always)]
+            #[must_use]
+            pub fn at(index: u32) -> Option<Self> {
+                Self::ALL.get(index as usize).copied()
+            }
+
             /// Index of the reason's counter.
             #[inline(always)]
             #[must_use]
@@ -44,10 +51,10 @@ reasons! {
         PortNotServed = "port_not_served",
         /// The program has no configuration yet.
         NotConfigured = "not_configured",
-        /// Came through a tunnel, for an address of this node that is no virtual address.
-        Decapsulated = "decapsulated",
         /// An ICMP error about a connection of this node's own sockets.
         IcmpError = "icmp_error",
+        /// Taken out of a tunnel, on a host that serves the virtual addresses without gateway workers.
+        Decapsulated = "decapsulated",
     }
 }
 
@@ -135,14 +142,6 @@ reasons! {
         NoHeadroom = "no_headroom",
         /// The TTL or hop limit is used up.
         TtlExpired = "ttl_expired",
-        /// To an end of tunnels, but what is inside is no sound packet.
-        BadTunnelPacket = "bad_tunnel_packet",
-        /// Came through a tunnel, for an address that is neither virtual nor this node's.
-        TunnelDestination = "tunnel_destination",
-        /// Came through a tunnel from an address that may not send any.
-        TunnelSource = "tunnel_source",
-        /// A tunnel inside of a tunnel.
-        NestedTunnel = "nested_tunnel",
         /// Ends inside the ICMP header, or inside of the packet that an ICMP error quotes.
         TruncatedIcmp = "truncated_icmp",
         /// An ICMP error to a virtual address that quotes no packet from it.
@@ -151,8 +150,24 @@ reasons! {
         IcmpType = "icmp_type",
         /// More ICMP answers are due than are given in a second.
         IcmpRate = "icmp_rate",
-        /// Handed on by another worker already, and no socket here is for it either.
-        SecondHopLost = "second_hop_lost",
+        /// A tunnel's header with IPv4 options.
+        TunnelOptions = "tunnel_options",
+        /// A fragment of a tunnel's packet.
+        TunnelFragment = "tunnel_fragment",
+        /// A tunnel's IPv4 header with a wrong checksum.
+        TunnelChecksum = "tunnel_checksum",
+        /// A GUE header of an unknown variant, of a control message, or of something that is no IP packet.
+        TunnelHeader = "tunnel_header",
+        /// From a source that no tunnel is accepted from.
+        TunnelSource = "tunnel_source",
+        /// A tunnel with something else inside than a packet to a virtual address of this node.
+        TunnelInner = "tunnel_inner",
+        /// A packet in a tunnel whose time to live is over.
+        TunnelTtl = "tunnel_ttl",
+        /// A tunnel's header that a router marked for congestion, around a packet that cannot carry the mark.
+        TunnelCongestion = "tunnel_congestion",
+        /// A part of the program is missing, or a helper refused a frame.
+        Internal = "internal",
     }
 }
 

@@ -2,15 +2,14 @@
 
 use aya_ebpf::maps::PerCpuArray;
 use edge_common::counter::Drops;
-use edge_common::verdict::ReplyReason;
-use edge_common::{DropReason, PassReason};
 
 use crate::maps;
+use crate::opaque::opaque;
 
-/// Counts a packet that passed.
+/// Counts a packet that passed, by the index of the reason.
 #[inline(always)]
-pub(crate) fn pass(reason: PassReason) {
-    update(&maps::PASSES, reason.index(), |count| *count += 1);
+pub(crate) fn pass(reason: u32) {
+    update(&maps::PASSES, reason, |count| *count += 1);
 }
 
 /// Counts a packet that was delivered, for its VIP and its worker.
@@ -29,17 +28,19 @@ pub(crate) fn deliver(vip: u32, worker: u32, bytes: u64, opens_connection: bool)
     });
 }
 
-/// Counts a packet that was answered.
+/// Counts a packet that was answered, by the index of the reason.
 #[inline(always)]
-pub(crate) fn reply(reason: ReplyReason) {
-    update(&maps::REPLIES, reason.index(), |count| *count += 1);
+pub(crate) fn reply(reason: u32) {
+    update(&maps::REPLIES, reason, |count| *count += 1);
 }
 
-/// Counts a packet that was dropped, by reason and VIP.
+/// Counts a packet that was dropped, by the indexes of reason and VIP, as a trace has them.
 #[inline(always)]
-pub(crate) fn drop(reason: DropReason, vip: Option<u32>) {
-    update(&maps::DROPS, Drops::index(vip), |drops| {
-        if let Some(count) = drops.by_reason.get_mut(reason.index() as usize) {
+pub(crate) fn drop(reason: u32, vip: u32) {
+    let index = opaque(reason as usize) & (Drops::REASONS - 1);
+    // No VIP is the greatest number, whose next is 0: the element for it.
+    update(&maps::DROPS, vip.wrapping_add(1), |drops| {
+        if let Some(count) = drops.by_reason.get_mut(index) {
             *count += 1;
         }
     });

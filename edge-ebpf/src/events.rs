@@ -4,7 +4,6 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
 use aya_ebpf::programs::XdpContext;
-use edge_common::DropReason;
 use edge_common::event::{Event, HEAD_LEN};
 
 use crate::opaque::opaque;
@@ -15,10 +14,10 @@ use crate::{clock, counters, maps};
 /// That is 100 to 1000 a second of each reason, enough to see what arrives, and a flood costs one comparison for each
 /// packet; a flood of one kind does not hide a single packet of another.
 #[inline(always)]
-pub(crate) fn dropped(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64) {
+pub(crate) fn dropped(ctx: &XdpContext, reason: u32, vip: u32, frame_len: u64) {
     let tick = clock::tick();
     let mut is_first = false;
-    counters::update(&maps::SAMPLED_AT, reason.index(), |sampled_at| {
+    counters::update(&maps::SAMPLED_AT, reason, |sampled_at| {
         is_first = *sampled_at != tick;
         *sampled_at = tick;
     });
@@ -32,7 +31,7 @@ const NO_WAKEUP: u64 = BPF_RB_NO_WAKEUP as u64;
 
 /// Writes the event; a full ring buffer takes none.
 #[inline(always)]
-fn write(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64) {
+fn write(ctx: &XdpContext, reason: u32, vip: u32, frame_len: u64) {
     let Some(mut event) = maps::EVENTS.reserve::<Event>(0) else {
         return;
     };
@@ -43,11 +42,8 @@ fn write(ctx: &XdpContext, reason: DropReason, vip: Option<u32>, frame_len: u64)
     // helper writes at most the length of `head`.
     unsafe {
         (*to).time_ns = clock::now();
-        (*to).reason = reason.index();
-        (*to).vip = match vip {
-            Some(vip) => vip,
-            None => Event::NO_VIP,
-        };
+        (*to).reason = reason;
+        (*to).vip = vip;
         (*to).interface = ctx.ingress_ifindex() as u32;
         (*to).frame_len = frame_len as u32;
         (*to).head_len = head_len as u32;

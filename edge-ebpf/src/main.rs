@@ -1,8 +1,8 @@
 //! Tier 1 in the kernel: the XDP program that judges every packet, and the `sk_lookup` program that finds the
 //! chosen worker's socket.
 //!
-//! `pipeline` reads as the packet's diary and ends in a [`Verdict`]; the one match in this file turns a verdict
-//! into action, counters and trace.
+//! `pipeline` reads as the packet's diary and ends in a verdict, as its `Trace`; the one match in this file turns it into
+//! action and counters.
 
 #![no_std]
 #![no_main]
@@ -29,10 +29,11 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::{sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
+use edge_common::DropReason;
 use edge_common::verdict::Trace;
-use edge_common::{DropReason, Verdict};
 
 use crate::packet::Frame;
+use crate::stage::decap;
 
 /// Other than 0: write every verdict to the map `TRACE`. Set at load time; the verifier knows the value and
 /// removes the code where it is 0.
@@ -48,14 +49,14 @@ static LICENSE: [u8; 4] = *b"GPL\0";
 /// Judges a frame that an interface received.
 #[xdp]
 pub fn edge_xdp(ctx: XdpContext) -> u32 {
+    // A packet that came by a tunnel is judged as if it had come without.
+    if let Err(action) = decap::unpack(&ctx) {
+        return action;
+    }
     let frame = Frame::new(&ctx);
     let bytes = frame.len();
-    let verdict = pipeline::judge(&ctx, frame);
-    if EXPLAIN.load() != 0 {
-        // An array of one element always has element 0.
-        let _ = maps::TRACE.set(0, Trace::from(verdict), 0);
-    }
-    settle(&ctx, verdict, bytes)
+    let trace = pipeline::judge(&ctx, frame);
+    settle(&ctx, trace, bytes)
 }
 
 /// Picks the socket for a packet that no established connection claims.
@@ -64,44 +65,42 @@ pub fn edge_steer(ctx: SkLookupContext) -> u32 {
     steer::steer(&ctx)
 }
 
-/// Turns a verdict into action and counters.
+/// Writes a verdict down, if the program was loaded to explain, and turns it into action and counters.
 #[inline(always)]
-fn settle(ctx: &XdpContext, verdict: Verdict, bytes: u64) -> u32 {
-    match verdict {
-        Verdict::Pass(reason) => {
+pub(crate) fn settle(ctx: &XdpContext, trace: Trace, bytes: u64) -> u32 {
+    if EXPLAIN.load() != 0 {
+        // An array of one element always has element 0.
+        let _ = maps::TRACE.set(0, trace, 0);
+    }
+    let Trace {
+        kind,
+        reason,
+        vip,
+        worker,
+        ..
+    } = trace;
+    match kind {
+        Trace::PASS => {
             counters::pass(reason);
             XDP_PASS
         }
-        Verdict::Deliver {
-            vip,
-            worker,
-            opens_connection,
-        } => {
-            counters::deliver(vip, worker, bytes, opens_connection);
+        Trace::DELIVER => {
+            counters::deliver(vip, worker, bytes, reason != 0);
             XDP_PASS
         }
-        Verdict::Forward {
-            vip,
-            worker,
-            opens_connection,
-            ..
-        } => {
-            counters::deliver(vip, worker, bytes, opens_connection);
+        Trace::FORWARD => {
+            counters::deliver(vip, worker, bytes, reason != 0);
             XDP_TX
         }
-        Verdict::Reply { reason, .. } => {
+        Trace::REPLY => {
             counters::reply(reason);
             XDP_TX
         }
-        Verdict::Drop { reason, vip } => {
+        _ => {
             counters::drop(reason, vip);
             events::dropped(ctx, reason, vip, bytes);
-            if reason == DropReason::NoWorker && log_limit::no_worker() {
-                aya_log_ebpf::warn!(
-                    ctx,
-                    "packet dropped: VIP {} has no worker",
-                    vip.unwrap_or(Trace::NONE)
-                );
+            if reason == DropReason::NoWorker.index() && log_limit::no_worker() {
+                aya_log_ebpf::warn!(ctx, "packet dropped: VIP {} has no worker", vip);
             }
             XDP_DROP
         }

@@ -15,7 +15,7 @@ use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
 use edge_common::syncookie::{Guard, HANDSHAKE_BITS};
 use edge_common::verdict::{ReplyReason, Trace};
-use edge_common::{Address, Config, DropReason, PassReason, penalty, vip, vip_table};
+use edge_common::{Address, Config, DropReason, PassReason, decap, penalty, vip, vip_table};
 
 use crate::clock::Reading;
 use crate::log_limit;
@@ -53,6 +53,8 @@ pub(crate) static PENALISED: Array<Bucket> = Array::with_max_entries(1 << PENALT
 #[map]
 pub(crate) static MORE_PENALISED: HashMap<Prefix, u32> =
     HashMap::with_max_entries(MAX_PENALTIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static TUNNEL_PEERS: Array<decap::Trusted> = Array::with_max_entries(1, 0);
 
 // Written by the data path.
 

@@ -66,6 +66,19 @@ impl<'p> Cursor for Frame<'p> {
     }
 
     #[inline(always)]
+    fn peek(&self) -> Option<u8> {
+        let at = self.at;
+        if at + 1 > self.end {
+            return None;
+        }
+        let next = Bytes::<1> {
+            at,
+            packet: PhantomData,
+        };
+        Some(next.byte::<0>())
+    }
+
+    #[inline(always)]
     fn remaining(&self) -> usize {
         self.end.saturating_sub(self.at)
     }

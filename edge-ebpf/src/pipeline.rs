@@ -2,6 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use edge_common::header::TCP_LEN;
+use edge_common::verdict::Trace;
 use edge_common::{DropReason, PassReason, Verdict, parse};
 
 use crate::maps;
@@ -13,19 +14,20 @@ use crate::stage::{flood, malformed, penalty, prefixes, select, source, syncooki
 
 /// The fate of a frame.
 #[inline(always)]
-pub(crate) fn judge(ctx: &XdpContext, frame: Frame<'_>) -> Verdict {
+pub(crate) fn judge(ctx: &XdpContext, frame: Frame<'_>) -> Trace {
     match diary(ctx, frame) {
-        Ok(verdict) | Err(verdict) => verdict,
+        Ok(trace) | Err(trace) => trace,
     }
 }
 
-/// What happens to a frame, line by line; `Err` ends it early.
+/// What happens to a frame, line by line; `Err` ends it early. Each verdict is turned into its trace where it is made,
+/// because that is whole: an enum's fields that a variant does not have are nothing, and the verifier refuses to copy it.
 ///
 /// The look-up of the VIP comes before lists, penalties and limits, so that packets for no VIP stay untouched and pay
 /// next to nothing. Those then hold for everything that goes to a virtual address, served port or
 /// not: the address may be the node's own too, with other services on it.
 #[inline(always)]
-fn diary(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
+fn diary(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<Trace, Trace> {
     let config = maps::CONFIG
         .get(0)
         .ok_or(Verdict::Pass(PassReason::NotConfigured))?;
@@ -46,15 +48,17 @@ fn diary(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<Verdict, Verdict> {
         flood::check(config, network.source, transport.opens_connection).map_err(dropped)?;
     }
     let Target::Service(service) = target else {
-        return Err(Verdict::Pass(PassReason::PortNotServed));
+        return Err(Verdict::Pass(PassReason::PortNotServed).into());
     };
     let vip = u32::from(service.vip);
     let transport_at = transport_end - TCP_LEN;
     let admission = syncookie::check(ctx, config, &network, &transport, vip, transport_at)?;
     let worker = select::worker(config, &parse::flow(&network, &transport)).map_err(dropped)?;
-    Ok(Verdict::Deliver {
+    let opens_connection = transport.opens_connection || admission == Admission::Opens;
+    let delivered = Verdict::Deliver {
         vip,
         worker,
-        opens_connection: transport.opens_connection || admission == Admission::Opens,
-    })
+        opens_connection,
+    };
+    Ok(delivered.into())
 }

@@ -2,6 +2,7 @@
 //!
 //! The first stage, `parse`, is in edge-common, because the host runs it too.
 
+pub(crate) mod decap;
 pub(crate) mod flood;
 pub(crate) mod malformed;
 pub(crate) mod penalty;
@@ -9,4 +10,5 @@ pub(crate) mod prefixes;
 pub(crate) mod select;
 pub(crate) mod source;
 pub(crate) mod syncookie;
+
 pub(crate) mod vip;

@@ -13,9 +13,9 @@ use aya_ebpf::programs::XdpContext;
 use edge_common::header::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TCP_LEN};
 use edge_common::malformed::tcp_flags::{ACK, RST, SYN};
 use edge_common::parse::{Network, Transport};
-use edge_common::syncookie::{Guard, Handshake, MAX_OPTIONS, Offer, SYN_ACK_WORDS, SynAck, checksum};
+use edge_common::syncookie::{Guard, Handshake, MAX_OPTIONS, Offer, SYN_ACK_WORDS, SynAck};
 use edge_common::verdict::ReplyReason;
-use edge_common::{Config, DropReason, TCP, Verdict};
+use edge_common::{Config, DropReason, TCP, Verdict, checksum};
 
 use crate::opaque::opaque;
 use crate::{clock, maps};
@@ -342,7 +342,7 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
         let sum = u64::from(first) + u64::from(fragments) + u64::from(third) + addresses;
         out[0] = first.to_be();
         out[1] = fragments.to_be();
-        out[2] = (third | u32::from(checksum(sum))).to_be();
+        out[2] = (third | u32::from(checksum::of(sum))).to_be();
         out[3] = ip[4];
         out[4] = ip[3];
         (IPV4_LEN, words * 4)

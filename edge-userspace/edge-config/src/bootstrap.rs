@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    FloodLimits, FormatString, Fraction, PenaltyPolicy, Prefix, Protocol, SynCookies, TokenRate,
+    FloodLimits, FormatString, Fraction, PenaltyPolicy, Prefix, Protocol, SynCookies, TokenRate, Tunnels,
 };
 use serde_yaml::Value;
 
@@ -22,6 +22,7 @@ mod check;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 /// The bootstrap file, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Bootstrap {
     pub local_routes: bool,
     /// Where links and maps are pinned, for a next process to take over.
     pub pinning: Option<Pinning>,
+    /// What is taken out of tunnels that end at this node.
+    pub tunnels: Option<Tunnels>,
     /// Gateway workers; `None` is one for each core.
     pub workers: Option<u16>,
     /// Key of the flow hash; `None` is a random one at each start.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
 use edge_config::{Bootstrap, VirtualAddress};
-use edge_model::{FloodLimits, PenaltyPolicy, SourceLists, SynCookies, TokenRate};
+use edge_model::{FloodLimits, PenaltyPolicy, SourceLists, SynCookies, TokenRate, Tunnels};
 
 /// The edge's own identity and tier 1 settings, as the bootstrap file gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct CompileOptions {
     pub vip_limit: Option<TokenRate>,
     /// When SYNs are answered with cookies.
     pub syn_cookies: Option<SynCookies>,
+    /// What is taken out of tunnels that end at this node.
+    pub tunnels: Option<Tunnels>,
     /// When refusals become penalties.
     pub penalties: Option<PenaltyPolicy>,
     /// Key of the flow hash.
@@ -88,6 +90,7 @@ impl CompileOptions {
             reflection_ports: bootstrap.reflection_ports.clone(),
             vip_limit: bootstrap.vip_limit,
             syn_cookies: bootstrap.syn_cookies,
+            tunnels: bootstrap.tunnels.clone(),
             penalties: bootstrap.penalties,
             hash_seed: process.hash_seed,
         }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use edge_common::maps::{MAX_LISTENERS, MAX_LOCAL_WORKERS, MAX_VIPS, socket_index};
 use edge_common::prefix::Prefix;
-use edge_common::{Address, Config, HashKey, flood, vip};
+use edge_common::{Address, Config, HashKey, decap, flood, vip};
 use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId};
 
 use crate::maglev::Share;
-use crate::{Error, sources, syncookies, sys};
+use crate::{Error, sources, syncookies, sys, tunnels};
 
 /// A listening socket of a worker, for socket selection.
 ///
@@ -65,6 +65,8 @@ pub struct Image {
     pub sources: Arc<BTreeMap<Prefix, u32>>,
     /// UDP ports that datagrams are refused from.
     pub reflection_ports: BTreeSet<u16>,
+    /// Who may send through a tunnel.
+    pub tunnel_peers: decap::Trusted,
     /// Addresses for which a local route must exist.
     pub routes: BTreeSet<IpAddr>,
 }
@@ -89,9 +91,10 @@ impl Image {
         let mut next = Self {
             listeners,
             workers,
-            config: config(desired, &sources),
+            config: config(desired, &sources)?,
             sources: Arc::new(sources),
             reflection_ports: desired.reflection_ports.iter().copied().collect(),
+            tunnel_peers: tunnels::peers(desired)?,
             ..Self::default()
         };
         for vip in &desired.vips {
@@ -117,6 +120,12 @@ impl Image {
                 vip::Entry::marker(0)
             };
             next.vips.insert(vip::Key::marker(address), marker);
+        }
+        for address in tunnels::plain_addresses(desired) {
+            let marker = vip::Key::marker(Address::from(address));
+            next.vips
+                .entry(marker)
+                .or_insert(vip::Entry::marker(vip::Entry::SHARED));
         }
         next.vip_indexes = vip_indexes;
         next.sockets = socket_ids(&next.listeners, sockets)?;
@@ -175,7 +184,7 @@ fn name(vip: &Vip) -> VipName {
     (vip.address, vip.port, vip.protocol)
 }
 
-fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Config {
+fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Result<Config, Error> {
     let mut config = Config {
         hash: HashKey::from_seed(desired.hash_seed),
         workers: desired
@@ -207,7 +216,10 @@ fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Config {
     for vip in &desired.vips {
         config.vips.insert(&Address::from(vip.address));
     }
-    config
+    let (flags, tunnels) = tunnels::settings(desired)?;
+    config.flags |= flags;
+    config.decap = tunnels;
+    Ok(config)
 }
 
 fn flood_limits(limits: FloodLimits) -> flood::Limits {

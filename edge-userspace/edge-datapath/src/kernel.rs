@@ -157,6 +157,10 @@ impl Kernel {
                 self.maps.write_reflection_ports(&next.reflection_ports)?;
                 self.image.reflection_ports.clone_from(&next.reflection_ports);
             }
+            Step::WriteTunnelPeers => {
+                self.maps.write_tunnel_peers(&next.tunnel_peers)?;
+                self.image.tunnel_peers = next.tunnel_peers;
+            }
             Step::RemoveSources => {
                 self.sources.remove(&mut self.maps, &next.sources)?;
                 self.image.sources = Arc::clone(&next.sources);

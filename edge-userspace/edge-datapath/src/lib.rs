@@ -38,6 +38,7 @@ mod stats;
 mod syncookies;
 mod sys;
 mod table;
+mod tunnels;
 
 pub use attach::{AttachedMode, InterfaceStatus, XdpMode};
 pub use datapath::{DataPath, LoadOptions};

@@ -8,7 +8,7 @@ use aya::{Ebpf, Pod};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
 use edge_common::verdict::Trace;
-use edge_common::{Config, maps as names, penalty, prefix_table, vip, vip_table};
+use edge_common::{Config, decap, maps as names, penalty, prefix_table, vip, vip_table};
 
 use crate::Error;
 use crate::table::{Bucket, Table, TableMaps};
@@ -32,6 +32,7 @@ pub(crate) struct Maps {
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
     pub(crate) replies: PerCpuArray<MapData, u64>,
     pub(crate) events: RingBuf<MapData>,
+    tunnel_peers: Array<MapData, decap::Trusted>,
     trace: Array<MapData, Trace>,
 }
 
@@ -56,6 +57,7 @@ impl Maps {
             steer_counters: take(ebpf, names::STEER_COUNTERS)?,
             replies: take(ebpf, names::REPLIES)?,
             events: take(ebpf, names::EVENTS)?,
+            tunnel_peers: take(ebpf, names::TUNNEL_PEERS)?,
             trace: take(ebpf, names::TRACE)?,
         })
     }
@@ -108,6 +110,12 @@ impl Maps {
                 .map_err(Error::map(names::REFLECTION_PORTS, "write"))?;
         }
         Ok(())
+    }
+
+    pub(crate) fn write_tunnel_peers(&mut self, peers: &decap::Trusted) -> Result<(), Error> {
+        self.tunnel_peers
+            .set(0, peers, 0)
+            .map_err(Error::map(names::TUNNEL_PEERS, "write"))
     }
 
     pub(crate) fn zero_vip_counters(&mut self, index: u16) -> Result<(), Error> {

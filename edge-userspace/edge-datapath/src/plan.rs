@@ -23,6 +23,8 @@ pub enum Step {
     AddSources,
     /// Write the ports that datagrams are refused from.
     WriteReflectionPorts,
+    /// Write the sources that tunnels are accepted from.
+    WriteTunnelPeers,
     /// Insert or change an entry of the VIP map.
     WriteVip(vip::Key, vip::Entry),
     /// Write the settings.
@@ -69,6 +71,9 @@ impl Plan {
         if from.reflection_ports != to.reflection_ports {
             steps.push(Step::WriteReflectionPorts);
         }
+        if from.tunnel_peers != to.tunnel_peers {
+            steps.push(Step::WriteTunnelPeers);
+        }
         let vips = to
             .vips
             .iter()
@@ -114,6 +119,7 @@ impl fmt::Display for Step {
             Self::WriteTable => write!(f, "write the Maglev table"),
             Self::AddSources => write!(f, "add to the lists of sources"),
             Self::WriteReflectionPorts => write!(f, "write the reflection ports"),
+            Self::WriteTunnelPeers => write!(f, "write the sources of tunnels"),
             Self::RemoveSources => write!(f, "remove from the lists of sources"),
             Self::WriteVip(key, _) => write!(f, "write {}", Entry(key)),
             Self::WriteConfig => write!(f, "write the settings"),

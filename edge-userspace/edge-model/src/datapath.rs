@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Prefix;
+use crate::{Prefix, Tunnels};
 
 /// Desired state of the data path, derived from the bootstrap file and the Gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +29,8 @@ pub struct DataPathConfig {
     pub vip_limit: Option<TokenRate>,
     /// When SYNs are answered with cookies in XDP; `None` is never.
     pub syn_cookies: Option<SynCookies>,
+    /// What is taken out of tunnels that end at this node; `None` is nothing.
+    pub tunnels: Option<Tunnels>,
     /// Key of the flow hash. Nodes that share traffic must share it.
     pub hash_seed: u64,
 }

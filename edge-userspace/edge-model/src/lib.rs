@@ -21,6 +21,7 @@ mod shared_map;
 mod snapshot;
 mod tcp;
 mod tls;
+mod tunnel;
 mod virtual_hosts;
 
 pub use cluster::{
@@ -59,4 +60,5 @@ pub use tcp::{TcpRoute, WeightedCluster};
 pub use tls::{
     Alpn, Certificate, ClientAuth, PeerVerification, ServerTls, ServerVerification, TlsVersion, UpstreamTls,
 };
+pub use tunnel::{TunnelRole, Tunnels};
 pub use virtual_hosts::{HostChange, VirtualHosts};

@@ -4,3 +4,4 @@
 pub mod frame;
 pub mod node;
 pub mod setup;
+pub mod tunnel;

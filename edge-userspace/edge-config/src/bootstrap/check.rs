@@ -62,6 +62,9 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         xdp_mode: raw.xdp_mode,
         local_routes: raw.local_routes,
         pinning: raw.pinning.map(|pinning| check.pinning(pinning)),
+        tunnels: raw
+            .tunnels
+            .map(|tunnels| check.tunnels(&tunnels, &raw.virtual_addresses)),
         hash_seed: raw.hash_seed.map(|seed| seed.0),
         gateway_labels: raw.gateway_labels,
         gateway_namespace: raw.gateway_namespace,
@@ -72,13 +75,13 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     source: &'a SourceRef,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn error(&mut self, field: &str, message: &str, hint: &str) {
+    pub(super) fn error(&mut self, field: &str, message: &str, hint: &str) {
         let problem = self.source.problem(Severity::Error, None, field, message, hint);
         self.problems.push(problem);
     }
@@ -189,7 +192,7 @@ impl Check<'_> {
         addresses
     }
 
-    fn address(&mut self, text: &str, field: &str) -> Option<IpAddr> {
+    pub(super) fn address(&mut self, text: &str, field: &str) -> Option<IpAddr> {
         let ip: Option<IpAddr> = text.parse().ok();
         let usable = |ip: &IpAddr| !(ip.is_unspecified() || ip.is_multicast() || *ip == Ipv4Addr::BROADCAST);
         let ip = ip.filter(usable);
@@ -224,7 +227,7 @@ impl Check<'_> {
         ports
     }
 
-    fn port(&mut self, number: u32, field: &str) -> Option<u16> {
+    pub(super) fn port(&mut self, number: u32, field: &str) -> Option<u16> {
         let port = u16::try_from(number).ok().filter(|port| *port != 0);
         if port.is_none() {
             self.error(field, "is not a port", "write a number from 1 to 65535");
@@ -276,7 +279,7 @@ impl Check<'_> {
         }
     }
 
-    fn prefixes(&mut self, raw: &[String], path: &str) -> Vec<Prefix> {
+    pub(super) fn prefixes(&mut self, raw: &[String], path: &str) -> Vec<Prefix> {
         let mut prefixes = Vec::new();
         for (index, text) in raw.iter().enumerate() {
             match text.parse() {

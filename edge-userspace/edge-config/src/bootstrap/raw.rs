@@ -18,6 +18,7 @@ pub(super) struct RawBootstrap {
     pub(super) virtual_addresses: Vec<RawVirtualAddress>,
     pub(super) local_routes: bool,
     pub(super) pinning: Option<RawPinning>,
+    pub(super) tunnels: Option<RawTunnels>,
     pub(super) workers: Workers,
     pub(super) hash_seed: Option<HashSeed>,
     pub(super) flood: Option<RawFlood>,
@@ -46,6 +47,7 @@ impl Default for RawBootstrap {
             virtual_addresses: vec![],
             local_routes: true,
             pinning: None,
+            tunnels: None,
             workers: Workers(None),
             hash_seed: None,
             flood: None,
@@ -96,6 +98,36 @@ impl Default for RawPinning {
             on_stop: OnStop::Detach,
         }
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawTunnels {
+    pub(super) endpoints: Vec<String>,
+    pub(super) trusted: Vec<String>,
+    pub(super) gue_port: u32,
+    pub(super) role: RawTunnelRole,
+}
+
+impl Default for RawTunnels {
+    fn default() -> Self {
+        Self {
+            endpoints: vec![],
+            trusted: vec![],
+            gue_port: u32::from(edge_common::decap::GUE_PORT),
+            role: RawTunnelRole::Gateway,
+        }
+    }
+}
+
+/// What takes the packets that were in tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawTunnelRole {
+    Gateway,
+    Host,
 }
 
 /// What becomes of pinned programs when edge ends in order.

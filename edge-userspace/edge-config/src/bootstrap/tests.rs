@@ -1,4 +1,4 @@
-use edge_model::{Measure, PenaltyScope};
+use edge_model::{Measure, PenaltyScope, TunnelRole};
 
 use super::*;
 
@@ -48,6 +48,7 @@ xdpMode: native
 virtualAddresses: [{address: '2001:db8::1', ports: [{port: 80, listenerPort: 8080}, {port: 443}]}]
 localRoutes: false
 pinning: {path: /sys/fs/bpf/a, onStop: keep}
+tunnels: {endpoints: [192.0.2.1], trusted: [192.0.2.0/24], guePort: 99, role: host}
 workers: 4
 hashSeed: 0xff
 flood: {packetsPerSecond: 1, packetsBurst: 2, newConnectionsPerSecond: 3, newConnectionsBurst: 4}
@@ -103,6 +104,15 @@ drain: {deadline: 5s}
         (found.vip_limit, found.syn_cookies),
         (Some(rate(8, 9)), Some(SynCookies::Above(rate(77, 77))))
     );
+    let tunnels = Tunnels {
+        endpoints: vec!["192.0.2.1".parse().expect("an address")],
+        trusted: prefix("192.0.2.0/24"),
+        gue_port: 99,
+        role: TunnelRole::PlainHost {
+            addresses: vec!["2001:db8::1".parse().expect("an address")],
+        },
+    };
+    assert_eq!(found.tunnels, Some(tunnels));
     assert_eq!(found.gateway_labels.get("app").map(String::as_str), Some("edge"));
     assert_eq!(
         (found.gateway_namespace.as_str(), found.root_namespace.as_str()),
@@ -161,6 +171,29 @@ penalties: {refusals: 1, window: 1s, duration: 1s, perSecond: 5}
             "3 vipLimit.newConnectionsBurst: is missing or 0, which would drop every new connection",
             "4 synCookies.unansweredPerSecond: must be at least 1",
             "5 penalties: has one of perSecond and burst without the other",
+        ],
+    );
+}
+
+#[test]
+fn ends_of_tunnels_are_checked() {
+    check(
+        "virtualAddresses: [{address: 192.0.2.10}]
+tunnels: {endpoints: [192.0.2.10, 192.0.2.1, 192.0.2.1, 0.0.0.0], trusted: [nobody], guePort: 0}
+",
+        &[
+            "2 tunnels.endpoints[0]: is a virtual address",
+            "2 tunnels.endpoints[2]: stands twice",
+            "2 tunnels.endpoints[3]: is not the address of a host",
+            "2 tunnels.trusted[0]: \"nobody\" is no address or prefix such as 192.0.2.0/24, 192.0.2.1 or 2001:db8::/32",
+            "2 tunnels.guePort: is not a port",
+        ],
+    );
+    check(
+        "tunnels: {}",
+        &[
+            "1 tunnels: brings nothing without a virtual address",
+            "1 tunnels.endpoints: must have between 1 and 4 addresses",
         ],
     );
 }

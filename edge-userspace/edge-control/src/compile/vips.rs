@@ -42,6 +42,7 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         reflection_ports: options.reflection_ports.clone(),
         vip_limit: options.vip_limit,
         syn_cookies: options.syn_cookies,
+        tunnels: options.tunnels.clone(),
         hash_seed: options.hash_seed,
         ..DataPathConfig::default()
     }
