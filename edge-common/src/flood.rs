@@ -4,7 +4,8 @@
 //! the time at which the bucket will be full again. That is half the state of the usual pair of level and time,
 //! and one store updates it, so two CPUs that race on one source lose at most the token of one packet.
 
-use crate::{DropReason, assert_size};
+use crate::prefix_table::hash;
+use crate::{Address, DropReason, assert_size};
 
 /// Nanoseconds per second.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -40,7 +41,83 @@ pub struct Buckets {
     pub new_connections_full_at: u64,
 }
 
-assert_size!(Rate = 16, Limits = 32, Buckets = 16);
+/// Sources that a [`Set`] holds.
+pub const SLOTS: usize = 2;
+
+/// A source with its buckets.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// Its [prefix](Address::source_prefix).
+    pub source: Address,
+    /// Its buckets.
+    pub buckets: Buckets,
+}
+
+/// Sources whose hash is the same: an element of the map `FLOOD`, one cache line.
+///
+/// A source that comes new takes the place of the one whose bucket of packets is full, or will be first: that one has
+/// nothing to remember, or least. CPUs that write one place at the same moment may give a source the other's buckets,
+/// which costs or lends it a burst.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Set {
+    /// The places.
+    pub slots: [Slot; SLOTS],
+}
+
+assert_size!(Rate = 16, Limits = 32, Buckets = 16, Slot = 32, Set = 64);
+
+/// Index of a source's set, among 2^`bits`. `salt` keeps it from those who choose their addresses.
+#[inline(always)]
+#[must_use]
+pub const fn set_of(source: Address, salt: u32, bits: u32) -> u32 {
+    hash(source, salt) >> (32 - bits)
+}
+
+impl Set {
+    /// Admits a packet of a source at the time `now`, or says why it is to drop.
+    ///
+    /// # Errors
+    /// As [`Buckets::admit`].
+    #[inline(always)]
+    pub fn admit(
+        &mut self,
+        source: Address,
+        limits: &Limits,
+        now: u64,
+        new_connection: bool,
+    ) -> Result<(), DropReason> {
+        let [first, second] = &mut self.slots;
+        let is_older = first.buckets.packets_full_at <= second.buckets.packets_full_at;
+        let (slot, is_known) = if same(first.source, source) {
+            (first, true)
+        } else if same(second.source, source) {
+            (second, true)
+        } else if is_older {
+            (first, false)
+        } else {
+            (second, false)
+        };
+        let before = if is_known {
+            slot.buckets
+        } else {
+            Buckets::default()
+        };
+        slot.buckets = before.admit(limits, now, new_connection)?;
+        if !is_known {
+            slot.source = source;
+        }
+        Ok(())
+    }
+}
+
+/// Whether two addresses are one. (A comparison of arrays would be a call.)
+#[inline(always)]
+const fn same(left: Address, right: Address) -> bool {
+    let ([a, b, c, d], [e, f, g, h]) = (left.0, right.0);
+    (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+}
 
 impl Rate {
     /// A rate of `per_second` tokens with room for `burst`. A rate of zero admits nothing; so does a burst of
@@ -179,7 +256,46 @@ mod tests {
         assert_eq!(second.new_connections_full_at, first.new_connections_full_at);
     }
 
+    #[test]
+    fn a_set_keeps_its_sources_apart_and_gives_up_the_one_with_the_least_to_remember() {
+        let source = |last| Address::v4([192, 0, 2, last]);
+        let limits = Limits {
+            packets: Rate::new(1, 3),
+            new_connections: Rate::new(1, 3),
+        };
+        let mut set = Set::default();
+        let mut passed = |last, packets: u32| {
+            let admitted = |_: &u32| set.admit(source(last), &limits, SECOND_NS, false).is_ok();
+            (0..packets).filter(admitted).count()
+        };
+        assert_eq!((passed(1, 5), passed(2, 1), passed(1, 5)), (3, 1, 0));
+        // Source 2 has used one token, source 1 all: 2 makes room, and begins anew when it comes back.
+        assert_eq!((passed(3, 2), passed(1, 5), passed(3, 5)), (2, 0, 1));
+        assert_eq!(passed(2, 9), 3);
+    }
+
     proptest! {
+        /// What a set admits of a source that stays in it is what the source's own bucket admits.
+        #[test]
+        fn a_set_of_as_many_sources_as_it_holds_is_exact(
+            packets in prop::collection::vec((0..2_u8, 0..50_u64, any::<bool>()), 1..300),
+            salt: u32,
+        ) {
+            let limits = Limits { packets: Rate::new(100, 5), new_connections: Rate::new(50, 3) };
+            let (mut set, mut own) = (Set::default(), [Buckets::default(); 2]);
+            let mut now = SECOND_NS;
+            for (source, pause_ms, opens) in packets {
+                now += pause_ms * 1_000_000;
+                let address = Address::v4([192, 0, 2, source]);
+                let expected = own[source as usize].admit(&limits, now, opens);
+                if let Ok(after) = expected {
+                    own[source as usize] = after;
+                }
+                prop_assert_eq!(set.admit(address, &limits, now, opens), expected.map(|_| ()));
+                prop_assert!(set_of(address, salt, 16) < 1 << 16);
+            }
+        }
+
         /// The definition of a token bucket: over every stretch of time at most burst plus rate times length.
         #[test]
         fn no_stretch_of_time_admits_more_than_burst_plus_rate(

@@ -45,6 +45,13 @@ impl HashKey {
         Self { words }
     }
 
+    /// A word of the key, for hashes of other things.
+    #[inline(always)]
+    #[must_use]
+    pub const fn salt(&self) -> u32 {
+        self.words[0]
+    }
+
     /// 64-bit hash of a flow; its upper 32 bits are the well-mixed ones.
     ///
     /// NH (RFC 4418 5.2): the sum of products of keyed word pairs. Two flows that a sender picks without

@@ -1,7 +1,7 @@
 //! Names and capacities of the BPF maps. A map's name is that of its `static` in edge-ebpf.
 
 use crate::prefix::CELLS_PER_WORD;
-use crate::{Address, flood, penalty};
+use crate::{flood, penalty};
 
 /// `Array<Config>`, one element. Written by userspace.
 pub const CONFIG: &str = "CONFIG";
@@ -50,7 +50,7 @@ pub const VIP_GUARDS: &str = "VIP_GUARDS";
 pub const HANDSHAKES: &str = "HANDSHAKES";
 /// `PerCpuArray<u64>` by [`ReplyReason`](crate::verdict::ReplyReason). Written by the data path.
 pub const REPLIES: &str = "REPLIES";
-/// `LruHashMap<Address, flood::Buckets>` by source prefix. Written by the data path.
+/// `Array<flood::Set>` by the hash of the source prefix. Written by the data path.
 pub const FLOOD: &str = "FLOOD";
 /// `PerCpuArray<u64>` by [`PassReason`](crate::PassReason). Written by the data path.
 pub const PASSES: &str = "PASSES";
@@ -119,8 +119,8 @@ pub const EVENT_BYTES: u32 = 256 * 1024;
 pub const MAX_PENALTIES: u32 = 65_536;
 /// Buckets of [`PENALISED`], as a power of two: 2 MB.
 pub const PENALTY_BUCKET_BITS: u32 = 15;
-/// Most sources whose buckets are kept: about 100 bytes each. The least recently seen makes room.
-pub const MAX_FLOOD_SOURCES: u32 = 131_072;
+/// Sets of sources whose buckets are kept, as a power of two: 4 MB, for twice as many sources.
+pub const FLOOD_SET_BITS: u32 = 16;
 
 /// Size of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,9 +146,9 @@ pub const HANDED_ON: [Shape; 2] = [
     },
     Shape {
         name: FLOOD,
-        key: size_of::<Address>(),
-        value: size_of::<flood::Buckets>(),
-        entries: MAX_FLOOD_SOURCES,
+        key: size_of::<u32>(),
+        value: size_of::<flood::Set>(),
+        entries: 1 << FLOOD_SET_BITS,
     },
 ];
 

@@ -28,6 +28,7 @@ pod!(
     counter::VipCounters,
     counter::WorkerCounters,
     flood::Buckets,
+    flood::Set,
     maglev::Table,
     penalty::Entry,
     pktgen::Settings,

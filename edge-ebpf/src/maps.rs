@@ -2,12 +2,12 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
-use edge_common::flood::Buckets;
+use edge_common::flood;
 use edge_common::maglev::Table;
 use edge_common::maps::{
-    CELL_WORDS, EVENT_BYTES, MAX_FLOOD_SOURCES, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES,
+    CELL_WORDS, EVENT_BYTES, FLOOD_SET_BITS, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES,
     MAX_VIP_ENTRIES, MAX_VIPS, MAX_WORKERS, PENALTY_BUCKET_BITS, PORT_WORDS, SOURCE_BUCKET_BITS,
     VIP_BUCKET_BITS,
 };
@@ -15,7 +15,7 @@ use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
 use edge_common::syncookie::{Guard, HANDSHAKE_BITS};
 use edge_common::verdict::{ReplyReason, Trace};
-use edge_common::{Address, Config, DropReason, PassReason, decap, penalty, vip, vip_table};
+use edge_common::{Config, DropReason, PassReason, decap, penalty, vip, vip_table};
 
 use crate::clock::Reading;
 use crate::log_limit;
@@ -59,7 +59,7 @@ pub(crate) static TUNNEL_PEERS: Array<decap::Trusted> = Array::with_max_entries(
 // Written by the data path.
 
 #[map]
-pub(crate) static FLOOD: LruHashMap<Address, Buckets> = LruHashMap::with_max_entries(MAX_FLOOD_SOURCES, 0);
+pub(crate) static FLOOD: Array<flood::Set> = Array::with_max_entries(1 << FLOOD_SET_BITS, ON_PAGES);
 #[map]
 pub(crate) static VIP_GUARDS: Array<Guard> = Array::with_max_entries(MAX_VIPS, 0);
 #[map]

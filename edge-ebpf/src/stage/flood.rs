@@ -1,6 +1,7 @@
 //! Holds each source to its rates of packets and of new connections.
 
-use edge_common::flood::Buckets;
+use edge_common::flood::set_of;
+use edge_common::maps::FLOOD_SET_BITS;
 use edge_common::{Address, Config, DropReason};
 
 use crate::{clock, maps};
@@ -16,20 +17,10 @@ pub(crate) fn check(config: &Config, source: Address, opens_connection: bool) ->
     }
     let now = clock::now();
     let source = source.source_prefix();
-    match maps::FLOOD.get_ptr_mut(source) {
-        Some(buckets) => {
-            // SAFETY: the kernel frees a map element no earlier than after the program's end, and any bit pattern
-            // is a value of Buckets.
-            let before = unsafe { buckets.read() };
-            let after = before.admit(&config.flood, now, opens_connection)?;
-            // SAFETY: as above.
-            unsafe { buckets.write(after) };
-        }
-        None => {
-            let first = Buckets::default().admit(&config.flood, now, opens_connection)?;
-            // It fails only while another CPU inserts the same source; the packet then costs no token.
-            let _ = maps::FLOOD.insert(source, first, 0);
-        }
-    }
-    Ok(())
+    let place = set_of(source, config.hash.salt(), FLOOD_SET_BITS);
+    let Some(set) = maps::FLOOD.get_ptr_mut(place) else {
+        return Ok(());
+    };
+    // SAFETY: an element of an array map, for the program's life; any bit pattern is a value.
+    unsafe { (*set).admit(source, &config.flood, now, opens_connection) }
 }
