@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    FloodLimits, FormatString, Fraction, PenaltyPolicy, Prefix, Protocol, SynCookies, TokenRate, Tunnels,
+    ClientLimits, ClientTimeouts, FloodLimits, FormatString, Fraction, PathPolicy, PenaltyPolicy, Prefix,
+    Protocol, SynCookies, TokenRate, Tunnels,
 };
 use serde_yaml::Value;
 
@@ -19,6 +20,7 @@ use crate::{Problem, Severity, SourceRef};
 pub use raw::{AccessLogEncoding, OnStop, XdpMode};
 
 mod check;
+mod clients;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -75,6 +77,12 @@ pub struct Bootstrap {
     pub num_trusted_proxies: u32,
     /// What is logged of each request; `None` nothing.
     pub access_log: Option<AccessLog>,
+    /// What is made of paths before they are matched.
+    pub paths: PathPolicy,
+    /// How long clients may take.
+    pub timeouts: ClientTimeouts,
+    /// How much clients may send.
+    pub limits: ClientLimits,
 }
 
 /// The access log.

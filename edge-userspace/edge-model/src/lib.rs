@@ -5,6 +5,7 @@
 //! tier 2 half, `edge-datapath` reconciles its tier 1 half into BPF maps.
 #![forbid(unsafe_code)]
 
+mod client;
 mod cluster;
 mod datapath;
 mod format;
@@ -24,6 +25,7 @@ mod tls;
 mod tunnel;
 mod virtual_hosts;
 
+pub use client::{ClientLimits, ClientTimeouts, EscapedSlashes, Http2Limits, PathNormalization, PathPolicy};
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterName, ConnectionPool, ConsistentHash, Discovery, DnsEndpoint, Endpoint,
     HashAlgorithm, HashCookie, HashKey, Http2Keepalive, LoadBalancer, LocalityPolicy, OutlierDetection,

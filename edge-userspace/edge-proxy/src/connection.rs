@@ -15,7 +15,7 @@ use edge_routing::Table;
 use http::StatusCode;
 
 use crate::config::ListenerConfig;
-use crate::http::{Flag, Peer};
+use crate::http::{Flag, Peer, Tunnel};
 use crate::metrics::{Kind, Observed};
 use crate::options::Limits;
 use crate::protocol::Protocol;
@@ -99,6 +99,8 @@ pub(crate) struct Conn {
     /// Number of the request that asks for another protocol, until it is answered.
     upgrade: Cell<Option<u64>>,
     upgrade_decision: Cell<Option<bool>>,
+    /// Where the bytes go once both sides have agreed to another protocol.
+    tunnel: RefCell<Option<Tunnel>>,
     /// The client takes nothing, since the last write.
     write_pending: Cell<bool>,
     last_write: Cell<Instant>,
@@ -138,6 +140,7 @@ impl Conn {
             requests: Cell::new(0),
             upgrade: Cell::new(None),
             upgrade_decision: Cell::new(None),
+            tunnel: RefCell::default(),
             write_pending: Cell::new(false),
             last_write: Cell::new(now),
             body: Cell::new(BodyPace {
@@ -294,6 +297,17 @@ impl Conn {
         self.upgrade.set(None);
         self.upgrade_decision.set(Some(agreed));
         self.wake();
+    }
+
+    /// Both sides have agreed to another protocol (HTTP/1.1 only).
+    pub(crate) fn will_switch(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
+        self.decide_upgrade(true);
+    }
+
+    /// Where the bytes go after the response that switches protocols.
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.borrow_mut().take()
     }
 
     /// What was decided since it was asked last.

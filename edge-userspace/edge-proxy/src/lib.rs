@@ -33,6 +33,6 @@ mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use error::Error;
-pub use options::{Http2Limits, Limits, ProxyOptions, Timeouts};
+pub use options::{Http2Limits, Limits, PathPolicy, ProxyOptions, Timeouts};
 pub use proxy::{Drained, ListeningSocket, Proxy};
 pub use status::{ClusterStatus, EndpointStatus, WorkerStatus};

@@ -1,6 +1,6 @@
 //! What the operator sets about the proxy itself; all else comes with the Snapshot.
 
-use std::time::Duration;
+pub use edge_model::{ClientLimits as Limits, ClientTimeouts as Timeouts, Http2Limits, PathPolicy};
 
 use crate::AccessLog;
 
@@ -20,6 +20,8 @@ pub struct ProxyOptions {
     pub timeouts: Timeouts,
     /// Bounds on what a client may send.
     pub limits: Limits,
+    /// What is made of paths.
+    pub paths: PathPolicy,
 }
 
 impl ProxyOptions {
@@ -33,108 +35,7 @@ impl ProxyOptions {
             trusted_proxies: 0,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
-        }
-    }
-}
-
-/// How long a client may take.
-#[derive(Debug, Clone)]
-pub struct Timeouts {
-    /// From the first to the last byte of a request head, and from accepting a connection to its first byte. Short
-    /// against slow heads (slowloris), long enough for a phone in a tunnel.
-    pub header: Duration,
-    /// TLS handshake (Envoy `transport_socket_connect_timeout` as Istio sets it).
-    pub handshake: Duration,
-    /// A kept-alive connection without a request (Istio's edge profile).
-    pub idle: Duration,
-    /// A client that takes nothing of its response (Envoy `stream_idle_timeout`).
-    pub stalled: Duration,
-    /// A client of HTTP/2 that has opened its window for no octet of any of its responses.
-    pub window: Duration,
-    /// A client of HTTP/1.1 that sends nothing of its request's body, while it is waited for.
-    pub body: Duration,
-    /// A kept-alive connection without a request, once the proxy drains. Clients that were about to send are still
-    /// served, and told to close.
-    pub drain_idle: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            header: Duration::from_secs(20),
-            handshake: Duration::from_secs(15),
-            idle: Duration::from_secs(3600),
-            stalled: Duration::from_secs(300),
-            window: Duration::from_secs(10),
-            body: Duration::from_secs(60),
-            drain_idle: Duration::from_secs(1),
-        }
-    }
-}
-
-/// How much a client may send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Octets of a request's head; of HTTP/2 its decoded fields with 32 more for each (431).
-    pub head: u32,
-    /// Fields of a request's head (Envoy `max_headers_count`; 431).
-    pub fields: u32,
-    /// Octets of a request's target (414).
-    pub target: u32,
-    /// Octets a second that a client of HTTP/1.1 must send of a body whose length it has told, while it is waited for,
-    /// measured over [`Limits::BODY_WINDOW`].
-    pub body_rate: u32,
-    /// Requests that a client may have open at once on one connection of HTTP/2 (Istio's edge profile).
-    pub streams: u32,
-    /// Bounds on floods over HTTP/2.
-    pub http2: Http2Limits,
-}
-
-impl Limits {
-    /// Over how long the rate of a body is measured.
-    pub const BODY_WINDOW: Duration = Duration::from_secs(10);
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            head: 64 * 1024,
-            fields: 100,
-            target: 16 * 1024,
-            body_rate: 100,
-            streams: 100,
-            http2: Http2Limits::default(),
-        }
-    }
-}
-
-/// What one connection of HTTP/2 may send within 10 s that asks for nothing. Requests and responses add to it, as said;
-/// more ends the connection with ENHANCE_YOUR_CALM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Http2Limits {
-    /// SETTINGS, PING, PRIORITY, unknown frames and DATA without a body; two more for each request, and one for each DATA
-    /// that the client was sent.
-    pub control_frames: u32,
-    /// WINDOW_UPDATE; four more for each request and for each DATA that the client was sent.
-    pub window_updates: u32,
-    /// Streams that the client resets before their response has begun; one more for two responses that ended. Four
-    /// times as many may be reset later. (CVE-2023-44487)
-    pub resets: u32,
-    /// Streams that the gateway has to reset for what the client does on them. (CVE-2025-8671)
-    pub errors: u32,
-    /// Streams that are refused because too many are open.
-    pub refusals: u32,
-}
-
-impl Default for Http2Limits {
-    /// Browsers stay far below.
-    fn default() -> Self {
-        Self {
-            control_frames: 200,
-            window_updates: 200,
-            resets: 100,
-            errors: 20,
-            refusals: 200,
+            paths: PathPolicy::default(),
         }
     }
 }

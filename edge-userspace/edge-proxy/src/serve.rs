@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::connection::Conn;
 use crate::http::Service;
@@ -43,9 +43,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let http1 = conn.worker().http1();
-    let result = http1.serve_connection(io, Service(Rc::clone(conn))).await;
+    let mut connection = http1.serve_connection(io, Service(Rc::clone(conn)));
+    let result = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     if result.as_ref().is_err_and(hyper::Error::is_parse) {
         conn.count_unparsed();
+    }
+    let tunnel = conn.take_tunnel();
+    if result.is_ok() {
+        let parts = connection.into_parts();
+        let mut stream = parts.io.into_inner();
+        match tunnel {
+            Some(tunnel) => tunnel.run(stream, parts.read_buf).await,
+            // The client may be gone by now, and has its answers.
+            None => drop(stream.shutdown().await),
+        }
     }
     result
 }

@@ -30,7 +30,7 @@ pub use edit::{FormatValues, apply_request_ops, apply_response_ops};
 pub use explain::{Probe, explain};
 pub use explanation::{ClusterShare, Explanation, Outcome, Step, TraceStep};
 pub use host::{HostIndex, without_port};
-pub use path::{InvalidPath, normalize_path};
+pub use path::{InvalidPath, NormalPath, normalize_path, normalize_path_by};
 pub use predicate::Mismatch;
 pub use request::RequestView;
 pub use sni::SniIndex;

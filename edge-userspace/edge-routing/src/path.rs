@@ -1,6 +1,8 @@
-//! Path normalisation, Istio's `BASE` (Envoy `normalize_path`), which gateways apply before they match and forward.
+//! Path normalisation, in Istio's four modes, which gateways apply before they match and forward.
 
 use std::borrow::Cow;
+
+use edge_model::{EscapedSlashes, PathNormalization, PathPolicy};
 
 use crate::request::split_query;
 
@@ -17,6 +19,18 @@ pub enum InvalidPath {
     /// decodes the path next would see another path than the one that was matched.
     #[error("the path contains an escape within an escape")]
     NestedEscape,
+    /// It has an escaped slash or backslash, which the policy refuses.
+    #[error("the path contains an escaped slash")]
+    EscapedSlash,
+}
+
+/// What was made of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NormalPath<'a> {
+    /// The path with its query.
+    pub text: Cow<'a, str>,
+    /// Whether the client is to be sent to it, because the policy asks for that where escaped slashes were decoded.
+    pub redirects: bool,
 }
 
 /// Normalises a path as RFC 3986 section 6.2.2 says, and keeps the query as it is.
@@ -29,24 +43,66 @@ pub enum InvalidPath {
 /// # Errors
 /// Says which rule the path breaks.
 pub fn normalize_path(path_and_query: &str) -> Result<Cow<'_, str>, InvalidPath> {
+    normalize_path_by(path_and_query, PathPolicy::default()).map(|path| path.text)
+}
+
+/// The same by a policy other than Istio's default: see [`PathNormalization`] and [`EscapedSlashes`]. Escaped slashes are
+/// decoded first and repeated ones merged last, as Envoy does it.
+///
+/// # Errors
+/// Says which rule the path breaks.
+pub fn normalize_path_by(path_and_query: &str, policy: PathPolicy) -> Result<NormalPath<'_>, InvalidPath> {
+    let kept = |text| NormalPath {
+        text: Cow::Borrowed(text),
+        redirects: false,
+    };
     let (path, query) = split_query(path_and_query);
     if path == "*" {
-        return Ok(Cow::Borrowed(path_and_query));
+        return Ok(kept(path_and_query));
     }
     if !path.starts_with('/') {
         return Err(InvalidPath::NotAbsolute);
     }
-    if is_normal(path) {
+    let merges = matches!(
+        policy.normalization,
+        PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes
+    );
+    if is_normal(path) && !(merges && path.contains("//")) {
         // A fragment is never sent in a request (RFC 9110 section 4.1); what came of one is cut off.
         let end = path.len() + query.map_or(0, |query| query.len() + 1);
-        return Ok(Cow::Borrowed(path_and_query.get(..end).unwrap_or(path)));
+        return Ok(kept(path_and_query.get(..end).unwrap_or(path)));
     }
-    let mut result = remove_dot_segments(&decode_unreserved(path)?);
+    let slashes = match policy.normalization {
+        PathNormalization::DecodeAndMergeSlashes => EscapedSlashes::UnescapeAndForward,
+        PathNormalization::None | PathNormalization::Base | PathNormalization::MergeSlashes => {
+            policy.escaped_slashes
+        }
+    };
+    let (path, redirects) = match slashes {
+        EscapedSlashes::Keep => (Cow::Borrowed(path), false),
+        EscapedSlashes::Reject if has_escaped_slash(path) => return Err(InvalidPath::EscapedSlash),
+        EscapedSlashes::Reject => (Cow::Borrowed(path), false),
+        EscapedSlashes::UnescapeAndRedirect => (unescape_slashes(path), has_escaped_slash(path)),
+        EscapedSlashes::UnescapeAndForward => (unescape_slashes(path), false),
+    };
+    let mut result = match policy.normalization {
+        PathNormalization::None if is_unsafe(&path) => return Err(InvalidPath::Nul),
+        PathNormalization::None => path.into_owned(),
+        PathNormalization::Base
+        | PathNormalization::MergeSlashes
+        | PathNormalization::DecodeAndMergeSlashes => remove_dot_segments(&decode_unreserved(&path)?),
+    };
+    if merges {
+        merge_slashes(&mut result);
+    }
     if let Some(query) = query {
         result.push('?');
         result.push_str(query);
     }
-    Ok(Cow::Owned(result))
+    Ok(NormalPath {
+        text: Cow::Owned(result),
+        redirects,
+    })
 }
 
 /// Whether nothing in the path can be up for change: the common case, told in one pass.
@@ -55,6 +111,49 @@ fn is_normal(path: &str) -> bool {
         && path
             .bytes()
             .all(|byte| byte.is_ascii() && !matches!(byte, b'%' | b'\\' | 0))
+}
+
+/// Bytes that no mode lets through.
+fn is_unsafe(path: &str) -> bool {
+    path.contains('\0') || path.contains("%00")
+}
+
+fn has_escaped_slash(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let at = |at: usize| matches!(escape_at(bytes, at + 1), Some(b'/' | b'\\'));
+    (0..bytes.len()).any(|begin| bytes.get(begin) == Some(&b'%') && at(begin))
+}
+
+/// Decodes escaped slashes and backslashes, and nothing else.
+fn unescape_slashes(path: &str) -> Cow<'_, str> {
+    if !has_escaped_slash(path) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let decoded = match escape_at(escape.as_bytes(), 1) {
+            Some(b'/') => Some('/'),
+            Some(b'\\') => Some('\\'),
+            Some(_) | None => None,
+        };
+        out.push(decoded.unwrap_or('%'));
+        rest = escape.get(if decoded.is_some() { 3 } else { 1 }..).unwrap_or("");
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Repeated slashes become one.
+fn merge_slashes(path: &mut String) {
+    let mut before = ' ';
+    path.retain(|c| {
+        let again = c == '/' && before == '/';
+        before = c;
+        !again
+    });
 }
 
 /// Decodes escapes of unreserved characters, and writes every other byte in the one way it may stand in a path.
@@ -198,6 +297,39 @@ mod tests {
             ("", Err(InvalidPath::NotAbsolute)),
             ("a/b", Err(InvalidPath::NotAbsolute)),
         ]);
+    }
+
+    #[test]
+    fn istios_modes_differ_in_slashes_and_escapes() {
+        use EscapedSlashes::{Keep, Reject, UnescapeAndForward, UnescapeAndRedirect};
+        use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+        for (normalization, escaped_slashes, path, expected) in [
+            (None, Keep, "/a/../b//c%2f%61", Ok("/a/../b//c%2f%61")),
+            (None, Keep, "/a%00", Err(InvalidPath::Nul)),
+            (Base, Keep, "/a/../b//c%2f%61", Ok("/b//c%2fa")),
+            (MergeSlashes, Keep, "/a/../b//c///%61?x//y", Ok("/b/c/a?x//y")),
+            (MergeSlashes, Keep, "//a", Ok("/a")),
+            (DecodeAndMergeSlashes, Keep, "/a%2F%2fb%5Cc", Ok("/a/b/c")),
+            (DecodeAndMergeSlashes, Keep, "/a/b%2f..%2fc", Ok("/a/c")),
+            (Base, Reject, "/a%2Fb", Err(InvalidPath::EscapedSlash)),
+            (Base, Reject, "/a%5cb", Err(InvalidPath::EscapedSlash)),
+            (Base, Reject, "/a%20b?%2f", Ok("/a%20b?%2f")),
+            (Base, UnescapeAndForward, "/a%2Fb%20", Ok("/a/b%20")),
+            (Base, UnescapeAndForward, "/a%252Fb", Ok("/a%252Fb")),
+            (Base, UnescapeAndRedirect, "/a%2Fb", Ok("-> /a/b")),
+            (Base, UnescapeAndRedirect, "/a/../b", Ok("/b")),
+        ] {
+            let policy = PathPolicy {
+                normalization,
+                escaped_slashes,
+            };
+            let outcome = normalize_path_by(path, policy);
+            let text = outcome.map(|path| match path.redirects {
+                true => format!("-> {}", path.text),
+                false => path.text.into_owned(),
+            });
+            assert_eq!(text.as_deref(), expected.as_deref(), "{path} by {policy:?}");
+        }
     }
 
     proptest! {

@@ -118,6 +118,9 @@ impl App {
         let options = ProxyOptions {
             access_log: bootstrap.access_log.as_ref().map(access_log),
             trusted_proxies: bootstrap.num_trusted_proxies,
+            timeouts: bootstrap.timeouts.clone(),
+            limits: bootstrap.limits.clone(),
+            paths: bootstrap.paths,
             ..ProxyOptions::new(process.workers)
         };
         let ask = move |penalty: Penalty| {

@@ -10,6 +10,7 @@ use edge_model::{
     TokenRate,
 };
 
+use super::clients::{RawLimits, paths};
 use super::raw::{
     RawAccessLog, RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
     RawVirtualAddress, RawVirtualPort, SynCookieMode, Workers,
@@ -19,6 +20,10 @@ use crate::{Problem, Severity, SourceRef};
 
 /// Longest name of an interface: IFNAMSIZ of the kernel less its closing zero.
 const MAX_INTERFACE_NAME: usize = 15;
+
+/// Least bound on a request's head, in bytes: what every recipient should take of a request line alone (RFC 9112 section
+/// 3).
+const MIN_HEAD: u32 = 8192;
 
 /// Most gateway workers: more than any machine has cores, and few enough for each to get its share of the 65537 slots
 /// of the Maglev table.
@@ -45,7 +50,16 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         }
     }
     let drain_deadline = raw.drain.deadline.0;
+    for (key, time) in raw.timeouts.all() {
+        if time.0.is_zero() {
+            check.error(key, "must not be 0", "leave the key out for its default");
+        }
+    }
+    check.limits(&raw.limits);
     Bootstrap {
+        paths: paths(raw.path_normalization, raw.path_with_escaped_slashes),
+        timeouts: raw.timeouts.into(),
+        limits: raw.limits.into(),
         access_log: raw.access_log.map(|log| check.access_log(&log)),
         num_trusted_proxies: raw.num_trusted_proxies,
         virtual_addresses: check.virtual_addresses(&raw.virtual_addresses),
@@ -84,6 +98,27 @@ impl Check<'_> {
     pub(super) fn error(&mut self, field: &str, message: &str, hint: &str) {
         let problem = self.source.problem(Severity::Error, None, field, message, hint);
         self.problems.push(problem);
+    }
+
+    fn limits(&mut self, raw: &RawLimits) {
+        for (key, value, least) in [
+            ("limits.requestHeadersBytes", raw.request_headers_bytes, MIN_HEAD),
+            ("limits.requestHeaders", raw.request_headers, 1),
+            ("limits.requestTargetBytes", raw.request_target_bytes, 1),
+            (
+                "limits.http2.maxConcurrentStreams",
+                raw.http2.max_concurrent_streams,
+                1,
+            ),
+        ] {
+            if value < least {
+                self.error(
+                    key,
+                    &format!("must be {least} or more"),
+                    "leave the key out for its default",
+                );
+            }
+        }
     }
 
     fn interfaces(&mut self, names: &[String]) {

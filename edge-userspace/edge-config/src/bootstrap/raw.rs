@@ -6,6 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
 
+use super::clients::{RawEscapedSlashes, RawLimits, RawPathNormalization, RawTimeouts};
 use crate::GoDuration;
 
 /// The whole file. `Serialize` is there for the test that compares its keys with the reference.
@@ -37,6 +38,10 @@ pub(super) struct RawBootstrap {
     pub(super) drain: RawDrain,
     pub(super) num_trusted_proxies: u32,
     pub(super) access_log: Option<RawAccessLog>,
+    pub(super) path_normalization: RawPathNormalization,
+    pub(super) path_with_escaped_slashes: RawEscapedSlashes,
+    pub(super) timeouts: RawTimeouts,
+    pub(super) limits: RawLimits,
 }
 
 impl Default for RawBootstrap {
@@ -66,6 +71,10 @@ impl Default for RawBootstrap {
             drain: RawDrain::default(),
             num_trusted_proxies: 0,
             access_log: None,
+            path_normalization: RawPathNormalization::Base,
+            path_with_escaped_slashes: RawEscapedSlashes::KeepUnchanged,
+            timeouts: RawTimeouts::default(),
+            limits: RawLimits::default(),
         }
     }
 }

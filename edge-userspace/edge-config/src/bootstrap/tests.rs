@@ -1,4 +1,4 @@
-use edge_model::{Measure, PenaltyScope, TunnelRole};
+use edge_model::{EscapedSlashes, Http2Limits, Measure, PathNormalization, PenaltyScope, TunnelRole};
 
 use super::*;
 
@@ -130,6 +130,72 @@ drain: {deadline: 5s}
         (found.admin.port(), found.drain_deadline),
         (9000, Duration::from_secs(5))
     );
+}
+
+#[test]
+fn bounds_on_clients_reach_the_checked_file() {
+    let text = "pathNormalization: MERGE_SLASHES
+pathWithEscapedSlashes: REJECT_REQUEST
+timeouts: {requestHeaders: 1s, tlsHandshake: 2s, requestBody: 3s, stalled: 4s, window: 5s, idle: 6s, drainIdle: 7s}
+limits:
+  requestHeadersBytes: 9000
+  requestHeaders: 1
+  requestTargetBytes: 2
+  requestBodyBytesPerSecond: 0
+  http2: {maxConcurrentStreams: 4, controlFrames: 5, windowUpdates: 6, resets: 7, streamErrors: 8, refusedStreams: 9}
+";
+    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    assert_eq!(
+        found.paths,
+        PathPolicy {
+            normalization: PathNormalization::MergeSlashes,
+            escaped_slashes: EscapedSlashes::Reject,
+        }
+    );
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        found.timeouts,
+        ClientTimeouts {
+            header: seconds(1),
+            handshake: seconds(2),
+            body: seconds(3),
+            stalled: seconds(4),
+            window: seconds(5),
+            idle: seconds(6),
+            drain_idle: seconds(7),
+        }
+    );
+    assert_eq!(
+        found.limits,
+        ClientLimits {
+            head: 9000,
+            fields: 1,
+            target: 2,
+            body_rate: 0,
+            streams: 4,
+            http2: Http2Limits {
+                control_frames: 5,
+                window_updates: 6,
+                resets: 7,
+                errors: 8,
+                refusals: 9,
+            },
+        }
+    );
+    for (text, field) in [
+        ("timeouts: {idle: 0s}", "timeouts.idle"),
+        (
+            "limits: {requestHeadersBytes: 8191}",
+            "limits.requestHeadersBytes",
+        ),
+        (
+            "limits: {http2: {maxConcurrentStreams: 0}}",
+            "limits.http2.maxConcurrentStreams",
+        ),
+    ] {
+        let problems = Bootstrap::parse("edge.yaml", text).expect_err(text);
+        assert_eq!(problems[0].field, field, "{text}");
+    }
 }
 
 #[test]

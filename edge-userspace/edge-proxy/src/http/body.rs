@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::trailers::passable;
 use super::{Flag, Record};
-use crate::pool::{BodyFault, EndpointBody, Lease};
+use crate::pool::{BodyFault, EndpointBody, Lease, Upgraded};
 use crate::timer::Timer;
 
 /// The next frame, with trailers as they are passed on.
@@ -40,7 +40,8 @@ pub(crate) enum BodyError {
 /// The response's body on its way to the client, with the account of its request.
 pub(crate) struct ResponseBody {
     kind: Kind,
-    record: Record,
+    /// `None` where another protocol goes on, and has the account.
+    record: Option<Record>,
 }
 
 enum Kind {
@@ -79,7 +80,18 @@ impl ResponseBody {
             true => Kind::Done,
             false => Kind::Whole(body),
         };
-        Self { kind, record }
+        Self {
+            kind,
+            record: Some(record),
+        }
+    }
+
+    /// Nothing, where another protocol goes on.
+    pub(crate) fn none() -> Self {
+        Self {
+            kind: Kind::Done,
+            record: None,
+        }
     }
 
     /// The upstream's body.
@@ -92,7 +104,10 @@ impl ResponseBody {
             }
             false => Kind::Upstream(Box::new(body)),
         };
-        Self { kind, record }
+        Self {
+            kind,
+            record: Some(record),
+        }
     }
 
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -108,7 +123,10 @@ impl ResponseBody {
         let frame = ready!(next_frame(&mut upstream.body, cx));
         let ended = match &frame {
             Some(Ok(frame)) => {
-                self.record.sent(frame.data_ref().map_or(0, Bytes::len));
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(record) = &mut self.record {
+                    record.sent(length);
+                }
                 frame.is_trailers() || upstream.body.is_end_stream()
             }
             Some(Err(_)) => {
@@ -119,18 +137,36 @@ impl ResponseBody {
         };
         if ended && let Kind::Upstream(upstream) = std::mem::replace(&mut self.kind, Kind::Done) {
             upstream.release();
-            self.record.complete();
+            if let Some(record) = &mut self.record {
+                record.complete();
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
     fn break_off(&mut self, flag: Flag) {
         self.kind = Kind::Done;
-        self.record.broke_off(flag);
+        if let Some(record) = &mut self.record {
+            record.broke_off(flag);
+        }
     }
 }
 
+/// What is held of an endpoint while a request, or what came of it, is under way.
+pub(crate) type Held = (Lease, ActiveRequest, Places);
+
 impl UpstreamBody {
+    /// The connection as bytes, where the endpoint has agreed to another protocol.
+    pub(crate) fn into_upgraded(self) -> Option<(Upgraded, Held)> {
+        match self.body {
+            EndpointBody::Http1(body) => {
+                let upgraded = body.into_upgraded()?;
+                Some((upgraded, (self.lease, self._active, self._places)))
+            }
+            EndpointBody::Http2(_) => None,
+        }
+    }
+
     /// Gives the connection back, which keeps it if request and response have both ended.
     fn release(self) {
         self.lease.release();

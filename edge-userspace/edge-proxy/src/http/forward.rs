@@ -9,7 +9,7 @@ use edge_upstream::outlier::Outcome;
 use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
 use edge_upstream::{ActiveRequest, Pick};
 use http::request::Parts;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{Places, UpstreamBody};
@@ -17,9 +17,9 @@ use super::hash::hashed;
 use super::head::{Plan, is_passable, upstream_request};
 use super::reply::Reset;
 use super::request_body::ClientBody;
-use super::{Flag, Record, Reply, grpc, mirror};
+use super::{Flag, Record, Reply, grpc, mirror, upgrade};
 use crate::connection::Conn;
-use crate::pool::{ConnectError, SendError, Want};
+use crate::pool::{ConnectError, EndpointBody, SendError, Want};
 use crate::worker::{ClusterView, EndpointView, View};
 
 /// A request on its way to a cluster.
@@ -178,7 +178,7 @@ impl Forwarding<'_> {
 
     /// Sends the copies that fall to this request.
     fn mirror(&self, body: &ClientBody, request_id: &HeaderValue) {
-        if self.forward.mirrors.is_empty() {
+        if self.forward.mirrors.is_empty() || upgrade::is_asked(self.client) {
             return;
         }
         for (_, cluster) in mirror::drawn(&self.forward.mirrors, self.conn, self.view) {
@@ -242,7 +242,7 @@ impl Forwarding<'_> {
             return Tried::for_good(Reply::malformed("the request does not make a valid target"));
         };
         match lease.sender().send(request).await {
-            Ok(response) if is_passable(&response) => Tried {
+            Ok(response) if is_passable(&response) || self.agrees(&response) => Tried {
                 ended: Ended::Response(Answer::new(response.status(), response.headers())),
                 result: Ok(response.map(|incoming| UpstreamBody {
                     body: incoming,
@@ -255,6 +255,13 @@ impl Forwarding<'_> {
             Ok(_) => Tried::reset(Ended::ForGood, Reset::Protocol),
             Err(error) => Tried::to_answer(&error, lease.is_reused()),
         }
+    }
+
+    /// Whether the endpoint has agreed to the protocol that the client asks for.
+    fn agrees(&self, response: &Response<EndpointBody>) -> bool {
+        response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && upgrade::is_asked(self.client)
+            && matches!(response.body(), EndpointBody::Http1(_))
     }
 
     /// Tells outlier detection.

@@ -15,6 +15,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Body;
 
+use super::upgrade;
+
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -224,6 +226,9 @@ fn new_request_id(rng: &mut Rng) -> HeaderValue {
 fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
     for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE, TE] {
         headers.remove(name);
+    }
+    if upgrade::is_asked(client) {
+        upgrade::ask(headers);
     }
     if takes_trailers(client) {
         headers.insert(TE, HeaderValue::from_static("trailers"));

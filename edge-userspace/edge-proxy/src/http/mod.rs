@@ -15,6 +15,7 @@ mod record;
 mod reply;
 mod request_body;
 mod trailers;
+mod upgrade;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -25,10 +26,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use edge_model::{FormatCommand, Forward, Route, RouteAction};
+use edge_model::{FormatCommand, Forward, PathPolicy, Route, RouteAction};
 use edge_routing::{
-    Decision, RequestView, Table, apply_response_ops, choose_destination, normalize_path, redirect_location,
-    rewrite, tls_redirect_location,
+    Decision, RequestView, Table, apply_response_ops, choose_destination, normalize_path_by,
+    redirect_location, rewrite, tls_redirect_location,
 };
 use http::header::CONNECTION;
 use http::request::Parts;
@@ -50,6 +51,7 @@ use limit::Limited;
 pub(crate) use record::{Account, Record};
 pub(crate) use reply::Reply;
 pub(crate) use request_body::{RequestBody, RequestBodyError};
+pub(crate) use upgrade::Tunnel;
 
 /// What hyper calls with each request of a connection.
 pub(crate) struct Service(pub(crate) Rc<Conn>);
@@ -71,6 +73,7 @@ async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) 
     let view = conn.worker().view();
     let (mut head, body) = request.into_parts();
     check::prepare(&mut head);
+    let asked = upgrade::asked(&mut head, conn);
     let exchange = Exchange {
         conn,
         view: &view,
@@ -82,7 +85,13 @@ async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) 
         Ok(response) => {
             record.answered(response.status(), Flags::NONE);
             record.log(head, response.headers());
-            response.map(|body| ResponseBody::upstream(body, record))
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    let idle = record.tcp_idle_timeout();
+                    upgrade::switched(conn, asked, response, record, idle)
+                }
+                _ => response.map(|body| ResponseBody::upstream(body, record)),
+            }
         }
         Err(reply) => {
             record.answered_here(reply.details);
@@ -103,11 +112,12 @@ async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) 
     if conn.wants_upgrade() {
         conn.decide_upgrade(false);
     }
+    let status = response.status();
     let headers = response.headers_mut();
     add_server(headers);
     limited.write_headers(headers);
     match conn.protocol() {
-        Protocol::Http1 if conn.closes_after_response() => {
+        Protocol::Http1 if conn.closes_after_response() && status != StatusCode::SWITCHING_PROTOCOLS => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Protocol::Http1 => {}
@@ -138,7 +148,7 @@ impl Exchange<'_> {
         if self.conn.is_misdirected(self.view, host_of(authority)) {
             return Err(Reply::misdirected());
         }
-        let path = normalized(self.head)?;
+        let path = normalized(self.head, self.conn.worker().paths())?;
         if self.view.config().is_closed {
             return Err(Reply::access_denied());
         }
@@ -371,12 +381,16 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// The path as it is matched and sent on.
-fn normalized(head: &Parts) -> Result<PathAndQuery, Reply> {
+fn normalized(head: &Parts, policy: PathPolicy) -> Result<PathAndQuery, Reply> {
     let invalid = || Reply::malformed("invalid path");
     let sent = head.uri.path_and_query().ok_or_else(invalid)?;
-    match normalize_path(sent.as_str()).map_err(|_| invalid())? {
-        path if *path == *sent.as_str() => Ok(sent.clone()),
-        path => PathAndQuery::try_from(path.into_owned()).map_err(|_| invalid()),
+    let path = normalize_path_by(sent.as_str(), policy).map_err(|_| invalid())?;
+    if path.redirects {
+        return Err(Reply::redirect(StatusCode::TEMPORARY_REDIRECT, &path.text));
+    }
+    match path.text {
+        text if *text == *sent.as_str() => Ok(sent.clone()),
+        text => PathAndQuery::try_from(text.into_owned()).map_err(|_| invalid()),
     }
 }
 

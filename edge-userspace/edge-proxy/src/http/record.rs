@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_model::ClusterName;
 use http::request::Parts;
@@ -196,6 +196,12 @@ impl Record {
     /// Bytes of the response's body went to the client's connection.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.account.sent += bytes as u64;
+    }
+
+    /// How long the cluster's connections may be silent once they carry bytes of another protocol.
+    pub(crate) fn tcp_idle_timeout(&self) -> Option<Duration> {
+        let cluster = self.account.cluster.as_ref()?;
+        cluster.model().pool.tcp_idle_timeout
     }
 
     /// All of the response was handed to the client's connection.

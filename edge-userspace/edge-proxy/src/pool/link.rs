@@ -259,10 +259,6 @@ pub(crate) struct LinkBody {
 }
 
 impl LinkBody {
-    #[expect(
-        dead_code,
-        reason = "for upgrades, which the client's side does not offer yet"
-    )]
     /// The connection as a stream of bytes, after the endpoint has agreed to another protocol (101).
     pub(crate) fn into_upgraded(self) -> Option<Upgraded> {
         self.switched.then(|| Upgraded(Rc::clone(&self.link)))

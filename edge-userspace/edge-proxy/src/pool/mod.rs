@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 pub(crate) use connect::{ConnectError, EndpointBody, Sender, Target, connect_bytes};
 use connect::{Shared, connect};
 use link::Link;
-pub(crate) use link::{BodyFault, SendError};
+pub(crate) use link::{BodyFault, SendError, Upgraded};
 pub(crate) use stream::EndpointStream;
 
 use crate::protocol::Protocol;

@@ -1,6 +1,6 @@
 //! A request in the form that HTTP/2 gives it.
 
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri, Version};
 
@@ -10,7 +10,7 @@ use http::{HeaderValue, Request, Uri, Version};
 pub(super) fn http2_request<B>(mut request: Request<B>) -> Request<B> {
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();
-    for name in [CONNECTION, TRANSFER_ENCODING] {
+    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
     if headers

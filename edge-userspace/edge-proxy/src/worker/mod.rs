@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use edge_model::{Penalty, WorkerId};
+use edge_model::{PathPolicy, Penalty, WorkerId};
 use fastrand::Rng;
 use hyper::server::conn::{http1, http2};
 use prometheus::{IntCounter, IntGauge};
@@ -151,6 +151,12 @@ impl Worker {
         &self.shared.options.timeouts
     }
 
+    /// What is made of paths.
+    pub(crate) fn paths(&self) -> PathPolicy {
+        self.shared.options.paths
+    }
+
+    /// How much a client may send.
     pub(crate) fn limits(&self) -> &Limits {
         &self.shared.options.limits
     }
@@ -228,6 +234,8 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        // A tunnel that was not begun holds the connection.
+        drop(self.conn.take_tunnel());
         let worker = self.conn.worker();
         worker.connections.borrow_mut().remove(&self.id);
         worker.open_gauge.dec();
@@ -258,6 +266,7 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExec> {
         .max_send_buf_size(MAX_SEND_BUFFER)
         .max_header_list_size(limits.head)
         .max_pending_accept_reset_streams(usize::try_from(limits.http2.resets).unwrap_or(usize::MAX))
-        .max_local_error_reset_streams(MAX_ERROR_RESETS);
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .enable_connect_protocol();
     builder
 }

@@ -104,7 +104,7 @@ fn an_upgrade_is_not_passed_on_and_a_switch_nobody_asked_for_is_refused() {
     let edge = Edge::start(Snap::simple(port, &[rude.address]));
     let mut client = Client::connect(port);
     client
-        .write("GET / HTTP/1.1\r\nhost: a.com\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        .write("GET / HTTP/1.1\r\nhost: a.com\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
         .unwrap();
     assert_eq!(client.read("GET").unwrap().status, 502);
     edge.expect_flagged("UPE", 1);

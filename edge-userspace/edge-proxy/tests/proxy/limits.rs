@@ -7,11 +7,11 @@ use edge_model::{
     DescriptorBucket, Fraction, Kind, LocalRateLimit, Measure, ObjectRef, PenaltyPolicy, RateLimitAction,
     RateLimitDescriptor, RateLimitEntry, Route, TokenBucket,
 };
-use edge_proxy::{ProxyOptions, Timeouts};
+use edge_proxy::{Limits, PathPolicy, ProxyOptions, Timeouts};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::support::{
-    Backend, Client, Edge, Snap, direct, eventually, forward, free_port, get, prefix, route, service,
+    Backend, Client, Edge, Snap, direct, eventually, forward, free_port, get, http2, prefix, route, service,
 };
 
 /// So many requests a minute from each address.
@@ -235,4 +235,103 @@ fn a_client_that_takes_nothing_of_its_response_is_cut() {
     assert!(eventually(|| web.hits() == 1));
     assert!(eventually(|| edge.proxy.workers()[0].connections == 0));
     assert!(client.read("GET").is_err(), "the response is cut, not finished");
+}
+
+#[test]
+fn a_body_that_trickles_in_or_stops_is_cut() {
+    for (name, limits, timeouts, text) in [
+        (
+            "a silent body",
+            Limits::default(),
+            Timeouts {
+                body: Duration::from_millis(500),
+                ..Timeouts::default()
+            },
+            "transfer-encoding: chunked\r\n\r\n5\r\na",
+        ),
+        (
+            "a slow body",
+            Limits {
+                body_rate: 1_000_000,
+                ..Limits::default()
+            },
+            Timeouts::default(),
+            "content-length: 100\r\n\r\na",
+        ),
+    ] {
+        let web = Backend::start("web");
+        let port = free_port();
+        let options = ProxyOptions {
+            timeouts,
+            limits,
+            ..ProxyOptions::new(1)
+        };
+        let edge = Edge::start_with(Snap::simple(port, &[web.address]), options);
+        let mut client = Client::connect(port);
+        client
+            .stream()
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        client
+            .write(format!("POST /echo HTTP/1.1\r\nhost: a\r\n{text}"))
+            .unwrap();
+        // The head of the echo may have come; the rest never does.
+        while client.read("HEAD").is_ok() {}
+        let end = client.rest();
+        let waits = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        assert!(!end.as_ref().is_err_and(waits), "{name}: the connection goes on");
+        edge.expect_metric(
+            "edge_downstream_connections_cut_total",
+            &["reason=\"slow body\""],
+            1,
+        );
+    }
+}
+
+#[test]
+fn heads_have_their_bounds_in_both_versions() {
+    let web = Backend::start("web");
+    let port = free_port();
+    let options = ProxyOptions {
+        limits: Limits {
+            fields: 10,
+            target: 50,
+            ..Limits::default()
+        },
+        ..ProxyOptions::new(1)
+    };
+    let _edge = Edge::start_with(Snap::simple(port, &[web.address]), options);
+    for (fields, target, status) in [(8, 50, 200), (11, 10, 431), (1, 51, 414)] {
+        let path = format!("/{}", "a".repeat(target - 1));
+        let lines: String = (0..fields).map(|n| format!("x-{n}: 1\r\n")).collect();
+        let mut client = Client::connect(port);
+        client
+            .write(format!("GET {path} HTTP/1.1\r\nhost: a\r\n{lines}\r\n"))
+            .unwrap();
+        assert_eq!(client.read("GET").unwrap().status, status, "{fields} {target}");
+        let mut request = http::Request::builder().uri(format!("http://a{path}"));
+        for n in 0..fields {
+            request = request.header(format!("x-{n}"), "1");
+        }
+        let answers = http2(port, vec![request.body(http_body_util::Full::default()).unwrap()]);
+        assert_eq!(answers[0].as_ref().unwrap().status, status, "{fields} {target}");
+    }
+    assert_eq!(web.hits(), 2);
+}
+
+#[test]
+fn paths_are_treated_by_the_operators_policy() {
+    let web = Backend::start("web");
+    let port = free_port();
+    let options = ProxyOptions {
+        paths: PathPolicy {
+            normalization: edge_model::PathNormalization::MergeSlashes,
+            escaped_slashes: edge_model::EscapedSlashes::UnescapeAndRedirect,
+        },
+        ..ProxyOptions::new(1)
+    };
+    let _edge = Edge::start_with(Snap::simple(port, &[web.address]), options);
+    assert_eq!(get(port, "a", "/a//b/../c").told("line"), "GET /a/c");
+    let reply = get(port, "a", "/a%2F..%2Fb?x%2F");
+    assert_eq!((reply.status, reply.header("location")), (307, Some("/b?x%2F")));
 }

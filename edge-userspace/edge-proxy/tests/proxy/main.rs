@@ -24,4 +24,5 @@ mod observe;
 mod routing;
 mod support;
 mod tls;
+mod upgrades;
 mod upstreams;

@@ -153,6 +153,13 @@ impl<S: Read + Write> Client<S> {
         Ok(body)
     }
 
+    /// All that comes until the end.
+    pub(crate) fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        Ok(rest)
+    }
+
     /// Whether the connection ends here, without another byte.
     pub(crate) fn is_at_end(&mut self) -> bool {
         let mut rest = Vec::new();
