@@ -108,6 +108,17 @@ impl Pattern {
         &self.0.parsed.prefix
     }
 
+    /// The length of the literal text at the beginning, and an expression (as [`Self::rust_source`] is one) for what
+    /// follows: a text matches when it begins with that many bytes of [`Self::literal_prefix`] and all behind them
+    /// matches the expression. Patterns that go on alike have the same one.
+    ///
+    /// `None` when an assertion such as `\b` looks at what stands before it.
+    #[must_use]
+    pub fn rest(&self) -> Option<(usize, &str)> {
+        let rest = self.0.parsed.rest.as_ref()?;
+        Some((rest.offset, &rest.source))
+    }
+
     /// About how many states the automaton has (an upper bound for expressions in ASCII).
     #[must_use]
     pub fn size(&self) -> u32 {
@@ -261,6 +272,25 @@ mod tests {
             let pattern = Pattern::new(source).unwrap();
             let prefix = String::from_utf8_lossy(pattern.literal_prefix()).into_owned();
             assert_eq!(prefix.trim_end_matches('\u{fffd}'), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_go_on_alike_have_the_same_rest() {
+        for (source, offset, like) in [
+            ("/svc1/v[0-9]+/x", 7, "[0-9]+/x"),
+            ("^/service2/v[0-9]+/x$", 11, "[0-9]+/x"),
+            (r"/a\.b", 4, ""),
+            ("/ä(b|c)", 3, "([bc])"),
+            ("a|b", 0, "[ab]"),
+            ("", 0, ""),
+        ] {
+            let (pattern, like) = (Pattern::new(source).unwrap(), Pattern::new(like).unwrap());
+            let (found, rest) = pattern.rest().unwrap();
+            assert_eq!((found, rest), (offset, like.rest().unwrap().1), "{source}");
+        }
+        for source in [r"/a\b", "/a(^b|c)", r"\Ba"] {
+            assert_eq!(Pattern::new(source).unwrap().rest(), None, "{source}");
         }
     }
 }

@@ -63,14 +63,6 @@ pub(crate) fn check_behind_path<'m>(matcher: &'m RouteMatch, head: &Head<'_>) ->
     Ok(())
 }
 
-/// Whether a regular expression on the path holds; any other condition counts as held.
-pub(crate) fn regex_matches(condition: &PathMatch, path: &str) -> bool {
-    match condition {
-        PathMatch::Regex(pattern) => pattern.matches(path),
-        PathMatch::Any | PathMatch::Exact { .. } | PathMatch::Prefix { .. } => true,
-    }
-}
-
 /// Whether nothing but the path counts.
 pub(crate) fn has_path_only(matcher: &RouteMatch) -> bool {
     let RouteMatch {

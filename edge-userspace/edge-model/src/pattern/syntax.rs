@@ -6,7 +6,8 @@ use regex_syntax::ast::{
     self, AssertionKind, Ast, ClassPerl, ClassPerlKind, ClassSetBinaryOp, ClassSetItem, Flag, FlagsItemKind,
     Span,
 };
-use regex_syntax::hir::{Class, Hir, HirKind, translate::Translator};
+use regex_syntax::hir::print::Printer;
+use regex_syntax::hir::{Class, Hir, HirKind, Look, translate::Translator};
 
 use super::{Pattern, PatternError};
 
@@ -27,8 +28,18 @@ pub(super) struct Parsed {
     pub(super) groups: usize,
     /// Bytes that every match begins with.
     pub(super) prefix: Box<[u8]>,
+    /// What follows the literal text at the beginning, if that can be told from the text behind alone.
+    pub(super) rest: Option<Rest>,
     /// About how many states the automaton has.
     pub(super) size: u32,
+}
+
+/// An expression without the literal text that it begins with.
+pub(super) struct Rest {
+    /// Length of that text in bytes.
+    pub(super) offset: usize,
+    /// What is left.
+    pub(super) source: Box<str>,
 }
 
 /// Parses an expression.
@@ -61,6 +72,7 @@ pub(super) fn parse(source: &str) -> Result<Parsed, PatternError> {
         rust: rust.map(Into::into),
         groups: hir.properties().explicit_captures_len(),
         prefix: prefix.into(),
+        rest: rest(&hir),
         size,
     })
 }
@@ -255,6 +267,44 @@ fn add_prefix(hir: &Hir, out: &mut Vec<u8>) -> bool {
             false
         }
     }
+}
+
+/// Takes the literal text off the beginning. `None` when an assertion is left, which looks at what stands before it.
+fn rest(hir: &Hir) -> Option<Rest> {
+    let mut parts = if let HirKind::Concat(parts) = hir.kind() {
+        parts.as_slice()
+    } else {
+        std::slice::from_ref(hir)
+    };
+    // The whole of a text is matched, so that these hold where they stand.
+    while let [first, behind @ ..] = parts
+        && matches!(first.kind(), HirKind::Look(Look::Start))
+    {
+        parts = behind;
+    }
+    while let [before @ .., last] = parts
+        && matches!(last.kind(), HirKind::Look(Look::End))
+    {
+        parts = before;
+    }
+    let mut offset = 0;
+    while let [first, behind @ ..] = parts
+        && let HirKind::Literal(literal) = first.kind()
+        && offset + literal.0.len() <= LONGEST_PREFIX
+    {
+        offset += literal.0.len();
+        parts = behind;
+    }
+    let hir = Hir::concat(parts.to_vec());
+    if !hir.properties().look_set().is_empty() {
+        return None;
+    }
+    let mut source = String::new();
+    Printer::new().print(&hir, &mut source).ok()?;
+    Some(Rest {
+        offset,
+        source: source.into(),
+    })
 }
 
 /// About how many states a Thompson automaton has. Repetitions are unrolled there, so it is what nested counts multiply

@@ -78,6 +78,11 @@ impl Choice {
         }))
     }
 
+    /// Whether there is no route at all.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::List(numbers) if numbers.is_empty())
+    }
+
     /// Hands the routes over that the request's values leave.
     #[inline]
     pub(super) fn offer<'i>(&'i self, head: &Head<'_>, candidates: &mut Candidates<'i>) {

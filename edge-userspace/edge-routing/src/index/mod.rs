@@ -7,22 +7,27 @@
 
 mod candidates;
 mod choice;
+mod expression;
 mod regexes;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod trie;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use edge_model::{PathMatch, Route};
+use edge_model::{PathMatch, Pattern, Route};
 
 use crate::predicate;
 use crate::request::Head;
 use candidates::{Candidate, Candidates};
 use choice::Choice;
-use regexes::{Grouped, RegexGroup};
-use trie::{Case, Trie, TrieBuilder};
+use expression::{Expression, Expressions};
+use regexes::{Placed, RegexGroup};
+use shared::Routes;
+use trie::{Case, Kept, Trie, TrieBuilder};
 
 /// Up to so many routes are walked: that costs less than the trie (`cargo xtask bench routing`).
 pub(crate) const FEW: usize = 6;
@@ -34,23 +39,25 @@ pub(crate) struct RouteIndex {
     folded_paths: Option<Trie<Entry>>,
 }
 
-/// Routes that belong to a place of the trie.
-#[derive(Default)]
+/// Routes that belong to a place of the trie, apart from those without further conditions, which the trie itself holds.
 struct Entry {
-    /// Routes for every path that begins like this; single regular expressions, too, whose match has to be checked.
+    /// Routes with further conditions for every path that begins like this.
     beginning: Choice,
-    /// Routes for exactly this path.
+    /// The same for exactly this path.
     whole: Choice,
-    /// Many regular expressions whose matches begin like this.
+    /// Few regular expressions whose matches begin like this, by their lowest routes.
+    expressions: Box<[Expression]>,
+    /// Many of them.
     regexes: Box<[RegexGroup]>,
 }
 
-/// Numbers of the routes at a place of the trie, as they are gathered.
+/// What belongs to a place of the trie, as it is gathered.
 #[derive(Default)]
 struct Gathered {
     beginning: Vec<u32>,
     whole: Vec<u32>,
-    regexes: Grouped,
+    expressions: Vec<Expression>,
+    regexes: Vec<RegexGroup>,
 }
 
 impl RouteIndex {
@@ -61,36 +68,29 @@ impl RouteIndex {
         }
         let mut paths = TrieBuilder::<Gathered>::new(Case::Sensitive);
         let mut folded = TrieBuilder::<Gathered>::new(Case::Folded);
-        let mut regexes = vec![];
+        let mut patterns = Patterns::default();
         for (number, route) in (0..).zip(routes) {
-            let path = &route.matcher.path;
-            let trie = match path {
-                PathMatch::Prefix {
-                    ignore_case: true, ..
+            match &route.matcher.path {
+                PathMatch::Any => paths.entry(b"").beginning.push(number),
+                PathMatch::Prefix { value, ignore_case } => {
+                    let trie = if *ignore_case { &mut folded } else { &mut paths };
+                    trie.entry(value.as_bytes()).beginning.push(number);
                 }
-                | PathMatch::Exact {
-                    ignore_case: true, ..
-                } => &mut folded,
-                PathMatch::Any | PathMatch::Prefix { .. } | PathMatch::Exact { .. } | PathMatch::Regex(_) => {
-                    &mut paths
+                PathMatch::Exact { value, ignore_case } => {
+                    let trie = if *ignore_case { &mut folded } else { &mut paths };
+                    trie.entry(value.as_bytes()).whole.push(number);
                 }
-            };
-            match path {
-                PathMatch::Any => trie.entry(b"").beginning.push(number),
-                PathMatch::Prefix { value, .. } => trie.entry(value.as_bytes()).beginning.push(number),
-                PathMatch::Exact { value, .. } => trie.entry(value.as_bytes()).whole.push(number),
-                PathMatch::Regex(pattern) => regexes.push((number, pattern)),
+                // Matches nothing but its own text.
+                PathMatch::Regex(pattern) if pattern.rest().is_some_and(|(_, rest)| is_empty(rest)) => {
+                    paths.entry(pattern.literal_prefix()).whole.push(number);
+                }
+                PathMatch::Regex(pattern) => patterns.add(pattern, number),
             }
         }
-        regexes::distribute(&regexes, &mut |beginning, mut grouped| {
-            let gathered = &mut paths.entry(beginning).regexes;
-            gathered.groups.append(&mut grouped.groups);
-            gathered.alone.append(&mut grouped.alone);
-        });
-        let folded_paths =
-            (!folded.is_empty()).then(|| folded.finish(|gathered| Entry::new(gathered, routes)));
+        patterns.distribute(&mut paths, routes);
+        let folded_paths = (!folded.is_empty()).then(|| folded.finish(|gathered| gathered.keep(routes)));
         Some(Self {
-            paths: paths.finish(|gathered| Entry::new(gathered, routes)),
+            paths: paths.finish(|gathered| gathered.keep(routes)),
             folded_paths,
         })
     }
@@ -98,53 +98,106 @@ impl RouteIndex {
     /// The first of `routes`, which are those that were indexed, that takes the request.
     pub(crate) fn find<'r>(&self, routes: &'r [Arc<Route>], head: &Head<'_>) -> Option<&'r Arc<Route>> {
         let mut candidates = Candidates::new();
-        self.paths.walk(head.path, |entry, is_whole| {
-            entry.offer(is_whole, head, &mut candidates)
-        });
-        if let Some(folded) = &self.folded_paths {
-            folded.walk(head.path, |entry, is_whole| {
-                entry.offer(is_whole, head, &mut candidates)
+        for trie in [Some(&self.paths), self.folded_paths.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            trie.walk(head.path, |met| {
+                candidates.add_certain(met.certain);
+                if let Some(entry) = met.entry {
+                    entry.offer(met.is_whole, head, &mut candidates);
+                }
             });
         }
+        let route = |number: u32| usize::try_from(number).ok().and_then(|number| routes.get(number));
         while let Some(candidate) = candidates.next() {
-            let (number, is_path_known) = match candidate {
-                Candidate::Regexes(group) => {
-                    group.matching(head.path, |number| candidates.add_matching(number));
-                    continue;
+            match candidate {
+                Candidate::Certain(number) => return route(number),
+                Candidate::Listed(number) => {
+                    let found = route(number);
+                    if found.is_some_and(|route| predicate::check_behind_path(&route.matcher, head).is_ok()) {
+                        return found;
+                    }
                 }
-                Candidate::Matching(number) => (number, true),
-                Candidate::Listed(number) => (number, false),
-            };
-            let Some(route) = usize::try_from(number).ok().and_then(|number| routes.get(number)) else {
-                continue;
-            };
-            let has_path = is_path_known || predicate::regex_matches(&route.matcher.path, head.path);
-            if has_path && predicate::check_behind_path(&route.matcher, head).is_ok() {
-                return Some(route);
+                Candidate::Expression(expression) => {
+                    if expression.matches(head.path) {
+                        expression.routes.offer(head, &mut candidates);
+                    }
+                }
+                Candidate::Regexes(group) => {
+                    group.matching(head.path, |routes| routes.offer(head, &mut candidates));
+                }
             }
         }
         None
     }
 }
 
+/// Regular expressions, each once, with the numbers of the routes that have it.
+#[derive(Default)]
+struct Patterns<'r> {
+    listed: Vec<(&'r Pattern, Vec<u32>)>,
+    places: HashMap<&'r str, usize>,
+}
+
+impl<'r> Patterns<'r> {
+    fn add(&mut self, pattern: &'r Pattern, number: u32) {
+        let place = *self.places.entry(pattern.source()).or_insert_with(|| {
+            self.listed.push((pattern, vec![]));
+            self.listed.len() - 1
+        });
+        if let Some((_, numbers)) = self.listed.get_mut(place) {
+            numbers.push(number);
+        }
+    }
+
+    /// Puts them into the trie.
+    fn distribute(self, trie: &mut TrieBuilder<Gathered>, routes: &[Arc<Route>]) {
+        let mut expressions = Expressions::default();
+        regexes::distribute(self.listed, &mut |beginning, placed| {
+            let gathered = trie.entry(beginning);
+            match placed {
+                Placed::Alone(few) => gathered.expressions.extend(
+                    few.into_iter()
+                        .map(|(pattern, numbers)| expressions.make(pattern, numbers, routes)),
+                ),
+                Placed::Together(many) => gathered.regexes.push(RegexGroup::new(many, routes)),
+            }
+        });
+    }
+}
+
+/// Whether an expression is that of the empty text, as it is printed.
+fn is_empty(rest: &str) -> bool {
+    rest.is_empty() || rest == "(?:)"
+}
+
+impl Gathered {
+    fn keep(self, routes: &[Arc<Route>]) -> Kept<Entry> {
+        let (beginning, whole) = (
+            Routes::new(self.beginning, routes),
+            Routes::new(self.whole, routes),
+        );
+        let mut expressions = self.expressions;
+        expressions.sort_unstable_by_key(Expression::lowest);
+        let entry = Entry {
+            beginning: beginning.conditional,
+            whole: whole.conditional,
+            expressions: expressions.into(),
+            regexes: self.regexes.into(),
+        };
+        Kept {
+            beginning: beginning.certain,
+            whole: whole.certain,
+            entry: (!entry.is_empty()).then_some(entry),
+        }
+    }
+}
+
 impl Entry {
-    fn new(gathered: Gathered, routes: &[Arc<Route>]) -> Self {
-        let Gathered {
-            mut beginning,
-            mut whole,
-            regexes: Grouped { groups, mut alone },
-        } = gathered;
-        cut_behind_unconditional(&mut beginning, routes);
-        cut_behind_unconditional(&mut whole, routes);
-        if !alone.is_empty() {
-            beginning.append(&mut alone);
-            beginning.sort_unstable();
-        }
-        Self {
-            beginning: Choice::new(beginning, routes),
-            whole: Choice::new(whole, routes),
-            regexes: groups.into(),
-        }
+    fn is_empty(&self) -> bool {
+        let has_no_expression = self.expressions.is_empty() && self.regexes.is_empty();
+        self.beginning.is_empty() && self.whole.is_empty() && has_no_expression
     }
 
     fn offer<'i>(&'i self, is_whole: bool, head: &Head<'_>, candidates: &mut Candidates<'i>) {
@@ -152,24 +205,11 @@ impl Entry {
         if is_whole {
             self.whole.offer(head, candidates);
         }
+        candidates.add_expressions(&self.expressions);
         for group in &self.regexes {
             candidates.add_regexes(group);
         }
     }
-}
-
-/// Of routes with the same condition on the path, none is reached behind one without any other condition.
-fn cut_behind_unconditional(numbers: &mut Vec<u32>, routes: &[Arc<Route>]) {
-    let is_unconditional = |number: &u32| {
-        let route = usize::try_from(*number)
-            .ok()
-            .and_then(|number| routes.get(number));
-        route.is_some_and(|route| predicate::has_path_only(&route.matcher))
-    };
-    if let Some(last) = numbers.iter().position(is_unconditional) {
-        numbers.truncate(last + 1);
-    }
-    numbers.shrink_to_fit();
 }
 
 impl fmt::Debug for RouteIndex {

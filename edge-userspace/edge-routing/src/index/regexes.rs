@@ -3,15 +3,18 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use edge_model::Pattern;
+use edge_model::{Pattern, Route};
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::util::pool::Pool;
 use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
 
-/// Up to so many expressions are tried one by one.
-const FEW: usize = 2;
+use super::shared::Routes;
+use super::trie::NONE;
+
+/// Up to so many expressions that a path can match are tried one by one.
+const FEW: usize = 4;
 /// Expressions in one automaton. More would make its states, which are sets of places in all of them, large and many.
 const MOST_PATTERNS: usize = 128;
 /// The same by size, see [`Pattern::size`]; a larger expression stays alone.
@@ -26,105 +29,90 @@ const REQUESTS_WITHOUT: u32 = 1024;
 /// Bytes after which the cache is told how far the search is.
 const STRIDE: usize = 64;
 
-/// Regular expressions of several routes and the automaton that matches them together, which is built when it is first
-/// needed.
+/// Expressions of several routes and the automaton that matches them together, which is built when it is first needed.
 pub(super) struct RegexGroup {
-    /// Numbers of the routes, ascending; the automaton numbers its expressions by this list.
-    routes: Box<[(u32, Pattern)]>,
+    /// The automaton numbers its expressions by this list.
+    members: Box<[(Pattern, Routes)]>,
+    lowest: u32,
     automaton: OnceLock<Option<Automaton>>,
     /// How many requests to come are matched one by one.
     avoided: AtomicU32,
 }
 
-/// What the expressions that begin with a literal text come to.
-#[derive(Default)]
-pub(super) struct Grouped {
+/// An expression with the numbers of its routes, ascending.
+pub(super) type Numbered<'r> = (&'r Pattern, Vec<u32>);
+
+/// Expressions at a place of the trie.
+pub(super) enum Placed<'r> {
+    /// To be matched one by one.
+    Alone(Vec<Numbered<'r>>),
     /// To be matched together.
-    pub(super) groups: Vec<RegexGroup>,
-    /// Numbers of routes that are better off alone.
-    pub(super) alone: Vec<u32>,
+    Together(Vec<Numbered<'r>>),
 }
 
-/// Divides routes with expressions among places of the trie: all whose texts begin alike go into one group, as long as
-/// it stays small; else each longer beginning has a group of its own. So a path meets few groups, and each of them can
-/// match it. `place` gives what belongs to a beginning.
-pub(super) fn distribute(routes: &[(u32, &Pattern)], place: &mut dyn FnMut(&[u8], Grouped)) {
-    let (small, large): (Vec<_>, Vec<_>) = routes
-        .iter()
-        .partition(|(_, pattern)| pattern.size() <= MOST_STATES / 4);
-    for (number, pattern) in large {
-        let alone = Grouped {
-            groups: vec![],
-            alone: vec![number],
-        };
-        place(pattern.literal_prefix(), alone);
+/// Divides expressions among the places of the trie. Each goes to its literal beginning, so that a path meets those
+/// alone that it can match; where it would meet more than a few, they are matched together, in groups that stay small.
+/// `place` is told what belongs to a beginning.
+pub(super) fn distribute<'r>(expressions: Vec<Numbered<'r>>, place: &mut dyn FnMut(&[u8], Placed<'r>)) {
+    let is_small = |numbered: &Numbered<'_>| numbered.0.size() <= MOST_STATES / 4;
+    let (mut small, large): (Vec<_>, Vec<_>) = expressions.into_iter().partition(is_small);
+    for numbered in large {
+        place(numbered.0.literal_prefix(), Placed::Alone(vec![numbered]));
     }
-    let mut small: Vec<(u32, &Pattern)> = small;
-    small.sort_by_key(|(number, pattern)| (pattern.literal_prefix(), *number));
-    distribute_sorted(&small, place);
+    small.sort_by(|(a, a_numbers), (b, b_numbers)| {
+        (a.literal_prefix(), a_numbers).cmp(&(b.literal_prefix(), b_numbers))
+    });
+    distribute_sorted(&small, 0, place);
 }
 
-/// `routes` is sorted by literal beginning. Each step down is at least one byte of it, of which there are few.
-fn distribute_sorted(routes: &[(u32, &Pattern)], place: &mut dyn FnMut(&[u8], Grouped)) {
-    let (Some((_, first)), Some((_, last))) = (routes.first(), routes.last()) else {
+/// `expressions` is sorted by literal beginning; `met` expressions that are tried one by one lie on the way to them. Each
+/// step down is at least one byte of the beginning, of which there are few.
+fn distribute_sorted<'r>(expressions: &[Numbered<'r>], met: usize, place: &mut dyn FnMut(&[u8], Placed<'r>)) {
+    let (Some((first, _)), Some((last, _))) = (expressions.first(), expressions.last()) else {
         return;
     };
     let (first, last) = (first.literal_prefix(), last.literal_prefix());
     let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
     let beginning = first.get(..common).unwrap_or_default();
-    if routes.len() <= FEW {
-        for (number, pattern) in routes {
-            let alone = Grouped {
-                groups: vec![],
-                alone: vec![*number],
-            };
-            place(pattern.literal_prefix(), alone);
-        }
-        return;
+    let own = expressions.partition_point(|(pattern, _)| pattern.literal_prefix().len() <= common);
+    let (here, mut deeper) = expressions.split_at(own);
+    let is_alone = met + here.len() <= FEW;
+    if !is_alone && here.len() <= FEW && fits(expressions) {
+        // Each of them is the beginning of the next.
+        return place(beginning, Placed::Together(expressions.to_vec()));
     }
-    let fits = |routes: &[(u32, &Pattern)]| routes.len() <= MOST_PATTERNS && size(routes) <= MOST_STATES;
-    let own = routes.partition_point(|(_, pattern)| pattern.literal_prefix().len() <= common);
-    let (here, mut deeper) = if fits(routes) {
-        (routes, &[][..])
+    if is_alone && !here.is_empty() {
+        place(beginning, Placed::Alone(here.to_vec()));
     } else {
-        routes.split_at(own)
-    };
-    let mut groups = vec![];
-    let mut members: Vec<(u32, Pattern)> = vec![];
-    let mut states = 0;
-    for (number, pattern) in here {
-        if members.len() >= MOST_PATTERNS || states + pattern.size() > MOST_STATES {
-            groups.push(RegexGroup::new(std::mem::take(&mut members)));
-            states = 0;
+        for group in grouped(here) {
+            place(beginning, Placed::Together(group.to_vec()));
         }
-        members.push((*number, (*pattern).clone()));
-        states += pattern.size();
     }
-    if !members.is_empty() {
-        groups.push(RegexGroup::new(members));
-    }
-    if !groups.is_empty() {
-        place(
-            beginning,
-            Grouped {
-                groups,
-                alone: vec![],
-            },
-        );
-    }
-    while let Some((_, pattern)) = deeper.first() {
+    let met = if is_alone { met + here.len() } else { met };
+    while let Some((pattern, _)) = deeper.first() {
         let next = pattern.literal_prefix().get(common).copied();
-        let end = deeper.partition_point(|(_, other)| other.literal_prefix().get(common).copied() <= next);
+        let end = deeper.partition_point(|(other, _)| other.literal_prefix().get(common).copied() <= next);
         let (part, rest) = deeper.split_at(end);
-        distribute_sorted(part, place);
+        distribute_sorted(part, met, place);
         deeper = rest;
     }
 }
 
-fn size(routes: &[(u32, &Pattern)]) -> u32 {
-    routes
-        .iter()
-        .fold(0, |sum, (_, pattern)| sum.saturating_add(pattern.size()))
+/// Cuts a list into groups that one automaton can match.
+fn grouped<'l, 'r>(expressions: &'l [Numbered<'r>]) -> Vec<&'l [Numbered<'r>]> {
+    let (mut groups, mut rest) = (vec![], expressions);
+    while !rest.is_empty() {
+        let fitting = (1..=rest.len()).take_while(|len| rest.get(..*len).is_some_and(fits));
+        let (group, behind) = rest.split_at(fitting.last().unwrap_or(1));
+        groups.push(group);
+        rest = behind;
+    }
+    groups
+}
+
+fn fits(expressions: &[Numbered<'_>]) -> bool {
+    let sizes = expressions.iter().map(|(pattern, _)| pattern.size());
+    expressions.len() <= MOST_PATTERNS && sizes.fold(0, u32::saturating_add) <= MOST_STATES
 }
 
 struct Automaton {
@@ -138,29 +126,34 @@ type NewCache = Box<dyn Fn() -> Cache + Send + Sync + std::panic::UnwindSafe + s
 struct GaveUp;
 
 impl RegexGroup {
-    /// A group of at least one route, by ascending number.
-    fn new(mut routes: Vec<(u32, Pattern)>) -> Self {
-        routes.sort_unstable_by_key(|(number, _)| *number);
+    /// A group of at least one expression.
+    pub(super) fn new(expressions: Vec<Numbered<'_>>, routes: &[Arc<Route>]) -> Self {
+        let members: Box<[_]> = expressions
+            .into_iter()
+            .map(|(pattern, numbers)| (pattern.clone(), Routes::new(numbers, routes)))
+            .collect();
+        let lowest = members.iter().map(|(_, routes)| routes.lowest()).min();
         Self {
-            routes: routes.into(),
+            members,
+            lowest: lowest.unwrap_or(NONE),
             automaton: OnceLock::new(),
             avoided: AtomicU32::new(0),
         }
     }
 
-    /// The lowest of the routes' numbers.
+    /// The lowest number of the expressions' routes.
     pub(super) fn lowest(&self) -> u32 {
-        self.routes.first().map_or(u32::MAX, |(number, _)| *number)
+        self.lowest
     }
 
-    /// Calls `found` with the number of each route whose expression matches, in no order.
-    pub(super) fn matching(&self, path: &str, mut found: impl FnMut(u32)) {
+    /// Calls `found` with the routes of each expression that matches, in no order.
+    pub(super) fn matching<'i>(&'i self, path: &str, mut found: impl FnMut(&'i Routes)) {
         let is_avoided = self.avoided.load(Ordering::Relaxed) > 0;
-        let automaton = (!is_avoided).then(|| self.automaton.get_or_init(|| Automaton::new(&self.routes)));
+        let automaton = (!is_avoided).then(|| self.automaton.get_or_init(|| Automaton::new(&self.members)));
         let together = automaton.and_then(Option::as_ref).map(|automaton| {
             automaton.matching(path, |pattern| {
-                if let Some((number, _)) = self.routes.get(pattern) {
-                    found(*number);
+                if let Some((_, routes)) = self.members.get(pattern) {
+                    found(routes);
                 }
             })
         });
@@ -174,9 +167,9 @@ impl RegexGroup {
             }
             None => {}
         }
-        for (number, pattern) in &self.routes {
+        for (pattern, routes) in &self.members {
             if pattern.matches(path) {
-                found(*number);
+                found(routes);
             }
         }
     }
@@ -184,8 +177,8 @@ impl RegexGroup {
 
 impl Automaton {
     /// `None` when the library refuses, which it has no reason for after [`Pattern::new`]: then they go one by one.
-    fn new(routes: &[(u32, Pattern)]) -> Option<Self> {
-        let sources: Vec<&str> = routes.iter().map(|(_, pattern)| pattern.rust_source()).collect();
+    fn new(members: &[(Pattern, Routes)]) -> Option<Self> {
+        let sources: Vec<&str> = members.iter().map(|(pattern, _)| pattern.rust_source()).collect();
         let nfa = thompson::Compiler::new()
             .configure(thompson::Config::new().which_captures(thompson::WhichCaptures::None))
             .build_many(&sources)

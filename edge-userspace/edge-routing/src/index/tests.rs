@@ -22,6 +22,8 @@ fn path() -> impl Strategy<Value = String> {
     vec(piece, 0..5).prop_map(|pieces| pieces.concat())
 }
 
+/// Expressions as people write them, and the pieces that they are made of in any order: literal beginnings of all
+/// lengths, beginnings that are each other's, alternatives, flags, assertions and texts that may be empty.
 fn pattern() -> impl Strategy<Value = Pattern> {
     let fixed = select(vec![
         ".*",
@@ -42,10 +44,35 @@ fn pattern() -> impl Strategy<Value = Pattern> {
         "/(ab|ac).*",
         r".*\b1",
         "/a.*1|/b",
+        "/a(?i:b)",
+        "/a(^b)?",
+        "(/api/v1|/ab)/?$",
+        "(?s)/a.*",
     ]);
     let exact = path().prop_map(|path| regex_syntax::escape(&path));
-    prop_oneof![4 => fixed.prop_map(str::to_owned), 1 => exact]
-        .prop_map(|source| Pattern::new(&source).unwrap())
+    let tail = select(vec![
+        "", ".*", "[^/]+", "(/.*)?", "[0-9]+/?", "(a|b)*", "a{0,2}", "(?i:b)", r"\b.*", "$",
+    ]);
+    let begun = (path(), tail).prop_map(|(path, tail)| format!("{}{tail}", regex_syntax::escape(&path)));
+    let piece = select(vec![
+        "/", "/a", "b", "A", "1", ".", "[ab]", "(a|/b)", "(?i:a)", "a*", "(ab)?", r"\B", "[^1]", "(|b)",
+    ]);
+    let built = vec(piece, 0..6).prop_map(|pieces| pieces.concat());
+    let either = (path(), path()).prop_map(|(one, other)| {
+        format!(
+            "{}|{}.+",
+            regex_syntax::escape(&one),
+            regex_syntax::escape(&other)
+        )
+    });
+    prop_oneof![
+        4 => fixed.prop_map(str::to_owned),
+        1 => exact,
+        4 => begun,
+        3 => built,
+        1 => either,
+    ]
+    .prop_map(|source| Pattern::new(&source).unwrap())
 }
 
 fn path_match() -> impl Strategy<Value = PathMatch> {
@@ -126,13 +153,21 @@ fn matcher() -> impl Strategy<Value = RouteMatch> {
 /// Routes of one virtual host. Some lists have one path for all, so that only the other conditions tell them apart.
 fn routes() -> impl Strategy<Value = Vec<Arc<Route>>> {
     let mixed = vec(matcher(), FEW + 1..60);
+    // Expressions without further conditions, as most are.
+    let expressions = vec(pattern(), FEW + 1..60).prop_map(|patterns| {
+        let matchers = patterns.into_iter().map(|pattern| RouteMatch {
+            path: PathMatch::Regex(pattern),
+            ..RouteMatch::any()
+        });
+        matchers.collect::<Vec<_>>()
+    });
     let one_path = (path_match(), vec(matcher(), FEW + 1..60)).prop_map(|(path, mut matchers)| {
         for matcher in &mut matchers {
             matcher.path = path.clone();
         }
         matchers
     });
-    prop_oneof![mixed, one_path].prop_map(|matchers| {
+    prop_oneof![2 => mixed, 1 => one_path, 1 => expressions].prop_map(|matchers| {
         let routes = (0..).zip(matchers);
         let routes =
             routes.map(|(number, matcher)| route(&number.to_string(), matcher, forward_to(&[("x", 1)])));
@@ -310,4 +345,73 @@ fn an_automaton_that_its_paths_overtax_is_left_aside_and_the_answers_stay() {
         .zip(expected.iter().map(Option::as_deref))
         .collect();
     check_many(source, &rows);
+}
+
+/// Paths that make matchers with backtracking, or automata that begin anew for each place, take the square of their
+/// length or worse.
+fn hostile_paths() -> Vec<String> {
+    let pieces = ["a", "aab", "/", "a/", "ab1", "\u{e4}", "aaaaaaaaaaaaaaaab", "%41"];
+    let repeated = pieces
+        .iter()
+        .map(|piece| format!("/{}", piece.repeat(HOSTILE_BYTES / piece.len())));
+    repeated.flat_map(|path| [format!("{path}!"), path]).collect()
+}
+
+/// As long as a path can be.
+const HOSTILE_BYTES: usize = 1 << 14;
+/// For all of them together, in seconds of processor time. A few are used; the square of the length would be hundreds.
+const HOSTILE_SECONDS: i64 = 60;
+
+#[test]
+fn no_path_makes_an_expression_take_the_square_of_its_length() {
+    let sources = [
+        "/(a+)+$",
+        "/(a|a)*b",
+        "/(a|aa)+b",
+        "/(.*)*x",
+        "/(a*)*(a*)*c",
+        "/.*.*.*.*=.*",
+        "/(x+x+)+y",
+        "/([^/]+/?)+z",
+        "/(?:[^/]{1,9}/){1,9}",
+        "/.*a.{20}c",
+        "/(a?){30}a{30}c",
+        r"/.*\ba\b.*q",
+        "(?i)/(a|A|ab)*q",
+    ];
+    let paths = hostile_paths();
+    let begin = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+    // Alone, and so many alike that they are matched together.
+    for copies in [1, 8] {
+        let sources = sources
+            .iter()
+            .flat_map(|source| (0..copies).map(move |copy| format!("{source}{}", "q".repeat(copy))));
+        let routes: Vec<_> = sources
+            .map(|source| {
+                let matcher = RouteMatch {
+                    path: PathMatch::Regex(Pattern::new(&source).unwrap()),
+                    ..RouteMatch::any()
+                };
+                Arc::new(route(&source, matcher, forward_to(&[("x", 1)])))
+            })
+            .collect();
+        let index = RouteIndex::new(&routes).unwrap();
+        let headers = HeaderMap::new();
+        for path in &paths {
+            let view = RequestView {
+                authority: "a",
+                path_and_query: path,
+                method: "GET",
+                scheme: "http",
+                headers: &headers,
+                claims: None,
+            };
+            let head = Head::new(&view);
+            let found = index.find(&routes, &head).map(|route| route.name.as_str());
+            let is_all_a = path.bytes().skip(1).all(|byte| byte == b'a');
+            assert_eq!(found, is_all_a.then_some("/(a+)+$"), "{:.40}", path);
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+        assert!(now - begin < HOSTILE_SECONDS, "{} seconds", now - begin);
+    }
 }

@@ -1,7 +1,11 @@
 //! A radix tree over paths: one walk meets every entry whose key is a beginning of the path.
 
-/// Among so many children, looking at each is quicker than a binary search.
-const FEW_CHILDREN: usize = 8;
+/// First bytes of siblings that are compared at once.
+const WINDOW: usize = 16;
+/// Bytes of a label that are compared at once.
+const WORD: usize = 8;
+/// Stands for no number.
+pub(super) const NONE: u32 = u32::MAX;
 
 /// Whether bytes are compared as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,75 +16,170 @@ pub(super) enum Case {
     Folded,
 }
 
-/// The finished tree. Nodes lie in one list, the root first and the children of a node side by side.
+/// The finished tree. Nodes lie in one list, the root first and the children of a node side by side, and each holds
+/// what most walks ask of it: a step touches one cache line of nodes and one of first bytes, and compares words and not
+/// byte by byte, so that a longer way costs little more than a short one.
 #[derive(Debug)]
 pub(super) struct Trie<T> {
     case: Case,
     nodes: Box<[Node]>,
-    /// The labels of all nodes.
+    /// First byte of each node's label, 0 for the root, which has none; and [`WINDOW`] bytes more.
+    firsts: Box<[u8]>,
+    /// The labels that are longer than a word.
     text: Box<[u8]>,
     entries: Box<[T]>,
 }
 
+/// What a walk meets at a key that the path begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Met<'t, T> {
+    /// Number for every path that begins with the key, and for the key itself where it is the whole path: the lower of
+    /// the two, [`NONE`] without any.
+    pub(super) certain: u32,
+    /// What else belongs to the key.
+    pub(super) entry: Option<&'t T>,
+    /// Whether the key is the whole path.
+    pub(super) is_whole: bool,
+}
+
+/// What belongs to a key of the finished tree.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    /// Number for every path that begins with the key, or [`NONE`].
+    pub(super) beginning: u32,
+    /// Number for this path alone, or [`NONE`].
+    pub(super) whole: u32,
+    /// What else there is.
+    pub(super) entry: Option<T>,
+}
+
+/// Two of them to a cache line.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(32))]
 struct Node {
-    /// Bytes that lead from the parent to here, in `text`.
-    label: (u32, u32),
-    /// First and number of its children, ordered by the first byte of their labels.
-    children: (u32, u32),
-    /// Index into `entries`.
-    entry: Option<u32>,
-    /// First byte of the label; 0 for the root, which has none.
-    first: u8,
+    /// Bytes that lead from the parent to here: up to a word of them as they lie in memory, else where they are in `text`.
+    label: u64,
+    label_len: u32,
+    /// First of its children, which are ordered by the first byte of their labels, and how many there are.
+    children: u32,
+    children_len: u16,
+    /// See [`Kept`].
+    beginning: u32,
+    whole: u32,
+    /// Index into `entries`, or [`NONE`].
+    entry: u32,
 }
 
 impl<T> Trie<T> {
-    /// Calls `visit` with each entry whose key the path begins with, and whether the key is the whole path.
+    /// Calls `visit` for each key that the path begins with, from short to long.
     ///
-    /// It takes one step for each byte of the path at most, and a binary search where the tree branches.
+    /// It takes one step for each byte of the path at most.
     #[inline]
-    pub(super) fn walk<'t>(&'t self, path: &str, mut visit: impl FnMut(&'t T, bool)) {
-        let mut rest = path.as_bytes();
+    pub(super) fn walk<'t>(&'t self, path: &str, mut visit: impl FnMut(Met<'t, T>)) {
+        let path = path.as_bytes();
+        let mut rest = path;
         let mut node = self.nodes.first();
         while let Some(here) = node {
-            let Some(behind) = self.without_label(here, rest) else {
+            let Some(behind) = self.without_label(here, path, rest) else {
                 return;
             };
             rest = behind;
-            if let Some(entry) = here.entry.and_then(|entry| self.entries.get(index(entry))) {
-                visit(entry, rest.is_empty());
+            let is_whole = rest.is_empty();
+            let certain = match is_whole {
+                true => here.beginning.min(here.whole),
+                false => here.beginning,
+            };
+            if certain != NONE || here.entry != NONE {
+                visit(Met {
+                    certain,
+                    entry: self.entries.get(index(here.entry)),
+                    is_whole,
+                });
             }
             node = rest.first().and_then(|byte| self.child(here, *byte));
         }
     }
 
-    /// What follows the node's label.
-    fn without_label<'p>(&self, node: &Node, rest: &'p [u8]) -> Option<&'p [u8]> {
-        let (start, len) = (index(node.label.0), index(node.label.1));
-        let label = self.text.get(start..start + len)?;
-        let (beginning, behind) = rest.split_at_checked(len)?;
+    /// What follows the node's label in `rest`, which is the end of `path`.
+    #[inline]
+    fn without_label<'p>(&self, node: &Node, path: &[u8], rest: &'p [u8]) -> Option<&'p [u8]> {
+        let len = index(node.label_len);
         // The first byte led here.
-        let (label, beginning) = (
-            label.get(1..).unwrap_or_default(),
-            beginning.get(1..).unwrap_or_default(),
-        );
-        let is_same = label.is_empty()
-            || match self.case {
+        if len <= 1 {
+            return rest.get(len..);
+        }
+        let (beginning, behind) = rest.split_at_checked(len)?;
+        let is_same = if len <= WORD {
+            let word = folded_word(word(path, rest.len()), self.case);
+            word << (8 * (WORD - len)) == node.label << (8 * (WORD - len))
+        } else {
+            let start = usize::try_from(node.label).unwrap_or(usize::MAX);
+            let label = self.text.get(start..start.saturating_add(len))?;
+            match self.case {
                 Case::Sensitive => beginning == label,
                 Case::Folded => beginning.eq_ignore_ascii_case(label),
-            };
+            }
+        };
         is_same.then_some(behind)
     }
 
+    #[inline]
     fn child(&self, node: &Node, byte: u8) -> Option<&Node> {
-        let (start, len) = (index(node.children.0), index(node.children.1));
-        let children = self.nodes.get(start..start + len)?;
+        let (start, len) = (index(node.children), usize::from(node.children_len));
         let byte = folded(byte, self.case);
-        if children.len() <= FEW_CHILDREN {
-            return children.iter().find(|child| child.first == byte);
-        }
-        let found = children.binary_search_by_key(&byte, |child| child.first).ok()?;
-        children.get(found)
+        let place = match len {
+            0 => return None,
+            1..=WINDOW => self.place_among_few(start, byte)?,
+            _ => self
+                .firsts
+                .get(start..start + len)?
+                .partition_point(|first| *first < byte),
+        };
+        let is_there = place < len && self.firsts.get(start + place) == Some(&byte);
+        self.nodes.get(start + place).filter(|_| is_there)
+    }
+
+    /// Where a byte stands among the first bytes from `start` on, within the window; behind it if it is not there.
+    /// Whatever they are, it takes the same steps, so that nothing is guessed wrong.
+    #[inline]
+    fn place_among_few(&self, start: usize, byte: u8) -> Option<usize> {
+        const ONES: u128 = u128::MAX / 255;
+        let window = self.firsts.get(start..)?.first_chunk::<WINDOW>()?;
+        let differing = u128::from_le_bytes(*window) ^ (ONES * u128::from(byte));
+        // The lowest byte that is zero is the lowest whose upper bit is set here.
+        let zero = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        usize::try_from(zero.trailing_zeros() / 8).ok()
+    }
+}
+
+/// The first word of the last `len` bytes of a path, the first byte lowest; zeros where the path ends before.
+#[inline]
+fn word(path: &[u8], len: usize) -> u64 {
+    let rest = path.get(path.len() - len..).unwrap_or_default();
+    if let Some(whole) = rest.first_chunk::<WORD>() {
+        u64::from_le_bytes(*whole)
+    } else if let Some(last) = path.last_chunk::<WORD>() {
+        let before = 8 * (WORD - len);
+        u64::from_le_bytes(*last)
+            .checked_shr(u32::try_from(before).unwrap_or(64))
+            .unwrap_or(0)
+    } else {
+        packed(rest)
+    }
+}
+
+/// A word of up to [`WORD`] bytes, the first byte lowest.
+fn packed(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+fn folded_word(word: u64, case: Case) -> u64 {
+    match case {
+        Case::Sensitive => word,
+        Case::Folded => u64::from_le_bytes(word.to_le_bytes().map(|byte| byte.to_ascii_lowercase())),
     }
 }
 
@@ -183,30 +282,46 @@ impl<G: Default> TrieBuilder<G> {
     }
 
     /// Lays the tree out level by level, so that the upper ones, which every walk takes, lie together.
-    pub(super) fn finish<T>(mut self, mut finish: impl FnMut(G) -> T) -> Trie<T> {
-        let (mut nodes, mut text, mut entries) = (vec![], vec![], vec![]);
+    pub(super) fn finish<T>(mut self, mut finish: impl FnMut(G) -> Kept<T>) -> Trie<T> {
+        let (mut nodes, mut firsts, mut text, mut entries) = (vec![], vec![], vec![], vec![]);
         let mut order = vec![0];
         let mut at = 0;
         while let Some(growing) = order
             .get(at)
             .and_then(|number: &usize| self.nodes.get_mut(*number))
         {
+            let kept = growing.gathered.take().map(&mut finish);
+            let (beginning, whole) = kept
+                .as_ref()
+                .map_or((NONE, NONE), |kept| (kept.beginning, kept.whole));
+            let entry = kept.and_then(|kept| kept.entry);
             nodes.push(Node {
-                label: (short(text.len()), short(growing.label.len())),
-                children: (short(order.len()), short(growing.children.len())),
-                entry: growing.gathered.take().map(|gathered| {
-                    entries.push(finish(gathered));
+                label: match growing.label.len() {
+                    0..=WORD => packed(&growing.label),
+                    _ => text.len() as u64,
+                },
+                label_len: short(growing.label.len()),
+                children: short(order.len()),
+                children_len: u16::try_from(growing.children.len()).unwrap_or(u16::MAX),
+                beginning,
+                whole,
+                entry: entry.map_or(NONE, |entry| {
+                    entries.push(entry);
                     short(entries.len() - 1)
                 }),
-                first: growing.label.first().copied().unwrap_or_default(),
             });
-            text.append(&mut growing.label);
+            firsts.push(growing.label.first().copied().unwrap_or_default());
+            if growing.label.len() > WORD {
+                text.append(&mut growing.label);
+            }
             order.extend(growing.children.iter().map(|child| child.1));
             at += 1;
         }
+        firsts.resize(firsts.len() + WINDOW, 0);
         Trie {
             case: self.case,
             nodes: nodes.into(),
+            firsts: firsts.into(),
             text: text.into(),
             entries: entries.into(),
         }
@@ -239,11 +354,17 @@ mod tests {
         for key in keys {
             builder.entry(key.as_bytes()).push_str(key);
         }
-        let trie = builder.finish(|key| key);
+        let trie = builder.finish(|key| Kept {
+            beginning: 7,
+            whole: 3,
+            entry: Some(key),
+        });
         let mut met = vec![];
-        trie.walk(path, |key, is_whole| {
-            assert_eq!(is_whole, key.len() == path.len(), "{key} of {path}");
-            met.push(key.as_str());
+        trie.walk(path, |found| {
+            let key = found.entry.unwrap().as_str();
+            assert_eq!(found.is_whole, key.len() == path.len(), "{key} of {path}");
+            assert_eq!(found.certain, if found.is_whole { 3 } else { 7 });
+            met.push(key);
         });
         assert_eq!(met, expected, "{keys:?} for {path}");
     }
@@ -277,9 +398,39 @@ mod tests {
     }
 
     #[test]
+    fn labels_of_any_length_are_compared_to_their_ends() {
+        let text = "abcdefghijklmnopqrst";
+        for len in 1..text.len() {
+            for other in 0..len {
+                let mut wrong = text[..len].to_owned();
+                wrong.replace_range(other..=other, "_");
+                for (case, key) in [(Case::Sensitive, text), (Case::Folded, "ABCDEFGHIJKLMNOPQRST")] {
+                    check(case, &[&key[..len]], &text[..len], &[&key[..len]]);
+                    check(case, &[&key[..len]], text, &[&key[..len]]);
+                    check(case, &[&key[..len]], &text[..other], &[]);
+                    check(case, &[&key[..len]], &wrong, &[]);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn thousands_of_keys_each_the_beginning_of_the_next_are_no_problem() {
         let longest = "a".repeat(2000);
         let keys: Vec<&str> = (0..longest.len()).map(|end| &longest[..end]).collect();
         check(Case::Sensitive, &keys, &longest[..1500], &keys[..1501]);
+    }
+
+    #[test]
+    fn a_node_with_any_number_of_children_finds_the_right_one() {
+        for count in [1_u8, 2, 15, 16, 17, 100] {
+            let keys: Vec<String> = (0..count).map(|n| format!("/{}x", char::from(20 + n))).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            for key in &keys {
+                check(Case::Sensitive, &keys, &format!("{key}y"), &[*key]);
+            }
+            check(Case::Sensitive, &keys, "/\u{1}", &[]);
+            check(Case::Sensitive, &keys, "/\u{7f}", &[]);
+        }
     }
 }
