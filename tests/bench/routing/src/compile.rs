@@ -3,15 +3,17 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::time::Instant;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use edge_config::{Resource, parse_documents};
-use edge_control::{CompileOptions, compile};
+use criterion::BatchSize;
+use edge_config::{Problem, Resource, parse_documents};
+use edge_control::{CompileOptions, Compiled, Compiler, compile};
 use edge_model::Snapshot;
 use edge_routing::Table;
 
-use crate::report::{Figure, Report, median};
+use crate::harness::Harness;
+use crate::report::{Figure, Report};
 
 /// The cases, in the order of the report.
 pub(crate) const NAMES: &[&str] = &[COMPILE, BYTES, CHANGE];
@@ -22,8 +24,6 @@ const CHANGE: &str = "change_one_of_10000";
 const HOSTS: usize = 10_000;
 /// Services that the hosts' routes lead to.
 const SERVICES: usize = 100;
-/// Compiling takes long enough to need fewer rounds.
-const MOST_ROUNDS: u32 = 9;
 /// Configurations that are kept at a time, so that what each takes stands out from what the allocator keeps.
 const KEPT: usize = 4;
 /// Seconds for compiling all.
@@ -40,27 +40,23 @@ struct Served {
 }
 
 /// Measures the wanted cases.
-pub(crate) fn measure(rounds: u32, is_wanted: impl Fn(&str) -> bool, report: &mut Report) -> Result<()> {
-    let mut resources = resources()?;
-    let served = serve(&resources, None)?;
-    check(&served)?;
-    let rounds = rounds.min(MOST_ROUNDS);
+pub(crate) fn measure(
+    is_wanted: impl Fn(&str) -> bool,
+    harness: &mut Harness,
+    report: &mut Report,
+) -> Result<()> {
+    let resources = resources()?;
+    check(&serve(&resources)?)?;
     if is_wanted(COMPILE) {
-        let mut seconds = (0..rounds)
-            .map(|_| {
-                let start = Instant::now();
-                let made = serve(&resources, None)?;
-                let seconds = start.elapsed().as_secs_f64();
-                drop(made);
-                Ok(seconds)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let nanoseconds = harness.measure(COMPILE, |bencher| {
+            bencher.iter_batched(|| (), |()| serve(&resources).ok(), BatchSize::PerIteration);
+        })?;
         report.add(&Figure {
             case: COMPILE,
-            value: median(&mut seconds),
+            value: nanoseconds / 1e9,
             unit: "s",
             goal: Some(COMPILE_GOAL),
-        });
+        })?;
     }
     if is_wanted(BYTES) {
         report.add(&Figure {
@@ -68,26 +64,35 @@ pub(crate) fn measure(rounds: u32, is_wanted: impl Fn(&str) -> bool, report: &mu
             value: bytes_per_host(&resources)?,
             unit: "bytes",
             goal: Some(BYTES_GOAL),
-        });
+        })?;
     }
     if is_wanted(CHANGE) {
+        let mut running = Running::new(resources)?;
+        let mut round = 0;
+        let nanoseconds = harness.measure(CHANGE, |bencher| {
+            let next = || {
+                round += 1;
+                changed(round).ok()
+            };
+            let change = |changed| running.change(changed);
+            bencher.iter_batched(next, change, BatchSize::PerIteration);
+        })?;
+        running.check()?;
         report.add(&Figure {
             case: CHANGE,
-            value: change_one(&mut resources, served, rounds)?,
+            value: nanoseconds / 1e6,
             unit: "ms",
             goal: Some(CHANGE_GOAL),
-        });
+        })?;
     }
     Ok(())
 }
 
 /// Resident memory that a configuration adds. The first ones fill what compiling leaves free in the allocator.
 fn bytes_per_host(resources: &[Resource]) -> Result<f64> {
-    drop(serve(resources, None)?);
+    drop(serve(resources)?);
     let before = resident_bytes()?;
-    let kept = (0..KEPT)
-        .map(|_| serve(resources, None))
-        .collect::<Result<Vec<_>>>()?;
+    let kept = (0..KEPT).map(|_| serve(resources)).collect::<Result<Vec<_>>>()?;
     let added = resident_bytes()?.saturating_sub(before);
     ensure!(kept.len() == KEPT, "a configuration went missing");
     Ok(added as f64 / (KEPT * HOSTS) as f64)
@@ -102,46 +107,74 @@ fn resident_bytes() -> Result<u64> {
     Ok(kilobytes.trim().parse::<u64>()? * 1024)
 }
 
-/// Milliseconds from a changed VirtualService to a table that has it.
-fn change_one(resources: &mut [Resource], mut served: Served, rounds: u32) -> Result<f64> {
-    let mut times = vec![];
-    for round in 0..rounds {
-        let number = usize::try_from(round)? * 997 % HOSTS;
-        let changed = read(&virtual_service(number, &format!("/changed{round}/")))?;
-        let changed = changed.into_iter().next().context("no VirtualService")?;
-        let place = resources.iter_mut().find(|resource| {
-            resource.kind() == changed.kind() && resource.meta().name == changed.meta().name
-        });
-        *place.context("the VirtualService is not among the resources")? = changed;
-        let start = Instant::now();
-        let next = serve(resources, Some(&served))?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-        served = next;
-    }
-    check(&served)?;
-    Ok(median(&mut times))
+/// The VirtualService of one of the hosts with another path, a different one each time.
+fn changed(round: usize) -> Result<Arc<Resource>> {
+    let read = read(&virtual_service(
+        round * 997 % HOSTS,
+        &format!("/changed{round}/"),
+    ))?;
+    Ok(Arc::new(read.into_iter().next().context("no VirtualService")?))
 }
 
-fn serve(resources: &[Resource], previous: Option<&Served>) -> Result<Served> {
-    let compiled = compile(resources, &CompileOptions::default(), &|path| {
-        Err(io::Error::other(format!("{path} is not to be read")))
-    });
-    let errors: Vec<_> = compiled
-        .problems
-        .iter()
-        .filter(|problem| problem.is_error())
-        .collect();
+/// A configuration that changes object by object.
+struct Running {
+    compiler: Compiler,
+    tables: Vec<Table>,
+}
+
+impl Running {
+    fn new(resources: Vec<Resource>) -> Result<Self> {
+        let compiler = Compiler::new(
+            CompileOptions::default(),
+            resources.into_iter().map(Arc::new),
+            &no_file,
+        );
+        ensure!(
+            !compiler.problems().any(Problem::is_error),
+            "the resources are refused"
+        );
+        let tables = tables(compiler.snapshot(), &[]);
+        Ok(Self { compiler, tables })
+    }
+
+    /// From a changed object to tables that have it.
+    fn change(&mut self, changed: Option<Arc<Resource>>) {
+        if let Some(changed) = changed {
+            self.compiler
+                .change(&changed.object_ref(), Some(changed), &no_file);
+            self.tables = tables(self.compiler.snapshot(), &self.tables);
+        }
+    }
+
+    fn check(self) -> Result<()> {
+        check(&Served {
+            snapshot: self.compiler.snapshot().clone(),
+            tables: self.tables,
+        })
+    }
+}
+
+fn no_file(path: &str) -> io::Result<Vec<u8>> {
+    Err(io::Error::other(format!("{path} is not to be read")))
+}
+
+fn serve(resources: &[Resource]) -> Result<Served> {
+    let Compiled { snapshot, problems } = compile(resources, &CompileOptions::default(), &no_file);
+    let errors: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
     ensure!(errors.is_empty(), "the resources are refused: {errors:?}");
-    let snapshot = compiled.snapshot;
-    let tables = snapshot.listeners.iter().flat_map(|listener| listener.tables());
-    let tables = tables.enumerate().map(|(number, routes)| {
-        let before = previous.and_then(|previous| previous.tables.get(number));
-        Table::after(before, routes.clone())
-    });
     Ok(Served {
-        tables: tables.collect(),
+        tables: tables(&snapshot, &[]),
         snapshot,
     })
+}
+
+/// The tables of a Snapshot, with what stayed the same taken over.
+fn tables(snapshot: &Snapshot, before: &[Table]) -> Vec<Table> {
+    let routes = snapshot.listeners.iter().flat_map(|listener| listener.tables());
+    let numbered = routes.enumerate();
+    numbered
+        .map(|(number, routes)| Table::after(before.get(number), Arc::clone(routes)))
+        .collect()
 }
 
 /// That what is measured is what it is said to be.

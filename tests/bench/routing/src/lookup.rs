@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
+use anyhow::Result;
 use edge_model::{
     ClusterName, Forward, HeaderMatch, HeaderOps, HostPattern, Kind, ObjectRef, PathMatch, Pattern, Route,
     RouteAction, RouteMatch, RouteTable, StringMatch, VirtualHost, WeightedDestination,
@@ -11,7 +11,8 @@ use edge_model::{
 use edge_routing::{Decision, RequestView, Table};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::report::{Figure, Report, median};
+use crate::harness::Harness;
+use crate::report::{Figure, Report};
 
 /// The cases, in the order of the report.
 pub(crate) const NAMES: &[&str] = &[
@@ -22,6 +23,7 @@ pub(crate) const NAMES: &[&str] = &[
     "routes_1000_linear",
     "regex_1000_varied",
     "regex_1000_varied_linear",
+    "regex_1000_unlike",
     "regex_1000_one_prefix",
     "headers_1000",
     "headers_1000_linear",
@@ -32,10 +34,6 @@ pub(crate) const NAMES: &[&str] = &[
 
 /// Requests that are asked in turn. They and what they lead to fit into a second-level cache, as a busy edge's do.
 const REQUESTS: usize = 1 << 10;
-/// Decisions in one round of one case.
-const DECISIONS: usize = 1 << 14;
-/// A walk takes microseconds.
-const WALKS: usize = 1 << 10;
 /// What the same number of conditions may cost when there are a hundred times more routes: noise and caches.
 const SAME: f64 = 1.25;
 /// Nanoseconds that a thousand regular expressions may add.
@@ -47,8 +45,6 @@ pub(crate) struct Lookup {
     table: Table,
     requests: Vec<Request>,
     is_linear: bool,
-    /// Nanoseconds per decision, by round.
-    rounds: Vec<f64>,
 }
 
 struct Request {
@@ -96,6 +92,10 @@ impl Lookup {
             "routes_10" => prefixes(10, &mut random),
             "routes_1000" => prefixes(1000, &mut random),
             "regex_1000_varied" => expressions(|n| format!("/svc{n}/v[0-9]+/items/[^/]+"), &mut random),
+            "regex_1000_unlike" => expressions(
+                |n| format!("/svc{n}/v[0-9]+/(items|x{n})/[a-z]{{{}}}[^/]*", n % 4),
+                &mut random,
+            ),
             "regex_1000_one_prefix" => expressions(
                 |n| format!("/[a-z]+[0-9]*/v[0-9]+/items/[a-z]+{n}.*"),
                 &mut random,
@@ -110,7 +110,6 @@ impl Lookup {
             table,
             requests,
             is_linear: name.ends_with("_linear"),
-            rounds: vec![],
         })
     }
 
@@ -135,41 +134,27 @@ impl Lookup {
         eprintln!("{}: {taken} of {count} requests took a route", self.name);
     }
 
-    fn round(&mut self) {
-        let count = if self.is_linear { WALKS } else { DECISIONS };
-        let start = Instant::now();
-        for number in 0..count {
-            black_box(self.decide(black_box(number)));
-        }
-        self.rounds
-            .push(start.elapsed().as_secs_f64() * 1e9 / count as f64);
+    /// Nanoseconds of one decision.
+    fn nanoseconds(&self, harness: &mut Harness) -> Result<f64> {
+        let mut number = 0_usize;
+        harness.measure(self.name, |bencher| {
+            bencher.iter(|| {
+                number = number.wrapping_add(1);
+                self.decide(number)
+            });
+        })
     }
 }
 
-/// Measures all cases in turns.
-pub(crate) fn measure(lookups: &mut [Lookup], rounds: u32, report: &mut Report) {
-    // The requests as such: what the regular expressions are added to.
-    let mut random = fastrand::Rng::with_seed(4);
-    let (table, requests) = without_expressions(&mut random);
-    let mut plain = Lookup {
-        name: "plain",
-        table,
-        requests,
-        is_linear: false,
-        rounds: vec![],
-    };
-    for lookup in lookups.iter_mut().chain([&mut plain]) {
-        lookup.round();
-        lookup.rounds.clear();
-    }
-    for _ in 0..rounds {
-        lookups.iter_mut().chain([&mut plain]).for_each(Lookup::round);
-    }
-    let plain = median(&mut plain.rounds);
-    let mut ten = None;
+/// Measures the cases.
+pub(crate) fn measure(lookups: &[Lookup], harness: &mut Harness, report: &mut Report) -> Result<()> {
+    let (mut ten, mut plain) = (None, None);
     for lookup in lookups {
-        let value = median(&mut lookup.rounds);
         let is_expressions = lookup.name.starts_with("regex_");
+        if is_expressions && plain.is_none() {
+            plain = Some(without_expressions().nanoseconds(harness)?);
+        }
+        let value = lookup.nanoseconds(harness)?;
         let goal = match lookup.name {
             "routes_10" => {
                 ten = Some(value);
@@ -181,11 +166,13 @@ pub(crate) fn measure(lookups: &mut [Lookup], rounds: u32, report: &mut Report) 
         };
         report.add(&Figure {
             case: lookup.name,
-            value: if is_expressions { value - plain } else { value },
+            // What the expressions are added to is the request as such.
+            value: value - plain.filter(|_| is_expressions).unwrap_or(0.0),
             unit: "ns",
             goal,
-        });
+        })?;
     }
+    Ok(())
 }
 
 /// Prefixes as an API has them; requests for all of them and some for none.
@@ -222,11 +209,13 @@ fn varied(random: &mut fastrand::Rng) -> Vec<Request> {
 }
 
 /// The same requests where one route takes them all.
-fn without_expressions(random: &mut fastrand::Rng) -> (Table, Vec<Request>) {
-    (
-        table(vec![("shop.example.com".into(), vec![prefix("/")])]),
-        varied(random),
-    )
+fn without_expressions() -> Lookup {
+    Lookup {
+        name: "plain",
+        table: table(vec![("shop.example.com".into(), vec![prefix("/")])]),
+        requests: varied(&mut fastrand::Rng::with_seed(4)),
+        is_linear: false,
+    }
 }
 
 /// A thousand tenants told apart by a header, on one prefix.

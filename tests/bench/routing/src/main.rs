@@ -1,10 +1,11 @@
 //! `bench-routing`: what a routing decision costs, and what it costs to make the tables.
 //!
-//! Requests are drawn beforehand and asked in turn, so that no branch or cache line is learned by heart. The cases
-//! take turns, round by round, and the median of the rounds counts: a noisy machine moves them all.
+//! Requests are drawn beforehand and asked in turn, so that no branch or cache line is learned by heart. Criterion takes
+//! the samples, of processor time and not of the clock's, and their median counts.
 #![forbid(unsafe_code)]
 
 mod compile;
+mod harness;
 mod lookup;
 mod report;
 
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Parser;
 
+use crate::harness::{FEWEST_SAMPLES, Harness};
 use crate::lookup::Lookup;
 use crate::report::Report;
 
@@ -26,15 +28,26 @@ struct Arguments {
     /// Measure only this case; may be repeated.
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
-    /// Rounds; the median counts.
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    /// Samples of each case; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = samples)]
+    samples: usize,
+    /// Take no time over it: to see that every case can be measured.
+    #[arg(long)]
+    quick: bool,
     /// Print the names of the cases.
     #[arg(long)]
     list: bool,
     /// Decide about so many requests of a lookup case, without a clock: for valgrind --tool=callgrind.
     #[arg(long, value_name = "N", requires = "cases")]
     only_run: Option<usize>,
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    let number = text.parse().map_err(|_| "a number is needed".to_owned())?;
+    (FEWEST_SAMPLES..=10_000)
+        .contains(&number)
+        .then_some(number)
+        .ok_or_else(|| format!("{FEWEST_SAMPLES} to 10000 samples can be taken"))
 }
 
 fn main() -> ExitCode {
@@ -61,7 +74,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let is_wanted =
         |name: &str| arguments.cases.is_empty() || arguments.cases.iter().any(|case| case == name);
-    let mut lookups: Vec<Lookup> = lookup::NAMES
+    let lookups: Vec<Lookup> = lookup::NAMES
         .iter()
         .filter(|name| is_wanted(name))
         .filter_map(|name| Lookup::new(name))
@@ -70,11 +83,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         lookups.iter().for_each(|lookup| lookup.only_run(count));
         return Ok(());
     }
-    let mut report = Report::new(arguments.json);
-    lookup::measure(&mut lookups, arguments.rounds, &mut report);
+    let output = harness::set_output_aside()?;
+    let mut report = Report::new(Box::new(output), arguments.json)?;
+    let mut harness = Harness::new(arguments.samples, arguments.quick)?;
+    lookup::measure(&lookups, &mut harness, &mut report)?;
     if compile::NAMES.iter().any(|name| is_wanted(name)) {
-        compile::measure(arguments.rounds, is_wanted, &mut report)?;
+        compile::measure(is_wanted, &mut harness, &mut report)?;
     }
-    report.close();
-    Ok(())
+    report.close()
 }

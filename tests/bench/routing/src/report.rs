@@ -1,9 +1,13 @@
 //! Showing the figures.
 
+use std::io::Write;
+
+use anyhow::Result;
 use serde_json::json;
 
 /// Prints each case as it is done.
 pub(crate) struct Report {
+    output: Box<dyn Write>,
     as_json: bool,
     missed: Vec<&'static str>,
 }
@@ -19,17 +23,22 @@ pub(crate) struct Figure {
 
 impl Report {
     /// A report for people, or one object a line.
-    pub(crate) fn new(as_json: bool) -> Self {
+    pub(crate) fn new(mut output: Box<dyn Write>, as_json: bool) -> Result<Self> {
         if !as_json {
-            println!("{:<28} {:>12} {:<6} {:>10}", "case", "value", "unit", "goal");
+            writeln!(
+                output,
+                "{:<28} {:>12} {:<6} {:>10}",
+                "case", "value", "unit", "goal"
+            )?;
         }
-        Self {
+        Ok(Self {
+            output,
             as_json,
             missed: vec![],
-        }
+        })
     }
 
-    pub(crate) fn add(&mut self, figure: &Figure) {
+    pub(crate) fn add(&mut self, figure: &Figure) -> Result<()> {
         let Figure {
             case,
             value,
@@ -42,38 +51,33 @@ impl Report {
         let value = rounded(*value);
         let goal = goal.map(rounded);
         if self.as_json {
-            println!(
-                "{}",
-                json!({"case": case, "value": value, "unit": unit, "goal": goal})
-            );
+            let line = json!({"case": case, "value": value, "unit": unit, "goal": goal});
+            writeln!(self.output, "{line}")?;
         } else {
             let goal = goal.map_or_else(|| "-".to_owned(), |goal| goal.to_string());
-            println!("{case:<28} {value:>12} {unit:<6} {goal:>10}");
+            writeln!(self.output, "{case:<28} {value:>12} {unit:<6} {goal:>10}")?;
         }
+        Ok(self.output.flush()?)
     }
 
     /// The closing lines.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(mut self) -> Result<()> {
         if self.as_json {
-            return;
+            return Ok(());
         }
-        println!(
-            "\nMedians. *_linear walks the list, which is what the index must agree with. regex_1000_varied is what a \
-             thousand regular expressions add to a request. The goal of routes_1000 is routes_10 and a quarter."
-        );
+        writeln!(
+            self.output,
+            "\nMedians of processor time. *_linear walks the list, which is what the index must agree with. regex_* is \
+             what a thousand regular expressions add to a request. The goal of routes_1000 is routes_10 and a quarter."
+        )?;
         if !self.missed.is_empty() {
-            println!("above the goal: {}", self.missed.join(", "));
+            writeln!(self.output, "above the goal: {}", self.missed.join(", "))?;
         }
+        Ok(())
     }
 }
 
 /// To three digits behind the point.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
-}
-
-/// The middle one of several values.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

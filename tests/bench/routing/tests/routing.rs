@@ -21,7 +21,7 @@ fn bench(arguments: &[&str]) -> (bool, String, String) {
 #[test]
 fn every_case_prints_one_object_with_value_unit_and_goal() {
     let (_, names, _) = bench(&["--list"]);
-    let (is_done, lines, errors) = bench(&["--json", "--rounds", "1"]);
+    let (is_done, lines, errors) = bench(&["--json", "--samples", "10", "--quick"]);
     assert!(is_done, "{errors}");
     let lines: Vec<Value> = lines
         .lines()
