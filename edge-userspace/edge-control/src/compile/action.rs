@@ -273,7 +273,7 @@ pub(crate) fn cluster_name(
             hint,
         );
     }
-    Some(ClusterName::outbound(port, &named.subset, &host))
+    Some(context.clusters.outbound(port, &named.subset, &host))
 }
 
 /// Why a destination has no cluster: the part of it that names something unknown, what, and what to do.

@@ -132,8 +132,21 @@ fn catch_all_block(object: &Item<'_, VirtualService>, rule: &HttpRoute) -> Optio
     };
     rule.r#match.iter().position(|block| {
         // What cannot be translated has been reported by then.
-        let matcher = matcher::route_match(object, "", block, &mut Report::default());
-        is_everywhere(block) && matcher.is_some_and(|matcher| matcher.is_catch_all())
+        let matcher = || matcher::route_match(object, "", block, &mut Report::default());
+        is_everywhere(block) && has_any_path(block) && matcher().is_some_and(|matcher| matcher.is_catch_all())
+    })
+}
+
+/// Whether the path is no reason against [`RouteMatch::is_catch_all`](edge_model::RouteMatch::is_catch_all): most
+/// blocks have one, and need not be translated for it.
+fn has_any_path(block: &HttpMatchRequest) -> bool {
+    block.uri.as_ref().is_none_or(|uri| {
+        let is_any = match (&uri.prefix, &uri.regex) {
+            (Some(prefix), _) => prefix == "/",
+            (None, Some(regex)) => regex == ".*",
+            (None, None) => true,
+        };
+        uri.exact.is_none() && is_any
     })
 }
 

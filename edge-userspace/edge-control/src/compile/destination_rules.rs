@@ -133,7 +133,7 @@ impl<'r> Merged<'r> {
     }
 
     fn add_subsets(&mut self, item: &Item<'r, DestinationRule>, report: &mut Report) {
-        self.objects.push(item.name.clone());
+        self.objects.push(ObjectRef::clone(&item.name));
         for (index, subset) in item.spec.subsets.iter().enumerate() {
             if self.subsets.contains_key(subset.name.as_str()) {
                 let field = format!("spec.subsets[{index}].name");

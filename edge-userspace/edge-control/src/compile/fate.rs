@@ -258,8 +258,8 @@ impl Places {
     /// Services whose host belongs to an older one.
     fn of_hidden_services(&mut self, registry: &Registry<'_>) {
         let name = |origin: &Origin<'_>| match origin {
-            Origin::Kubernetes(item) => item.name.clone(),
-            Origin::Entry(item) => item.name.clone(),
+            Origin::Kubernetes(item) => ObjectRef::clone(&item.name),
+            Origin::Entry(item) => ObjectRef::clone(&item.name),
         };
         let first: HashMap<_, _> = registry
             .hosts()
@@ -320,11 +320,11 @@ impl Places {
             for tls in item.spec.servers.iter().filter_map(|server| server.tls.as_ref()) {
                 let one = [tls.credential_name.as_str(), tls.ca_cert_credential_name.as_str()];
                 let several = tls.credential_names.iter().map(String::as_str);
-                named.extend(one.into_iter().chain(several).map(|name| (&item.name, name)));
+                named.extend(one.into_iter().chain(several).map(|name| (&*item.name, name)));
             }
         }
         for item in &input.destination_rules {
-            named.extend(credentials_of(item).map(|name| (&item.name, name)));
+            named.extend(credentials_of(item).map(|name| (&*item.name, name)));
         }
         for object in &all {
             for (user, name) in &named {

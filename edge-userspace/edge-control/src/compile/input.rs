@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use edge_config::istio::destination_rule::DestinationRule;
 use edge_config::istio::envoy_filter::EnvoyFilter;
@@ -24,7 +25,7 @@ use super::report::Report;
 /// An object with its full name at hand.
 #[derive(Debug, Clone)]
 pub(crate) struct Item<'r, S> {
-    pub(crate) name: ObjectRef,
+    pub(crate) name: Arc<ObjectRef>,
     pub(crate) meta: &'r Meta,
     pub(crate) spec: &'r S,
     pub(crate) source: &'r SourceRef,
@@ -34,11 +35,11 @@ impl<'r, S> Item<'r, S> {
     pub(crate) fn new(kind: Kind, object: &'r Object<S>) -> Self {
         let meta = &object.meta;
         Self {
-            name: ObjectRef {
+            name: Arc::new(ObjectRef {
                 kind,
                 namespace: meta.namespace.clone(),
                 name: meta.name.clone(),
-            },
+            }),
             meta,
             spec: &object.spec,
             source: &object.source,
@@ -154,7 +155,7 @@ fn by_age(a: &Meta, b: &Meta) -> Ordering {
 
 fn report_duplicate(resource: &Resource, first: &SourceRef, report: &mut Report) {
     let item = Item {
-        name: resource.object_ref(),
+        name: Arc::new(resource.object_ref()),
         meta: resource.meta(),
         spec: &(),
         source: resource.source(),

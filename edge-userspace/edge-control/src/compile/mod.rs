@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use edge_config::{Problem, Resource};
 use edge_model::{
-    Alpn, HostPattern, Listener, ListenerProtocol, RouteTable, Snapshot, TlsServer, TlsService,
+    Alpn, HostPattern, Listener, ListenerProtocol, ObjectRef, RouteTable, Snapshot, TlsServer, TlsService,
 };
 
 use crate::CompileOptions;
@@ -45,7 +45,7 @@ mod upstream_tls;
 mod vips;
 
 use clusters::Clusters;
-use context::Context;
+use context::{ClusterNames, Context};
 use credentials::Credentials;
 pub use credentials::ReadFile;
 use delegates::Delegates;
@@ -91,6 +91,7 @@ pub(crate) fn compile_all(
     let workloads = Workloads::new(&input);
     let delegates = Delegates::new(&input, &options.cluster_domain);
     let retries = RetryDefaults::new();
+    let names = ClusterNames::default();
     let credentials = Credentials::new(&input, options, read);
     let context = Context {
         options,
@@ -98,6 +99,7 @@ pub(crate) fn compile_all(
         rules: &rules,
         delegates: &delegates,
         retries: &retries,
+        clusters: &names,
     };
     let binding = Binding::new(&input, &context, &mut report);
     let ports = gateways::bind(&input, &registry, options, &mut report);
@@ -201,7 +203,7 @@ impl<'r> Listeners<'_, 'r> {
             TlsService::Tcp { tls, route }
         };
         Some(TlsServer {
-            gateway: server.gateway.name.clone(),
+            gateway: ObjectRef::clone(&server.gateway.name),
             hosts: server.hosts.names(),
             service,
         })

@@ -34,5 +34,5 @@ pub(crate) fn unenforced(input: &Input<'_>, options: &CompileOptions) -> Vec<Obj
 fn selecting<S>(item: &Item<'_, S>, scope: &Scope<'_>, gateway: &GatewayIdentity<'_>) -> Option<ObjectRef> {
     scope
         .selects(item.namespace(), gateway)
-        .then(|| item.name.clone())
+        .then(|| ObjectRef::clone(&item.name))
 }

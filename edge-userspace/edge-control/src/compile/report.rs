@@ -44,7 +44,7 @@ impl Report {
         message: String,
         hint: String,
     ) {
-        let object = ObjectName::from(&item.name);
+        let object = ObjectName::from(&*item.name);
         if self.seen.insert((object.clone(), field.clone(), message.clone())) {
             let problem = item.source.problem(severity, Some(object), field, message, hint);
             self.problems.push(problem);

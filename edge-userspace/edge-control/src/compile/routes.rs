@@ -122,7 +122,7 @@ fn template(
     let field = format!("{}.headers", rule.field);
     let operations = headers::operations(rule.object, &field, rule.spec.headers.as_ref(), report);
     let action = action::action(rule, operations.authority, context, report)?;
-    let object = Arc::new(rule.object.name.clone());
+    let object = Arc::clone(&rule.object.name);
     Some(Route {
         name: rule.spec.name.clone(),
         rule: index,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edge_config::istio::virtual_service::{
     L4MatchAttributes, RouteDestination, TlsMatchAttributes, VirtualService,
 };
-use edge_model::{HostPattern, TcpRoute, TlsServer, TlsService, WeightedCluster};
+use edge_model::{HostPattern, ObjectRef, TcpRoute, TlsServer, TlsService, WeightedCluster};
 
 use super::action::{Place, cluster_name};
 use super::context::Context;
@@ -69,7 +69,7 @@ pub(crate) fn passthrough(
                 };
                 taken.extend(hosts.iter().cloned());
                 servers.push(Arc::new(TlsServer {
-                    gateway: server.gateway.name.clone(),
+                    gateway: ObjectRef::clone(&server.gateway.name),
                     hosts,
                     service: TlsService::Passthrough {
                         route: Arc::new(route),
@@ -152,7 +152,7 @@ fn route(
         return None;
     }
     Some(TcpRoute {
-        object: Arc::new(object.name.clone()),
+        object: Arc::clone(&object.name),
         rule,
         destinations: clusters,
     })
