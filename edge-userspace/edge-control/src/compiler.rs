@@ -25,7 +25,19 @@ pub struct Compiler {
     index: Index,
     snapshot: Snapshot,
     problems: HashMap<Option<ObjectName>, Vec<Problem>>,
+    /// How often the problems became others.
+    problems_count: u64,
 }
+
+/// An object as it was and as it is.
+struct Touched {
+    object: ObjectRef,
+    before: Option<Arc<Resource>>,
+    after: Option<Arc<Resource>>,
+}
+
+/// Of more changes at once than every so many objects, compiling everything is the quicker way.
+const FEW: usize = 4;
 
 /// Which objects a change has to be seen together with.
 #[derive(Debug, Default)]
@@ -57,6 +69,7 @@ impl Compiler {
             index: Index::default(),
             snapshot: Snapshot::default(),
             problems: HashMap::new(),
+            problems_count: 0,
         };
         for resource in resources {
             let object = resource.object_ref();
@@ -73,6 +86,27 @@ impl Compiler {
         &self.snapshot
     }
 
+    /// Takes over a Snapshot that is equal to the compiled one, but shares parts with an earlier one: what is compiled from
+    /// now on shares them too.
+    pub fn share(&mut self, same: &Snapshot) {
+        self.snapshot = Snapshot {
+            version: 0,
+            ..same.clone()
+        };
+    }
+
+    /// The object of a name.
+    #[must_use]
+    pub fn resource(&self, object: &ObjectRef) -> Option<&Arc<Resource>> {
+        self.resources.get(object)
+    }
+
+    /// Counts up whenever [`problems`](Self::problems) became others.
+    #[must_use]
+    pub fn problems_count(&self) -> u64 {
+        self.problems_count
+    }
+
     /// All problems, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
@@ -80,26 +114,81 @@ impl Compiler {
 
     /// Puts an object in, in place of the one that it had; `None` takes it out.
     pub fn change(&mut self, object: &ObjectRef, to: Option<Arc<Resource>>, read: &ReadFile<'_>) {
-        let before = match &to {
-            Some(resource) => self.resources.insert(object.clone(), Arc::clone(resource)),
-            None => self.resources.remove(object),
-        };
-        if let Some(before) = &before {
-            self.index.remove(object, before, &self.options);
+        self.apply([(object.clone(), to)], read);
+    }
+
+    /// The same for several objects, each of them once.
+    pub fn apply(
+        &mut self,
+        changes: impl IntoIterator<Item = (ObjectRef, Option<Arc<Resource>>)>,
+        read: &ReadFile<'_>,
+    ) {
+        let changes = changes.into_iter();
+        let touched: Vec<_> = changes.filter_map(|(object, to)| self.put(object, to)).collect();
+        let is_few = touched.len() <= 1 || touched.len() * FEW <= self.resources.len();
+        if touched.is_empty() {
+            return;
         }
-        if let Some(after) = &to {
-            self.index.add(object, after, &self.options);
-        }
-        let is_done = if object.kind == Kind::VirtualService {
-            self.change_routes(object, before.as_deref(), to.as_deref())
-        } else if object.kind == Kind::EndpointSlice {
-            self.change_endpoints(before.as_deref(), to.as_deref())
-        } else {
-            None
-        };
-        if is_done.is_none() {
+        let done = is_few.then(|| self.compile_touched(&touched)).flatten();
+        if done.is_none() {
             self.compile_all(read);
         }
+    }
+
+    /// Puts one object in or takes it out. `None` when nothing is to be compiled for it, because it says what it said.
+    fn put(&mut self, object: ObjectRef, after: Option<Arc<Resource>>) -> Option<Touched> {
+        let before = match &after {
+            Some(resource) => self.resources.insert(object.clone(), Arc::clone(resource)),
+            None => self.resources.remove(&object),
+        };
+        // Its problems name lines, which may have moved.
+        let has_problems = || self.problems.contains_key(&Some(ObjectName::from(&object)));
+        if before == after && !has_problems() {
+            return None;
+        }
+        if let Some(before) = &before {
+            self.index.remove(&object, before, &self.options);
+        }
+        if let Some(after) = &after {
+            self.index.add(&object, after, &self.options);
+        }
+        Some(Touched {
+            object,
+            before,
+            after,
+        })
+    }
+
+    /// Compiles what the changes touch. `None` when that may be everything.
+    fn compile_touched(&mut self, touched: &[Touched]) -> Option<()> {
+        let (routes, others): (Vec<_>, Vec<_>) = touched
+            .iter()
+            .partition(|touched| touched.object.kind == Kind::VirtualService);
+        for Touched {
+            object,
+            before,
+            after,
+        } in others
+        {
+            if object.kind != Kind::EndpointSlice {
+                return None;
+            }
+            self.change_endpoints(before.as_deref(), after.as_deref())?;
+        }
+        if routes.is_empty() {
+            return Some(());
+        }
+        self.change_routes(&routes)
+    }
+
+    /// What is wrong with one object now.
+    fn set_problems(&mut self, object: Option<ObjectName>, problems: Vec<Problem>) {
+        let before = if problems.is_empty() {
+            self.problems.remove(&object).unwrap_or_default()
+        } else {
+            self.problems.insert(object, problems.clone()).unwrap_or_default()
+        };
+        self.problems_count += u64::from(before != problems);
     }
 
     fn compile_all(&mut self, read: &ReadFile<'_>) {
@@ -107,6 +196,7 @@ impl Compiler {
         let Compiled { snapshot, problems } = compile_all(&all, &self.options, read);
         self.snapshot = snapshot;
         self.problems.clear();
+        self.problems_count += 1;
         for problem in problems {
             self.problems
                 .entry(problem.object.clone())
@@ -115,20 +205,17 @@ impl Compiler {
         }
     }
 
-    /// Compiles the virtual hosts of a VirtualService anew. `None` when more than they may change.
-    fn change_routes(
-        &mut self,
-        object: &ObjectRef,
-        before: Option<&Resource>,
-        after: Option<&Resource>,
-    ) -> Option<()> {
+    /// Compiles the virtual hosts of VirtualServices anew. `None` when more than they may change.
+    fn change_routes(&mut self, touched: &[&Touched]) -> Option<()> {
         if !self.index.filters.is_empty() {
             // Whether a filter's patch fits anything depends on all virtual hosts.
             return None;
         }
         let mut domains = HashSet::new();
-        for resource in [before, after].into_iter().flatten() {
-            domains.extend(plain_hosts(resource)?);
+        for Touched { before, after, .. } in touched {
+            for resource in [before, after].into_iter().flatten() {
+                domains.extend(plain_hosts(resource)?);
+            }
         }
         let mut objects = self.index.of_every_route();
         for domain in &domains {
@@ -146,9 +233,15 @@ impl Compiler {
             listeners.push(replace_hosts(listener, own?, &domains)?);
         }
         self.snapshot.listeners = listeners;
-        let own = Some(ObjectName::from(object));
-        let problems = part.problems.into_iter().filter(|problem| problem.object == own);
-        self.problems.insert(own.clone(), problems.collect());
+        let mut problems: HashMap<_, Vec<_>> = HashMap::new();
+        for problem in part.problems {
+            problems.entry(problem.object.clone()).or_default().push(problem);
+        }
+        for Touched { object, .. } in touched {
+            let own = Some(ObjectName::from(object));
+            let found = problems.remove(&own).unwrap_or_default();
+            self.set_problems(own, found);
+        }
         Some(())
     }
 

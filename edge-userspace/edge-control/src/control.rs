@@ -3,7 +3,7 @@
 //! A change is taken as a whole or not at all: one error in any file, and everything that was in force stays in force,
 //! so that what runs is always a state that somebody wrote. Warnings do not hold a change up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use edge_model::Snapshot;
 use tokio::sync::watch;
 
 use crate::Process;
-use crate::load::{Loaded, load_as, resource_folder, unreadable_folder};
+use crate::load::{resource_folder, unreadable_folder};
 use crate::publish::succeed;
 use crate::source::watch::{Depth, FolderWatch, Stopper, Wake};
+use crate::store::Store;
 
 /// Watches a folder and publishes a Snapshot for each change. Dropping it ends the watch.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub struct Status {
     /// Whether it is what the files say now; if not, they have errors.
     pub is_current: bool,
     /// Problems of the files as they are now, warnings included.
-    pub problems: Vec<Problem>,
+    pub problems: Arc<[Problem]>,
     /// When files with errors were last found.
     pub last_error_at: Option<SystemTime>,
     /// Keys of `edge.yaml` that were changed and take effect with the next start.
@@ -82,31 +83,27 @@ impl Control {
         folder.read_dir().map_err(unreadable)?;
         // Watching comes before reading, so that no change falls between.
         let (watch, stopper) = FolderWatch::new(folder)?;
-        let loaded = load_as(folder, Process::new).map_err(unreadable)?;
-        if loaded.has_errors() {
-            return Err(StartError::Invalid(loaded.problems));
+        let store = Store::open(folder, Process::new).map_err(unreadable)?;
+        if store.problems().iter().any(Problem::is_error) {
+            return Err(StartError::Invalid(store.problems().to_vec()));
         }
-        log(&loaded.problems);
-        Self::follow(folder, loaded, watch, stopper)
+        log(store.problems());
+        Self::follow(folder, store, watch, stopper)
     }
 
     /// Publishes what was loaded, and follows the folder from then on.
-    fn follow(
-        folder: &Path,
-        loaded: Loaded,
-        watch: FolderWatch,
-        stopper: Stopper,
-    ) -> Result<Self, StartError> {
-        let process = loaded.process;
+    fn follow(folder: &Path, store: Store, watch: FolderWatch, stopper: Stopper) -> Result<Self, StartError> {
+        let process = store.process();
+        let bootstrap = store.bootstrap().clone();
         let snapshot = Snapshot {
             version: 1,
-            ..loaded.snapshot
+            ..store.snapshot().clone()
         };
         let status = Status {
             version: snapshot.version,
             since: SystemTime::now(),
             is_current: true,
-            problems: loaded.problems,
+            problems: Arc::clone(store.problems()),
             last_error_at: None,
             restart_needed: vec![],
         };
@@ -114,17 +111,17 @@ impl Control {
         let (status_sender, status) = watch::channel(Arc::new(status));
         let mut follower = Follower {
             folder: folder.to_owned(),
-            bootstrap: loaded.bootstrap.clone(),
-            process,
+            bootstrap: bootstrap.clone(),
+            store,
             watch,
             snapshots: snapshot_sender,
             status: status_sender,
         };
-        follower.watch_further(&loaded.bootstrap, &loaded.named_files);
+        follower.watch_further();
         let thread = std::thread::Builder::new().name("edge-config".into());
         let thread = thread.spawn(move || follower.run()).map_err(StartError::Thread)?;
         Ok(Self {
-            bootstrap: loaded.bootstrap,
+            bootstrap,
             process,
             snapshots,
             status,
@@ -173,7 +170,7 @@ struct Follower {
     folder: PathBuf,
     /// The bootstrap file as it was at the start.
     bootstrap: Bootstrap,
-    process: Process,
+    store: Store,
     watch: FolderWatch,
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Sender<Arc<Status>>,
@@ -182,27 +179,29 @@ struct Follower {
 impl Follower {
     fn run(&mut self) {
         while self.watch.wait() == Wake::Changed {
-            match load_as(&self.folder, |_| self.process) {
-                Ok(loaded) => self.take(loaded),
-                Err(error) => self.refuse(vec![unreadable_folder(&self.folder, &error)]),
+            let changes = self.watch.take_changes();
+            match self.store.refresh(&changes) {
+                Ok(()) => self.take(),
+                Err(error) => self.refuse([unreadable_folder(&self.folder, &error)].into()),
             }
         }
     }
 
-    fn take(&mut self, loaded: Loaded) {
-        if loaded.has_errors() {
-            return self.refuse(loaded.problems);
+    fn take(&mut self) {
+        let problems = Arc::clone(self.store.problems());
+        if problems.iter().any(Problem::is_error) {
+            return self.refuse(problems);
         }
-        let mut status = self.status_with(loaded.problems);
+        let mut status = self.status_with(problems);
         status.is_current = true;
-        self.warn_of_restart(&loaded.bootstrap, &mut status);
-        self.publish(loaded.snapshot, &mut status);
-        self.watch_further(&loaded.bootstrap, &loaded.named_files);
+        self.warn_of_restart(self.store.bootstrap(), &mut status);
+        self.publish(&mut status);
+        self.watch_further();
         self.status.send_replace(Arc::new(status));
     }
 
     /// Leaves everything in force as it is.
-    fn refuse(&self, problems: Vec<Problem>) {
+    fn refuse(&self, problems: Arc<[Problem]>) {
         let mut status = self.status_with(problems);
         status.is_current = false;
         status.last_error_at = Some(SystemTime::now());
@@ -214,7 +213,7 @@ impl Follower {
     }
 
     /// The status with what is wrong now, which is logged when it is news.
-    fn status_with(&self, problems: Vec<Problem>) -> Status {
+    fn status_with(&self, problems: Arc<[Problem]>) -> Status {
         let mut status = Status::clone(&self.status.borrow());
         if problems != status.problems {
             log(&problems);
@@ -223,10 +222,12 @@ impl Follower {
         status
     }
 
-    fn publish(&self, snapshot: Snapshot, status: &mut Status) {
-        let Some(next) = succeed(snapshot, &self.snapshots.borrow()) else {
+    fn publish(&mut self, status: &mut Status) {
+        let next = succeed(self.store.snapshot(), &self.snapshots.borrow());
+        let Some(next) = next else {
             return;
         };
+        self.store.share(&next);
         status.version = next.version;
         status.since = SystemTime::now();
         tracing::info!(
@@ -250,10 +251,10 @@ impl Follower {
     }
 
     /// Watches what lies outside of the folder: resources and the files that they name.
-    fn watch_further(&mut self, bootstrap: &Bootstrap, files: &BTreeSet<PathBuf>) {
-        let parents = files.iter().filter_map(|file| file.parent());
+    fn watch_further(&mut self) {
+        let parents = self.store.named_files().iter().filter_map(|file| file.parent());
         let mut folders: BTreeMap<_, _> = parents.map(|parent| (parent.to_owned(), Depth::Files)).collect();
-        folders.insert(resource_folder(&self.folder, bootstrap), Depth::All);
+        folders.insert(resource_folder(&self.folder, self.store.bootstrap()), Depth::All);
         self.watch.watch_besides(folders);
     }
 }
@@ -290,6 +291,7 @@ fn log(problems: &[Problem]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::fs;
     use std::time::{Duration, Instant};
 

@@ -11,6 +11,7 @@ mod load;
 mod options;
 mod publish;
 mod source;
+mod store;
 
 pub use compile::{Compiled, Fate, ReadFile, State, compile, fates};
 pub use compiler::Compiler;

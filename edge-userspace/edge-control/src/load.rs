@@ -1,10 +1,10 @@
 //! Files to configuration, once.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use edge_config::{Bootstrap, ObjectName, Problem, Resource, Severity, Sources};
+use edge_config::{Bootstrap, ObjectName, Parsed, Problem, Resource, Severity, Sources};
 use edge_model::{Prefix, Snapshot, SourceLists};
 
 use crate::source::file::{self, NamedFiles, TextFile};
@@ -22,9 +22,7 @@ pub struct Loaded {
     /// The resources, those that have errors too.
     pub resources: Vec<Resource>,
     /// What the process settled by the bootstrap file.
-    pub(crate) process: Process,
-    /// Files that the resources name, such as certificates.
-    pub(crate) named_files: BTreeSet<PathBuf>,
+    process: Process,
 }
 
 impl Loaded {
@@ -48,14 +46,9 @@ impl Loaded {
 /// # Errors
 /// When a folder cannot be read. What is wrong inside of files is among the problems.
 pub fn load(folder: &Path) -> io::Result<Loaded> {
-    load_as(folder, Process::new)
-}
-
-/// Loads for a process that has settled its workers, or settles them by the bootstrap file.
-pub(crate) fn load_as(folder: &Path, process: impl FnOnce(&Bootstrap) -> Process) -> io::Result<Loaded> {
     let mut problems = vec![];
     let bootstrap = bootstrap(folder, &mut problems);
-    let process = process(&bootstrap);
+    let process = Process::new(&bootstrap);
     let mut options = CompileOptions::new(&bootstrap, process);
     let resources = resources(&resource_folder(folder, &bootstrap), folder, &mut problems)?;
     let files = NamedFiles::new(folder);
@@ -68,7 +61,6 @@ pub(crate) fn load_as(folder: &Path, process: impl FnOnce(&Bootstrap) -> Process
         problems,
         resources,
         process,
-        named_files: files.into_asked(),
     })
 }
 
@@ -93,7 +85,7 @@ pub(crate) fn resource_folder(folder: &Path, bootstrap: &Bootstrap) -> PathBuf {
     }
 }
 
-fn bootstrap(folder: &Path, problems: &mut Vec<Problem>) -> Bootstrap {
+pub(crate) fn bootstrap(folder: &Path, problems: &mut Vec<Problem>) -> Bootstrap {
     let Some(file) = file::read_bootstrap(folder) else {
         let path = folder.join(file::BOOTSTRAP).display().to_string();
         let hint = "an empty file means the same and silences this";
@@ -116,7 +108,7 @@ fn bootstrap(folder: &Path, problems: &mut Vec<Problem>) -> Bootstrap {
 }
 
 /// The allow and the deny list, with those of their files.
-fn sources(sources: &Sources, files: &NamedFiles, problems: &mut Vec<Problem>) -> SourceLists {
+pub(crate) fn sources(sources: &Sources, files: &NamedFiles, problems: &mut Vec<Problem>) -> SourceLists {
     let mut list = |inline: &[Prefix], paths: &[String]| {
         let mut prefixes = inline.to_vec();
         for path in paths {
@@ -139,25 +131,36 @@ fn sources(sources: &Sources, files: &NamedFiles, problems: &mut Vec<Problem>) -
 
 fn resources(folder: &Path, top: &Path, problems: &mut Vec<Problem>) -> io::Result<Vec<Resource>> {
     let mut resources = vec![];
-    for TextFile { path, text } in file::read_resources(folder, &top.join(file::BOOTSTRAP))? {
-        match text {
-            Ok(text) => {
-                let mut parsed = edge_config::parse_documents(&path, &text);
-                problems.append(&mut parsed.problems);
-                problems.extend(parsed.resources.iter().flat_map(edge_config::check));
-                // What was refused is compiled all the same: left out, it would be missed by everything that names it,
-                // and the one mistake that counts would drown.
-                resources.append(&mut parsed.resources);
-            }
-            Err(error) => problems.push(unreadable(&path, &error)),
+    for path in file::list_resources(folder, &top.join(file::BOOTSTRAP))? {
+        if let Some(TextFile { path, text }) = file::read_file(&path) {
+            let (mut found, mut more) = parse(&path, &text);
+            resources.append(&mut found);
+            problems.append(&mut more);
         }
     }
     Ok(resources)
 }
 
+/// The resources of a file, and what is wrong with each by itself.
+pub(crate) fn parse(path: &str, text: &Result<String, String>) -> (Vec<Resource>, Vec<Problem>) {
+    match text {
+        Ok(text) => {
+            let Parsed {
+                resources,
+                mut problems,
+            } = edge_config::parse_documents(path, text);
+            problems.extend(resources.iter().flat_map(edge_config::check));
+            // What was refused is compiled all the same: left out, it would be missed by everything that names it, and
+            // the one mistake that counts would drown.
+            (resources, problems)
+        }
+        Err(error) => (vec![], vec![unreadable(path, error)]),
+    }
+}
+
 /// Adds the problems of compiling, except for values that are known to be wrong by themselves: these cannot be compiled
 /// either, which need not be said twice.
-fn add_fresh(problems: &mut Vec<Problem>, more: Vec<Problem>) {
+pub(crate) fn add_fresh(problems: &mut Vec<Problem>, more: Vec<Problem>) {
     let known: HashSet<_> = problems.iter().map(subject).collect();
     let is_fresh: Vec<_> = more
         .iter()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use edge_config::{Resource, parse_documents};
 use edge_control::{CompileOptions, Compiler, compile};
 use edge_model::ObjectRef;
+use proptest::prelude::*;
 
 const GATEWAY: &str = "apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -134,6 +135,63 @@ fn many_changes_one_by_one_come_to_what_compiling_all_comes_to() {
         let own = texts(compiler.problems().map(ToString::to_string).collect());
         let expected = texts(whole.problems.iter().map(ToString::to_string).collect());
         assert_eq!(own, expected, "after step {number}, {object}");
+    }
+}
+
+/// Gives a time of creation to the kinds whose age decides a conflict.
+fn set_created(resource: &mut Resource, day: usize) {
+    let dated = parse(&format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: dated, creationTimestamp: '2026-01-0{}T00:00:00Z'}}
+",
+        day + 1
+    ));
+    let created = dated.meta().creation_timestamp;
+    if let Resource::VirtualService(object) = resource {
+        object.meta.creation_timestamp = created;
+    } else if let Resource::DestinationRule(object) = resource {
+        object.meta.creation_timestamp = created;
+    }
+}
+
+/// Objects that meet each other: hosts that several have, rules for one service, some with a time of creation.
+fn objects() -> impl Strategy<Value = Vec<Arc<Resource>>> {
+    any::<u64>().prop_map(|seed| {
+        let mut numbers = Numbers(seed);
+        let mut all: BTreeMap<ObjectRef, Arc<Resource>> = BTreeMap::new();
+        for _ in 0..40 {
+            let mut resource = step(&mut numbers).0;
+            if numbers.below(3) == 0 {
+                set_created(Arc::make_mut(&mut resource), numbers.below(2));
+            }
+            all.insert(resource.object_ref(), resource);
+        }
+        let gateways = [GATEWAY.to_owned(), GATEWAY.replace("name: web", "name: api")];
+        all.into_values()
+            .chain(gateways.map(|text| parse(&text)))
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_order_of_the_objects_does_not_count(
+        (objects, shuffled) in objects().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+    ) {
+        let options = CompileOptions::default();
+        let compiled = |objects: &[Arc<Resource>]| {
+            let resources: Vec<_> = objects.iter().map(|resource| Resource::clone(resource)).collect();
+            let compiled = compile(&resources, &options, &|_| Err(std::io::ErrorKind::NotFound.into()));
+            let mut problems: Vec<_> = compiled.problems.iter().map(ToString::to_string).collect();
+            problems.sort();
+            (compiled.snapshot, problems)
+        };
+        let one = compiled(&objects);
+        prop_assert_eq!(&one, &compiled(&objects), "twice the same");
+        prop_assert_eq!(&one, &compiled(&shuffled));
     }
 }
 

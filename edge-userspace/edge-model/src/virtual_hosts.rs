@@ -81,6 +81,13 @@ impl VirtualHosts {
         }
     }
 
+    /// Whether both are the same values in memory.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_any_same = self.any.as_ref().map(Arc::as_ptr) == other.any.as_ref().map(Arc::as_ptr);
+        is_any_same && self.exact.is_same(&other.exact) && self.suffix.is_same(&other.suffix)
+    }
+
     /// All of them; the order has no meaning, but is the same for equal tables.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<VirtualHost>> {
         self.exact.values().chain(self.suffix.values()).chain(&self.any)
@@ -106,12 +113,7 @@ impl VirtualHosts {
             .map(|Change { before, after, .. }| HostChange { before, after })
             .collect();
         let (before, after) = (older.any.as_ref(), self.any.as_ref());
-        let is_kept = match (before, after) {
-            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if !is_kept {
+        if before.map(Arc::as_ptr) != after.map(Arc::as_ptr) {
             changes.push(HostChange { before, after });
         }
         changes

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_model::{
-    Cluster, ClusterName, HeaderOps, Listener, ListenerProtocol, LocalRateLimit, RouteAction, RouteTable,
-    Snapshot, TcpRoute, TlsServer,
+    Cluster, ClusterName, Listener, ListenerProtocol, RouteTable, SharedMap, Snapshot, TcpRoute, TlsServer,
 };
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
 use edge_upstream::{ClusterLoad, Escalation};
 use rustls::ServerConfig;
 
+use crate::facts::Facts;
 use crate::tls::{self, ClientTls};
 use crate::{ClusterStatus, EndpointStatus};
 
@@ -24,11 +24,15 @@ pub(crate) struct Config {
     listeners: HashMap<u16, Arc<ListenerConfig>>,
     /// Counts the configurations of this process.
     pub(crate) generation: u64,
-    pub(crate) clusters: HashMap<ClusterName, Arc<ClusterConfig>>,
+    /// The same value in memory as before when no cluster changed.
+    pub(crate) clusters: Arc<HashMap<ClusterName, Arc<ClusterConfig>>>,
+    /// What they were made from.
+    models: SharedMap<ClusterName, Arc<Cluster>>,
     pub(crate) limiters: Limiters,
     pub(crate) escalation: Option<Arc<Escalation>>,
     /// Whether a header operation anywhere has format commands.
     pub(crate) has_formats: bool,
+    facts: Facts,
 }
 
 /// A listener by what it speaks.
@@ -68,19 +72,28 @@ impl Config {
                 .map(|before| &**before);
             Some((listener.port, Arc::new(ListenerConfig::new(listener, before)?)))
         });
-        let clusters = snapshot.clusters.values().map(|cluster| {
-            let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
-            (cluster.name.clone(), ClusterConfig::new(cluster, before, now))
-        });
+        let clusters = match previous {
+            Some(previous) if previous.models.is_same(&snapshot.clusters) => Arc::clone(&previous.clusters),
+            previous => {
+                let clusters = snapshot.clusters.values().map(|cluster| {
+                    let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
+                    (cluster.name.clone(), ClusterConfig::new(cluster, before, now))
+                });
+                Arc::new(clusters.collect())
+            }
+        };
+        let facts = Facts::after(previous.map(|previous| &previous.facts), snapshot);
         let no_limiters = Limiters::default();
         let limiters = previous.map_or(&no_limiters, |previous| &previous.limiters);
         Self {
             is_closed: !snapshot.unenforced.is_empty(),
             listeners: listeners.collect(),
-            clusters: clusters.collect(),
-            limiters: limiters.next(rate_limits(snapshot), now),
+            clusters,
+            models: snapshot.clusters.clone(),
+            limiters: limiters.next(facts.rate_limits(), now),
             escalation: escalation(snapshot, previous),
-            has_formats: has_formats(snapshot),
+            has_formats: facts.has_formats(),
+            facts,
             generation: previous.map_or(0, |previous| previous.generation + 1),
         }
     }
@@ -212,7 +225,9 @@ impl ClusterConfig {
             cluster
         };
         match before {
-            Some(before) if before.model == *cluster => Arc::clone(before),
+            Some(before) if Arc::ptr_eq(&before.model, cluster) || before.model == *cluster => {
+                Arc::clone(before)
+            }
             Some(_) | None => Arc::new(Self {
                 model: Arc::clone(cluster),
                 tls: match before {
@@ -261,35 +276,4 @@ fn escalation(snapshot: &Snapshot, previous: Option<&Config>) -> Option<Arc<Esca
         .and_then(|previous| previous.escalation.as_ref())
         .filter(|escalation| escalation.policy() == policy);
     Some(kept.cloned().unwrap_or_else(|| Arc::new(Escalation::new(policy))))
-}
-
-fn has_formats(snapshot: &Snapshot) -> bool {
-    let tables = snapshot.listeners.iter().flat_map(|listener| listener.tables());
-    let hosts = tables.flat_map(|table| table.virtual_hosts.iter());
-    let mut routes = hosts.flat_map(|host| &host.routes);
-    let formats = |ops: &HeaderOps| {
-        let values = [&ops.request, &ops.response].into_iter();
-        let mut values = values.flat_map(|edit| edit.set.iter().chain(&edit.add));
-        values.any(|(_, value)| value.plain().is_none())
-    };
-    routes.any(|route| {
-        let of_destinations = match &route.action {
-            RouteAction::Forward(forward) => forward.destinations.as_slice(),
-            RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => &[],
-        };
-        formats(&route.headers)
-            || of_destinations
-                .iter()
-                .any(|destination| formats(&destination.headers))
-    })
-}
-
-/// Every rate limit of a Snapshot, the same one possibly many times.
-fn rate_limits(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<LocalRateLimit>> {
-    let tables = snapshot.listeners.iter().flat_map(|listener| listener.tables());
-    tables.flat_map(|table| {
-        let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
-        let limits = routes.filter_map(|route| route.rate_limit.as_ref());
-        table.rate_limit.as_ref().into_iter().chain(limits)
-    })
 }

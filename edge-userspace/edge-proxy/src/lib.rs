@@ -13,6 +13,7 @@ mod client_hello;
 mod config;
 mod connection;
 mod error;
+mod facts;
 mod h1;
 mod http;
 mod io;

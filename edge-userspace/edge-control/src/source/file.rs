@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Name of the bootstrap file, at the top of the folder.
 pub const BOOTSTRAP: &str = "edge.yaml";
@@ -26,16 +28,50 @@ pub(crate) fn read_bootstrap(folder: &Path) -> Option<TextFile> {
     read_file(&folder.join(BOOTSTRAP))
 }
 
-/// Reads the resource files of a folder and of those below it, by path. A file that cannot be read is part of the
-/// result, so that it is reported with the others.
+/// The resource files of a folder and of those below it.
 ///
 /// # Errors
 /// When a folder cannot be read.
-pub(crate) fn read_resources(folder: &Path, bootstrap: &Path) -> io::Result<Vec<TextFile>> {
+pub(crate) fn list_resources(folder: &Path, bootstrap: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut paths = BTreeSet::new();
     collect(folder, &mut paths, &mut HashSet::new())?;
     paths.remove(bootstrap);
-    Ok(paths.iter().filter_map(|path| read_file(path)).collect())
+    Ok(paths)
+}
+
+/// Tells one content of a file from another without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A file system counts time in ticks of some milliseconds, and some in seconds: what changed within this time could
+/// change again under the same stamp.
+const TICK: Duration = Duration::from_secs(2);
+
+/// The stamp of a file; `None` when there is no file, or it changed so recently that a stamp would say nothing.
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let changed = u64::try_from(metadata.ctime()).ok()?;
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(changed));
+    age.ok().filter(|age| *age > TICK)?;
+    Some(Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        bytes: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+/// Whether a path is that of a resource file by its name.
+pub(crate) fn is_resource_path(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.is_some_and(|name| !is_ignored(&name)) && is_resource(path)
 }
 
 /// Reads one file, or every file of a folder and of those below it, the bootstrap file among them.
@@ -53,7 +89,7 @@ pub fn read_path(path: &Path) -> io::Result<Vec<TextFile>> {
 }
 
 /// Reads a file; one that is not there, because it has just vanished for instance, is `None`.
-fn read_file(path: &Path) -> Option<TextFile> {
+pub(crate) fn read_file(path: &Path) -> Option<TextFile> {
     let text = match read_text(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         result => result.map_err(|error| error.to_string()),
@@ -151,11 +187,10 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let files = read_resources(folder, &folder.join(BOOTSTRAP)).unwrap();
-        let prefix = format!("{}/", folder.display());
+        let files = list_resources(folder, &folder.join(BOOTSTRAP)).unwrap();
         files
             .iter()
-            .map(|file| file.path.strip_prefix(&prefix).unwrap().to_owned())
+            .map(|path| path.strip_prefix(folder).unwrap().display().to_string())
             .collect()
     }
 
@@ -202,8 +237,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "a.yaml", "fine");
         fs::write(folder.path().join("b.yaml"), [0xff, 0xfe]).unwrap();
-        let files = read_resources(folder.path(), Path::new("")).unwrap();
-        let texts: Vec<_> = files.iter().map(|file| file.text.is_ok()).collect();
+        let files = list_resources(folder.path(), Path::new("")).unwrap();
+        let texts: Vec<_> = files
+            .iter()
+            .map(|path| read_file(path).unwrap().text.is_ok())
+            .collect();
         assert_eq!(texts, [true, false]);
     }
 

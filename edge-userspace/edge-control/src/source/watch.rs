@@ -3,7 +3,7 @@
 //! inotify(7) follows a folder by its inode, the edge by its path. A folder that was deleted and made anew, moved, mounted
 //! over, or is reached by a link that now leads elsewhere is therefore found by looking, and watched again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,6 +30,21 @@ pub(crate) enum Wake {
     Stopped,
 }
 
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Changes {
+    /// These paths, as they lie below the folders that are watched, and nothing else.
+    Paths(BTreeSet<PathBuf>),
+    /// That is not known: everything may have.
+    Unknown,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self::Paths(BTreeSet::new())
+    }
+}
+
 /// How much of a folder is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
@@ -42,7 +57,8 @@ pub(crate) enum Depth {
 /// What the watching thread is told.
 #[derive(Debug)]
 enum Message {
-    Event,
+    /// Something happened to these paths; without any, it is not known to what.
+    Event(Vec<PathBuf>),
     Stop,
 }
 
@@ -128,6 +144,8 @@ pub(crate) struct FolderWatch {
     /// The folder and the further ones.
     roots: BTreeMap<PathBuf, Root>,
     messages: Receiver<Message>,
+    /// What changed since it was last asked for.
+    changes: Changes,
 }
 
 impl FolderWatch {
@@ -139,11 +157,13 @@ impl FolderWatch {
         let (sender, messages) = channel();
         let events = sender.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is no change, and reading is what a change brings about.
-            let is_change = event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_)));
-            if is_change {
-                let _ = events.send(Message::Event);
-            }
+            let paths = match event {
+                // Reading a file is no change, and reading is what a change brings about.
+                Ok(event) if matches!(event.kind, EventKind::Access(_)) => return,
+                Ok(event) if !event.need_rescan() => event.paths,
+                Ok(_) | Err(_) => vec![],
+            };
+            let _ = events.send(Message::Event(paths));
         })?;
         let mut root = Root::new(Depth::All);
         root.follow(folder, &mut watcher)?;
@@ -152,6 +172,7 @@ impl FolderWatch {
             folder: folder.to_owned(),
             roots: BTreeMap::from([(folder.to_owned(), root)]),
             messages,
+            changes: Changes::default(),
         };
         Ok((watch, Stopper(sender)))
     }
@@ -179,7 +200,10 @@ impl FolderWatch {
     pub(crate) fn wait(&mut self) -> Wake {
         loop {
             match self.messages.recv_timeout(LOOK) {
-                Ok(Message::Event) => return self.settle(),
+                Ok(Message::Event(paths)) => {
+                    self.note(paths);
+                    return self.settle();
+                }
                 Err(RecvTimeoutError::Timeout) if self.refresh() => return self.settle(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stopped,
@@ -191,7 +215,7 @@ impl FolderWatch {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             match self.messages.recv_timeout(QUIET) {
-                Ok(Message::Event) => {}
+                Ok(Message::Event(paths)) => self.note(paths),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stopped,
                 // A folder that has come back is still being filled.
                 Err(RecvTimeoutError::Timeout) if self.refresh() => {}
@@ -201,12 +225,29 @@ impl FolderWatch {
         Wake::Changed
     }
 
+    /// What changed since this was last asked.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn note(&mut self, paths: Vec<PathBuf>) {
+        match &mut self.changes {
+            _ if paths.is_empty() => self.changes = Changes::Unknown,
+            Changes::Paths(known) => known.extend(paths),
+            Changes::Unknown => {}
+        }
+    }
+
     /// Watches the folders that are at the paths now. Whether one came, went or was replaced.
     fn refresh(&mut self) -> bool {
         let Self { roots, watcher, .. } = self;
-        roots.iter_mut().fold(false, |is_changed, (path, root)| {
+        let is_changed = roots.iter_mut().fold(false, |is_changed, (path, root)| {
             root.refresh(path, watcher) || is_changed
-        })
+        });
+        if is_changed {
+            self.changes = Changes::Unknown;
+        }
+        is_changed
     }
 }
 

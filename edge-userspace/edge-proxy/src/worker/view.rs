@@ -34,7 +34,8 @@ pub(crate) struct PoolKey {
 /// One configuration, for one worker.
 pub(crate) struct View {
     config: Arc<Config>,
-    clusters: HashMap<ClusterName, Rc<ClusterView>>,
+    /// The same value in memory as before when no cluster changed.
+    clusters: Rc<HashMap<ClusterName, Rc<ClusterView>>>,
     /// Limiters by the address of their definition, which the configuration keeps in place.
     limiters: RefCell<HashMap<*const LocalRateLimit, Option<Limit>>>,
 }
@@ -48,6 +49,15 @@ impl View {
         pools: &mut Pools,
         rng: &mut Rng,
     ) -> Self {
+        if let Some(previous) = previous
+            && Arc::ptr_eq(&previous.config.clusters, &config.clusters)
+        {
+            return Self {
+                config,
+                clusters: Rc::clone(&previous.clusters),
+                limiters: RefCell::default(),
+            };
+        }
         let clusters = config.clusters.iter().map(|(name, cluster)| {
             let kept = previous
                 .and_then(|previous| previous.clusters.get(name))
@@ -58,7 +68,7 @@ impl View {
             (name.clone(), view)
         });
         let view = Self {
-            clusters: clusters.collect(),
+            clusters: Rc::new(clusters.collect()),
             limiters: RefCell::default(),
             config: Arc::clone(&config),
         };
