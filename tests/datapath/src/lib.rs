@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod host;
 pub mod node;
 pub mod setup;
 pub mod tunnel;

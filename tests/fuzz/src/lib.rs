@@ -13,6 +13,7 @@ mod draws;
 pub mod hosts;
 pub mod lookup;
 pub mod mutate;
+pub mod packet;
 pub mod yaml;
 
 pub use draws::Draws;
@@ -42,6 +43,12 @@ pub const TARGETS: &[Target] = &[
         name: "lookup",
         run: lookup::target,
         cases: 3_000,
+        more_seeds: &[],
+    },
+    Target {
+        name: "packet",
+        run: packet::target,
+        cases: 60_000,
         more_seeds: &[],
     },
     Target {

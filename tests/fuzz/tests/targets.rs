@@ -91,7 +91,7 @@ macro_rules! targets {
     };
 }
 
-targets!(hosts, lookup, yaml);
+targets!(hosts, lookup, packet, yaml);
 
 #[test]
 fn every_target_has_its_program_and_its_test() {
