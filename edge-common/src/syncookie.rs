@@ -180,16 +180,9 @@ impl Offer {
         offer.mss = be16(options, 2);
         if len >= 20 && be16(options, 4) == 0x0402 && be16(options, 6) == 0x080a && is_scale(options, 16) {
             offer.set(be16(options, 8) << 16 | be16(options, 10), options[19]);
-        } else if len >= 20
-            && is_scale(options, 4)
-            && be16(options, 8) == 0x0402
+        } else if is_scale(options, 4)
             && be16(options, 10) == 0x080a
-        {
-            offer.set(be16(options, 12) << 16 | be16(options, 14), options[7]);
-        } else if len >= 24
-            && is_scale(options, 4)
-            && be16(options, 10) == 0x080a
-            && be16(options, 20) == 0x0402
+            && (len >= 20 && be16(options, 8) == 0x0402 || len >= 24 && be16(options, 20) == 0x0402)
         {
             offer.set(be16(options, 12) << 16 | be16(options, 14), options[7]);
         }

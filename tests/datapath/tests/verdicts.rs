@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use edge_common::{Address, DropReason, Flow, HashKey, TCP, UDP, Verdict, malformed, parse};
+use edge_common::{Address, Flow, HashKey, TCP};
 use edge_datapath::{Action, Explainer, Explanation, maglev};
 use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4, UDP6, inserted, tagged, with};
 use edge_datapath_tests::setup::{config, limited};
