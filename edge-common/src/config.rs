@@ -67,8 +67,6 @@ impl Config {
     pub const HAS_ALL_PORTS: u32 = 1 << 9;
     /// VIPs are prefixes: the trie `VIP_PREFIXES` has entries.
     pub const HAS_VIP_PREFIXES: u32 = 1 << 10;
-    /// Addresses of this node are ends of tunnels.
-    pub const HAS_TUNNEL_ENDS: u32 = 1 << 11;
     /// Tunnels end here.
     pub const HAS_TUNNELS: u32 = 1 << 20;
     /// What came by a tunnel goes up the stack as it is: the node serves the virtual addresses without gateway workers,

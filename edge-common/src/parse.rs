@@ -29,6 +29,7 @@ pub struct Network {
     next_header: u8,
     /// Bytes after the IP header, by its own account; padding of short frames is not among them.
     payload_len: usize,
+    header_len: usize,
     is_v6: bool,
     is_fragment: bool,
     has_options: bool,
@@ -51,6 +52,20 @@ impl Network {
     #[must_use]
     pub const fn next_header(&self) -> u8 {
         self.next_header
+    }
+
+    /// Whether the IPv4 header has options.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_options(&self) -> bool {
+        self.has_options
+    }
+
+    /// Length of the IP header, IPv4 options included and IPv6 extension headers not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        self.header_len
     }
 
     /// Whether the header is IPv6's, whatever the addresses in it.
@@ -81,6 +96,19 @@ pub struct Transport {
     pub sequence: u32,
     /// TCP with SYN and without ACK.
     pub opens_connection: bool,
+}
+
+impl Transport {
+    /// Length of the part of the header that has no options, in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fixed_len(&self) -> u32 {
+        if self.protocol == TCP as u32 {
+            TCP_LEN as u32
+        } else {
+            UDP_LEN as u32
+        }
+    }
 }
 
 /// The 5-tuple of a parsed packet.
@@ -185,6 +213,7 @@ fn ipv4(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
         destination: header.destination(),
         next_header: header.protocol(),
         payload_len: total_len - header_len,
+        header_len,
         is_v6: false,
         is_fragment: header.is_fragment(),
         has_options: header_len > IPV4_LEN,
@@ -205,6 +234,7 @@ fn ipv6(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
         destination: header.destination(),
         next_header: header.next_header(),
         payload_len: header.payload_len(),
+        header_len: IPV6_LEN,
         is_v6: true,
         is_fragment: false,
         has_options: false,

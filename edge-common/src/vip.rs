@@ -120,12 +120,8 @@ impl Entry {
     /// Of a marker: what no VIP serves passes to the stack, because the node has the address on an interface too, with
     /// services of its own (ssh, say), or is told to.
     pub const SHARED: u32 = 1 << 16;
-    /// Of a marker: the address is an end of tunnels, whose packets are decapsulated here.
-    pub const TUNNEL_END: u32 = 1 << 17;
-    /// Of a marker: no VIP is on the address (it is only an end of tunnels).
-    pub const NOT_VIRTUAL: u32 = 1 << 18;
 
-    /// The marker of an address, with bits of the last three.
+    /// The marker of an address, with the last bit or without.
     #[must_use]
     pub const fn marker(flags: u32) -> Self {
         Self {

@@ -34,6 +34,12 @@ pub(crate) fn reply(reason: u32) {
     update(&maps::REPLIES, reason, |count| *count += 1);
 }
 
+/// Counts how the worker of a forwarded packet was found, by the index of the reason.
+#[inline(always)]
+pub(crate) fn flow(reason: u32) {
+    update(&maps::FLOWS, reason, |count| *count += 1);
+}
+
 /// Counts a packet that was dropped, by the indexes of reason and VIP, as a trace has them.
 #[inline(always)]
 pub(crate) fn drop(reason: u32, vip: u32) {

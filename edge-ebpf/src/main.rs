@@ -1,7 +1,7 @@
 //! Tier 1 in the kernel: the XDP program that judges every packet, and the `sk_lookup` program that finds the
 //! chosen worker's socket.
 //!
-//! `pipeline` reads as the packet's diary and ends in a verdict, as its `Trace`; the one match in this file turns it into
+//! `pipeline` reads as the packet's diary and ends in a verdict, as its `Trace`; the one match in `settle` turns it into
 //! action and counters.
 
 #![no_std]
@@ -22,18 +22,15 @@ mod maps;
 mod opaque;
 mod packet;
 mod pipeline;
+mod settle;
 mod stage;
+mod state;
 mod steer;
 
+use crate::stage::decap;
 use aya_ebpf::Global;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::{sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
-use edge_common::DropReason;
-use edge_common::verdict::Trace;
-
-use crate::packet::Frame;
-use crate::stage::decap;
 
 /// Other than 0: write every verdict to the map `TRACE`. Set at load time; the verifier knows the value and
 /// removes the code where it is 0.
@@ -53,58 +50,13 @@ pub fn edge_xdp(ctx: XdpContext) -> u32 {
     if let Err(action) = decap::unpack(&ctx) {
         return action;
     }
-    let frame = Frame::new(&ctx);
-    let bytes = frame.len();
-    let trace = pipeline::judge(&ctx, frame);
-    settle(&ctx, trace, bytes)
+    pipeline::judge(&ctx)
 }
 
 /// Picks the socket for a packet that no established connection claims.
 #[sk_lookup]
 pub fn edge_steer(ctx: SkLookupContext) -> u32 {
     steer::steer(&ctx)
-}
-
-/// Writes a verdict down, if the program was loaded to explain, and turns it into action and counters.
-#[inline(always)]
-pub(crate) fn settle(ctx: &XdpContext, trace: Trace, bytes: u64) -> u32 {
-    if EXPLAIN.load() != 0 {
-        // An array of one element always has element 0.
-        let _ = maps::TRACE.set(0, trace, 0);
-    }
-    let Trace {
-        kind,
-        reason,
-        vip,
-        worker,
-        ..
-    } = trace;
-    match kind {
-        Trace::PASS => {
-            counters::pass(reason);
-            XDP_PASS
-        }
-        Trace::DELIVER => {
-            counters::deliver(vip, worker, bytes, reason != 0);
-            XDP_PASS
-        }
-        Trace::FORWARD => {
-            counters::deliver(vip, worker, bytes, reason != 0);
-            XDP_TX
-        }
-        Trace::REPLY => {
-            counters::reply(reason);
-            XDP_TX
-        }
-        _ => {
-            counters::drop(reason, vip);
-            events::dropped(ctx, reason, vip, bytes);
-            if reason == DropReason::NoWorker.index() && log_limit::no_worker() {
-                aya_log_ebpf::warn!(ctx, "packet dropped: VIP {} has no worker", vip);
-            }
-            XDP_DROP
-        }
-    }
 }
 
 #[panic_handler]

@@ -2,24 +2,29 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf, SockMap};
+use edge_common::connection::{Bucket4, Bucket6};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::flood;
 use edge_common::maglev::Table;
 use edge_common::maps::{
-    CELL_WORDS, EVENT_BYTES, FLOOD_SET_BITS, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES,
-    MAX_VIP_ENTRIES, MAX_VIPS, MAX_WORKERS, PENALTY_BUCKET_BITS, PORT_WORDS, SOURCE_BUCKET_BITS,
-    VIP_BUCKET_BITS,
+    CELL_WORDS, EVENT_BYTES, FLOOD_SET_BITS, MAX_DEVICES, MAX_PENALTIES, MAX_POOLS, MAX_SOCKETS, MAX_SOURCES,
+    MAX_VIP_ENTRIES, MAX_VIP_PREFIXES, MAX_VIPS, MAX_WORKERS, PENALTY_BUCKET_BITS, PORT_WORDS,
+    SOURCE_BUCKET_BITS, VIP_BUCKET_BITS,
 };
 use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
 use edge_common::syncookie::{Guard, HANDSHAKE_BITS};
 use edge_common::verdict::{ReplyReason, Trace};
-use edge_common::{Config, DropReason, PassReason, decap, penalty, vip, vip_table};
+use edge_common::{
+    Address, Config, DropReason, FlowReason, PassReason, decap, penalty, vip, vip_table, worker,
+};
 
 use crate::clock::Reading;
 use crate::log_limit;
 use crate::stage::syncookie::Scratch;
+use crate::state::Packet;
 
 /// Flag of an array whose elements begin on a page, and so, if they are 64 bytes, each on a cache line of its own. The
 /// kernel lays any other array right behind the map's own structure.
@@ -56,7 +61,26 @@ pub(crate) static MORE_PENALISED: HashMap<Prefix, u32> =
 #[map]
 pub(crate) static TUNNEL_PEERS: Array<decap::Trusted> = Array::with_max_entries(1, 0);
 
+#[map]
+pub(crate) static VIP_PREFIXES: LpmTrie<Address, u32> =
+    LpmTrie::with_max_entries(MAX_VIP_PREFIXES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static WORKERS: Array<worker::Entry> = Array::with_max_entries(MAX_WORKERS, ON_PAGES);
+#[map]
+pub(crate) static DEVICES: DevMapHash = DevMapHash::with_max_entries(MAX_DEVICES, 0);
+
 // Written by the data path.
+
+/// One element: the packet in work.
+#[map]
+pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+/// Userspace sets the number of buckets. Memory that can be mapped is aligned to pages, so that a bucket is a cache line.
+#[map]
+pub(crate) static CONNECTIONS4: Array<Bucket4> = Array::with_max_entries(1, ON_PAGES);
+#[map]
+pub(crate) static CONNECTIONS6: Array<Bucket6> = Array::with_max_entries(1, ON_PAGES);
+#[map]
+pub(crate) static FLOWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FlowReason::ALL.len() as u32, 0);
 
 #[map]
 pub(crate) static FLOOD: Array<flood::Set> = Array::with_max_entries(1 << FLOOD_SET_BITS, ON_PAGES);

@@ -28,10 +28,11 @@ impl<'p> Frame<'p> {
         }
     }
 
-    /// Where the cursor stands, from the beginning of the frame.
+    /// Where the cursor stands, from the beginning of the frame. The compiler would take what is subtracted from it off the
+    /// pointer first, which the verifier does not allow.
     #[inline(always)]
     pub(crate) fn offset(&self, ctx: &XdpContext) -> usize {
-        self.at - ctx.data()
+        opaque(self.at - ctx.data())
     }
 
     /// Length of the frame while nothing has been read.

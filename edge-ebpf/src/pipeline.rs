@@ -1,64 +1,157 @@
 //! The stages of a packet, in order.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use edge_common::header::TCP_LEN;
 use edge_common::verdict::Trace;
+use edge_common::vip::Entry;
 use edge_common::{DropReason, PassReason, Verdict, parse};
 
 use crate::maps;
 use crate::packet::Frame;
+use crate::settle::finish;
+use crate::settle::{self, settle};
 use crate::stage::source::Trust;
 use crate::stage::syncookie::Admission;
 use crate::stage::vip::Target;
-use crate::stage::{flood, malformed, penalty, prefixes, select, source, syncookie, vip};
+use crate::stage::{flood, forward, malformed, penalty, prefixes, select, source, syncookie, vip};
+use crate::state::{self, Packet, SETTLE, settle_later};
 
-/// The fate of a frame.
+/// What a function of the pipeline answers if the next is to be asked; else it answers with the XDP action.
+const NEXT: u32 = u32::MAX;
+
+/// Judges a frame: functions that are called one after the other, not each by the one before, because all that are at
+/// work at a time share a stack of 512 bytes.
 #[inline(always)]
-pub(crate) fn judge(ctx: &XdpContext, frame: Frame<'_>) -> Trace {
-    match diary(ctx, frame) {
-        Ok(trace) | Err(trace) => trace,
+pub(crate) fn judge(ctx: &XdpContext) -> u32 {
+    let next = headers(ctx.ctx);
+    if next == SETTLE {
+        return finish(ctx.ctx);
+    }
+    if next != NEXT {
+        return next;
+    }
+    let next = stages(ctx.ctx);
+    if next != NEXT {
+        return next;
+    }
+    forward::forward(ctx.ctx)
+}
+
+/// Reads the headers of the frame, and writes down what [`stages`] need.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn headers(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame::new(&ctx);
+    let bytes = frame.len();
+    match read(&ctx, frame) {
+        Ok(()) => NEXT,
+        // Most packets of a node are for no VIP: they go their way at once.
+        Err(verdict) if verdict.kind == Trace::PASS => settle::passed(&verdict),
+        Err(verdict) => settle_later(verdict, bytes),
     }
 }
 
-/// What happens to a frame, line by line; `Err` ends it early. Each verdict is turned into its trace where it is made,
-/// because that is whole: an enum's fields that a variant does not have are nothing, and the verifier refuses to copy it.
+/// Reads the headers of a frame, and finds what it is for; `Err` is its fate.
 ///
 /// The look-up of the VIP comes before lists, penalties and limits, so that packets for no VIP stay untouched and pay
 /// next to nothing. Those then hold for everything that goes to a virtual address, served port or
 /// not: the address may be the node's own too, with other services on it.
 #[inline(always)]
-fn diary(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<Trace, Trace> {
+fn read(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<(), Trace> {
     let config = maps::CONFIG
         .get(0)
         .ok_or(Verdict::Pass(PassReason::NotConfigured))?;
+    let frame_len = frame.len() as u32;
     let network = parse::network(&mut frame)?;
     vip::prefilter(config, &network)?;
-    let transport = parse::transport(&mut frame, &network).map_err(|fate| vip::confirm(&network, fate))?;
-    let transport_end = frame.offset(ctx);
-    let target = vip::find(&network, &transport)?;
-    let dropped = |reason: DropReason| Verdict::Drop {
-        reason,
-        vip: target.vip(),
+    let network_at = (frame.offset(ctx) - network.header_len()) as u32;
+    let transport =
+        parse::transport(&mut frame, &network).map_err(|fate| vip::confirm(config, &network, fate))?;
+    // The cursor stands behind the fixed part of the header: 20 bytes of TCP, 8 of UDP.
+    let transport_at = frame.offset(ctx) as u32 - transport.fixed_len();
+    let target = vip::find(config, &network, &transport)?;
+    let Some(packet) = state::packet() else {
+        return Err(Verdict::Pass(PassReason::NotConfigured).into());
     };
+    let (entry, is_service) = match target {
+        Target::Service(entry) => (entry, 1),
+        Target::AddressOnly => (Entry::marker(0), 0),
+    };
+    // SAFETY: the element is this CPU's alone. Its fields are written one by one, and each before it is read.
+    unsafe {
+        (*packet).network = network;
+        (*packet).transport = transport;
+        (*packet).vip = entry;
+        (*packet).is_service = is_service;
+        (*packet).network_at = network_at;
+        (*packet).transport_at = transport_at;
+        (*packet).frame_len = frame_len;
+    }
+    Ok(())
+}
+
+/// The stages of a packet to a virtual address, on what [`headers`] found; [`NEXT`]: it is to be forwarded.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stages(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(packet) = state::packet() else {
+        return settle(&ctx, Verdict::Pass(PassReason::NotConfigured).into(), 0);
+    };
+    // SAFETY: the element is this CPU's alone, and `headers` wrote all that is read.
+    let packet = unsafe { &*packet };
+    match diary(&ctx, packet) {
+        Ok(action) | Err(action) => action,
+    }
+}
+
+/// What happens to the packet, line by line; `Err` ends it early. Each end is settled where it is reached: were verdicts
+/// handed out of here, the compiler would read parts of them on ways on which they were never written.
+#[inline(always)]
+fn diary(ctx: &XdpContext, packet: &Packet) -> Result<u32, u32> {
+    let bytes = u64::from(packet.frame_len);
+    let Some(config) = maps::CONFIG.get(0) else {
+        return Err(settle(
+            ctx,
+            Verdict::Pass(PassReason::NotConfigured).into(),
+            bytes,
+        ));
+    };
+    let (network, transport) = (&packet.network, &packet.transport);
+    let is_service = packet.is_service != 0;
+    let vip = u32::from(packet.vip.vip);
+    let known = if is_service { vip } else { Trace::NONE };
+    let dropped = |reason: DropReason| settle::dropped(ctx.ctx, reason.index(), known, packet.frame_len);
     let marks = prefixes::marks(config, network.source);
     let trust = source::check(config, network.source, marks).map_err(dropped)?;
-    malformed::check(config, &network, &transport, target.vip().is_some()).map_err(dropped)?;
+    malformed::check(config, network, transport, is_service).map_err(dropped)?;
     if trust == Trust::Ordinary {
         penalty::check(config, network.source, marks, transport.opens_connection).map_err(dropped)?;
         flood::check(config, network.source, transport.opens_connection).map_err(dropped)?;
     }
-    let Target::Service(service) = target else {
-        return Err(Verdict::Pass(PassReason::PortNotServed).into());
-    };
-    let vip = u32::from(service.vip);
-    let transport_at = transport_end - TCP_LEN;
-    let admission = syncookie::check(ctx, config, &network, &transport, vip, transport_at)?;
-    let worker = select::worker(config, &parse::flow(&network, &transport)).map_err(dropped)?;
-    let opens_connection = transport.opens_connection || admission == Admission::Opens;
+    if !is_service {
+        return Err(settle(
+            ctx,
+            Verdict::Pass(PassReason::PortNotServed).into(),
+            bytes,
+        ));
+    }
+    let forwards = packet.vip.has(Entry::FORWARDS);
+    let admission = syncookie::check(ctx, config, packet, vip, !forwards)
+        .map_err(|verdict| settle(ctx, verdict.into(), bytes))?;
+    if forwards {
+        if packet.network.has_options() {
+            return Err(dropped(DropReason::IpOptions));
+        }
+        return Ok(NEXT);
+    }
+    let flow = parse::flow(&packet.network, &packet.transport);
+    let worker = select::worker(config, &flow).map_err(dropped)?;
     let delivered = Verdict::Deliver {
         vip,
         worker,
-        opens_connection,
+        opens_connection: packet.transport.opens_connection || admission == Admission::Opens,
     };
-    Ok(delivered.into())
+    Ok(settle(ctx, delivered.into(), bytes))
 }

@@ -65,11 +65,14 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> u32 {
 #[inline(always)]
 fn service(ctx: &SkLookupContext, config: &Config) -> Option<(Flow, Entry)> {
     let flow = flow(ctx);
-    if !config.vips.may_contain(&flow.destination) {
+    let may_be_virtual = config.vips.may_contain(&flow.destination)
+        || config.has(Config::HAS_VIP_PREFIXES) && config.vip_prefixes.may_cover(&flow.destination);
+    if !may_be_virtual {
         return None;
     }
     let key = Key::service(flow.destination, flow.destination_port, flow.protocol);
-    Some((flow, vip::lookup(&key)?))
+    let entry = vip::lookup(&key).or_else(|| vip::wide(key, config.flags))?;
+    Some((flow, entry))
 }
 
 /// Assigns the socket of the worker, or, while that has none, of one of the next.

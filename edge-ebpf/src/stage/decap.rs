@@ -11,9 +11,11 @@ use edge_common::vip::Key;
 use edge_common::{Address, Config, DropReason, PassReason, Verdict};
 
 use super::vip;
+use crate::maps;
 use crate::opaque::opaque;
 use crate::packet::Frame;
-use crate::{maps, settle};
+use crate::settle::finish;
+use crate::state::{SETTLE, settle_later};
 
 /// Answers of [`decap_unpack`] beside XDP actions: how the packet came that is to be judged now.
 const ALONE: u32 = 0x100;
@@ -32,6 +34,7 @@ pub(crate) fn unpack(ctx: &XdpContext) -> Result<(), u32> {
     // The compiler sees what the function can answer, and would leave out checks that the verifier asks for.
     match opaque(decap_unpack(ctx.as_ptr().cast()) as usize) as u32 {
         ALONE | UNPACKED => Ok(()),
+        SETTLE => Err(finish(ctx.ctx)),
         action => Err(action),
     }
 }
@@ -50,10 +53,10 @@ pub extern "C" fn decap_unpack(ctx: *mut xdp_md) -> u32 {
     let bytes = Frame::new(&ctx).len();
     match try_unpack(&ctx, config) {
         Ok(UNPACKED) if config.has(Config::IS_PLAIN_HOST) => {
-            settle(&ctx, Verdict::Pass(PassReason::Decapsulated).into(), bytes)
+            settle_later(Verdict::Pass(PassReason::Decapsulated).into(), bytes)
         }
         Ok(answer) => answer,
-        Err(reason) => settle(&ctx, Verdict::drop(reason).into(), bytes),
+        Err(reason) => settle_later(Verdict::drop(reason).into(), bytes),
     }
 }
 

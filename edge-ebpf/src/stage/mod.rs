@@ -2,13 +2,16 @@
 //!
 //! The first stage, `parse`, is in edge-common, because the host runs it too.
 
+pub(crate) mod connection;
 pub(crate) mod decap;
 pub(crate) mod flood;
+pub(crate) mod forward;
 pub(crate) mod malformed;
 pub(crate) mod penalty;
 pub(crate) mod prefixes;
+pub(crate) mod route;
 pub(crate) mod select;
 pub(crate) mod source;
 pub(crate) mod syncookie;
-
+pub(crate) mod tunnel;
 pub(crate) mod vip;

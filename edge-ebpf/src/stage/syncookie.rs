@@ -18,6 +18,7 @@ use edge_common::verdict::ReplyReason;
 use edge_common::{Config, DropReason, TCP, Verdict, checksum};
 
 use crate::opaque::opaque;
+use crate::state::Packet;
 use crate::{clock, maps};
 
 /// What the stage says of a packet that may go on.
@@ -30,16 +31,16 @@ pub(crate) enum Admission {
 }
 
 /// Answers a SYN while cookies are in use, lets an ACK pass that brings one, and refuses new connections above the
-/// VIP's rate. `offset` is where the TCP header begins.
+/// VIP's rate. Cookies are those of this node's stack, so they are of no use to workers elsewhere.
 #[inline(always)]
 pub(crate) fn check(
     ctx: &XdpContext,
     config: &Config,
-    network: &Network,
-    transport: &Transport,
+    packet: &Packet,
     vip: u32,
-    offset: usize,
+    is_local: bool,
 ) -> Result<Admission, Verdict> {
+    let (network, transport, offset) = (&packet.network, &packet.transport, packet.transport_at as usize);
     if !config.has(Config::HAS_VIP_GUARDS) || transport.protocol != TCP as u32 {
         return Ok(Admission::Ordinary);
     }
@@ -52,7 +53,10 @@ pub(crate) fn check(
     };
     let now = clock::now();
     if transport.opens_connection {
-        if uses_cookies_now(config, guard, network, transport, now) && !is_for_the_kernel(guard, now) {
+        if is_local
+            && uses_cookies_now(config, guard, network, transport, now)
+            && !is_for_the_kernel(guard, now)
+        {
             // A client's SYN has no IP options, and the answer has no place for them.
             if !network.is_plain() {
                 return Err(dropped(DropReason::SynOptions));
@@ -69,7 +73,7 @@ pub(crate) fn check(
         take(config, guard, now).map_err(dropped)?;
         return Ok(Admission::Ordinary);
     }
-    if transport.tcp_flags & (ACK | RST | SYN) != ACK {
+    if !is_local || transport.tcp_flags & (ACK | RST | SYN) != ACK {
         return Ok(Admission::Ordinary);
     }
     if !is_in_use(config, guard, now) {

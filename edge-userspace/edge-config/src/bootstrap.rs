@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    ClientLimits, ClientTimeouts, FloodLimits, FormatString, Fraction, PathPolicy, PenaltyPolicy, Prefix,
-    Protocol, SynCookies, TokenRate, Tunnels,
+    ClientLimits, ClientTimeouts, Connections, FloodLimits, FormatString, Fraction, PathPolicy,
+    PenaltyPolicy, Pool, Prefix, Protocol, Spread, SynCookies, TokenRate, Tunnel, Tunnels, Unserved,
 };
 use serde_yaml::Value;
 
@@ -21,6 +21,7 @@ pub use raw::{AccessLogEncoding, OnStop, XdpMode};
 
 mod check;
 mod clients;
+mod pools;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,14 @@ pub struct Bootstrap {
     pub workers: Option<u16>,
     /// Key of the flow hash; `None` is a random one at each start.
     pub hash_seed: Option<u64>,
+    /// Sets of workers that ports of virtual addresses name as theirs.
+    pub pools: Vec<Pool>,
+    /// How packets get to workers elsewhere.
+    pub tunnel: Tunnel,
+    /// How long idle flows are remembered.
+    pub connections: Connections,
+    /// Flows that are remembered of IPv4 clients, and as many of IPv6 clients.
+    pub flows: u32,
     /// Limits for each source address in XDP.
     pub flood: Option<FloodLimits>,
     /// The allow and the deny list of tier 1.
@@ -125,8 +134,12 @@ pub struct Sources {
 /// An address that tier 1 answers for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualAddress {
-    /// The address.
+    /// The address; of a prefix the first.
     pub address: IpAddr,
+    /// Bits at its end that do not count: 0 for an address.
+    pub free_bits: u8,
+    /// What becomes of packets to other ports.
+    pub unserved: Unserved,
     /// Ports that are answered for; none stands for those of all Gateways.
     pub ports: Vec<VirtualPort>,
 }
@@ -134,12 +147,18 @@ pub struct VirtualAddress {
 /// A port of a virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VirtualPort {
-    /// Port that clients connect to.
+    /// Port that clients connect to; 0 stands for all.
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Port that the gateway workers listen on; `None` is the one that the Gateways' port is translated to.
     pub listener_port: Option<u16>,
+    /// Index of its pool; `None` is this node's gateway workers.
+    pub pool: Option<u16>,
+    /// What decides which worker a flow goes to.
+    pub spread: Spread,
+    /// Whether flows stay with their worker when the workers change.
+    pub remembers: bool,
 }
 
 impl Bootstrap {

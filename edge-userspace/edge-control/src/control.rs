@@ -268,6 +268,7 @@ fn restart_needed(running: &Bootstrap, now: &Bootstrap) -> Vec<&'static str> {
         ("pinning", running.pinning != now.pinning),
         ("workers", running.workers != now.workers),
         ("hashSeed", running.hash_seed != now.hash_seed),
+        ("connections.flows", running.flows != now.flows),
         ("admin", running.admin != now.admin),
         ("drain", running.drain_deadline != now.drain_deadline),
     ];

@@ -5,7 +5,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
 use edge_config::{Bootstrap, VirtualAddress};
-use edge_model::{FloodLimits, PenaltyPolicy, SourceLists, SynCookies, TokenRate, Tunnels};
+use edge_model::{
+    Connections, FloodLimits, PenaltyPolicy, Pool, SourceLists, SynCookies, TokenRate, Tunnel, Tunnels,
+};
 
 /// The edge's own identity and tier 1 settings, as the bootstrap file gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,12 @@ pub struct CompileOptions {
     pub virtual_addresses: Vec<VirtualAddress>,
     /// Number of gateway workers on this node, at least 1.
     pub workers: u16,
+    /// Sets of workers that ports of virtual addresses name as theirs.
+    pub pools: Vec<Pool>,
+    /// How packets get to workers elsewhere.
+    pub tunnel: Tunnel,
+    /// How long idle flows are remembered.
+    pub connections: Connections,
     /// Limits per source address.
     pub flood: Option<FloodLimits>,
     /// The allow and the deny list; [`CompileOptions::new`] knows those of the bootstrap file itself, not its files.
@@ -82,6 +90,9 @@ impl CompileOptions {
             cluster_domain: bootstrap.domain.clone(),
             virtual_addresses: bootstrap.virtual_addresses.clone(),
             workers: process.workers,
+            pools: bootstrap.pools.clone(),
+            tunnel: bootstrap.tunnel.clone(),
+            connections: bootstrap.connections,
             flood: bootstrap.flood,
             sources: SourceLists {
                 allow: bootstrap.sources.allow.as_slice().into(),

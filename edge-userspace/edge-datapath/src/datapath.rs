@@ -7,6 +7,7 @@ use edge_model::{DataPathConfig, Penalty};
 use crate::attach::{self, Attachment, InterfaceStatus, XdpMode};
 use crate::devices;
 use crate::events::{self, DropEvent};
+use crate::flows::Flows;
 use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
 use crate::pins::{Link, OnStop, Pinning, Pins};
@@ -27,6 +28,8 @@ pub struct LoadOptions {
     /// Where links and maps are pinned, so that packets are judged on if the process is killed, and the next one takes
     /// over without losing any. Without it, the kernel detaches the programs with the process's end.
     pub pinning: Option<Pinning>,
+    /// Flows of clients to VIPs with workers elsewhere that are remembered.
+    pub flows: Flows,
 }
 
 /// The loaded and attached programs with their maps.
@@ -56,7 +59,7 @@ impl DataPath {
     /// attached then.
     pub fn load(options: LoadOptions) -> Result<Self, Error> {
         let pins = options.pinning.as_ref().map(Pins::open).transpose()?;
-        let mut kernel = Kernel::load(Purpose::Forward, pins.as_ref())?;
+        let mut kernel = Kernel::load(Purpose::Forward, pins.as_ref(), options.flows)?;
         let xdp: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
         xdp.load().map_err(Error::program(names::XDP_PROGRAM))?;
         let steer: &mut SkLookup = kernel.program(names::STEER_PROGRAM)?;

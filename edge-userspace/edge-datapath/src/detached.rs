@@ -4,6 +4,7 @@ use aya::programs::{ProgramFd, Xdp};
 use edge_common::maps as names;
 use edge_model::{DataPathConfig, Penalty};
 
+use crate::flows::Flows;
 use crate::kernel::{Kernel, Purpose};
 use crate::stats::{self, Stats};
 use crate::{Error, Plan};
@@ -15,12 +16,12 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// Loads the program.
+    /// Loads the program, with a connection table for so many flows.
     ///
     /// # Errors
     /// The user may not load BPF programs, or the kernel refuses this one.
-    pub fn load() -> Result<Self, Error> {
-        let mut kernel = Kernel::load(Purpose::Forward, None)?;
+    pub fn load(flows: Flows) -> Result<Self, Error> {
+        let mut kernel = Kernel::load(Purpose::Forward, None, flows)?;
         let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
         program.load().map_err(Error::program(names::XDP_PROGRAM))?;
         Ok(Self { kernel })
@@ -51,6 +52,16 @@ impl Detached {
             maps, image, retired, ..
         } = &self.kernel;
         stats::read(maps, image, retired, Vec::new())
+    }
+
+    /// Instructions that the verifier walked through; it gives up at a million.
+    ///
+    /// # Errors
+    /// The object has no such program, or it is not loaded.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        let program: &mut Xdp = self.kernel.program(names::XDP_PROGRAM)?;
+        let info = program.info().map_err(Error::program(names::XDP_PROGRAM))?;
+        Ok(info.verified_instruction_count())
     }
 
     /// Descriptor of the program.

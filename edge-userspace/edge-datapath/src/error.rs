@@ -101,6 +101,12 @@ pub enum Error {
         /// The second one.
         vip: Vip,
     },
+    /// A VIP names a pool that the configuration does not have.
+    #[error("VIP {}:{}/{:?}: its pool is not in the configuration", vip.address, vip.port, vip.protocol)]
+    NoPool {
+        /// The VIP.
+        vip: Vip,
+    },
     /// Two workers have the same index, or one beyond the table's.
     #[error("worker {}: its index is used twice or beyond the last possible, {limit}", worker.0)]
     BadWorker {

@@ -7,7 +7,8 @@ use edge_common::verdict::Trace;
 use edge_common::{DropReason, Verdict, parse};
 use edge_model::{DataPathConfig, Penalty, WorkerId};
 
-use crate::image::VipId;
+use crate::flows::Flows;
+use crate::image::{MemberId, VipId};
 use crate::kernel::{Kernel, Purpose};
 use crate::{Error, Plan};
 
@@ -69,6 +70,8 @@ pub struct Explanation {
     pub vip: Option<VipId>,
     /// The worker that it goes to.
     pub worker: Option<WorkerId>,
+    /// The same, if it is a pool's.
+    pub member: Option<MemberId>,
     /// The frame as it leaves the program.
     pub packet_out: Vec<u8>,
 }
@@ -88,7 +91,7 @@ impl Explainer {
     /// # Errors
     /// The user may not load BPF programs, or the kernel refuses this one.
     pub fn load() -> Result<Self, Error> {
-        let mut kernel = Kernel::load(Purpose::Explain, None)?;
+        let mut kernel = Kernel::load(Purpose::Explain, None, Flows::FEW)?;
         let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
         program.load().map_err(Error::program(names::XDP_PROGRAM))?;
         Ok(Self { kernel })
@@ -186,6 +189,7 @@ impl Explainer {
             reason,
             flow,
             vip,
+            member: worker.and_then(|worker| self.kernel.image.member(worker)),
             worker,
             packet_out,
         }

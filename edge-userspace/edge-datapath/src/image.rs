@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use edge_common::maps::{MAX_LISTENERS, MAX_LOCAL_WORKERS, MAX_VIPS, socket_index};
 use edge_common::prefix::Prefix;
-use edge_common::{Address, Config, HashKey, decap, flood, vip};
-use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId};
+use edge_common::{Address, Config, HashKey, decap, flood, tunnel, vip};
+use edge_model::{
+    DataPathConfig, FloodLimits, ForwardMode, Member, Protocol, Spread, TokenRate, Tunnel, Unserved, Vip,
+    Worker, WorkerId,
+};
 
-use crate::maglev::Share;
+use crate::pools::Pools;
 use crate::{Error, sources, syncookies, sys, tunnels};
 
 /// A listening socket of a worker, for socket selection.
@@ -30,7 +34,7 @@ pub struct WorkerSocket<'fd> {
 }
 
 /// What of a VIP counts as its identity: the listener's port may change.
-type VipName = (IpAddr, u16, Protocol);
+type VipName = (IpAddr, u8, u16, Protocol);
 
 /// A port that workers listen on.
 type ListenerName = (u16, Protocol);
@@ -54,11 +58,15 @@ pub struct Image {
     /// Services and marker entries.
     pub vips: BTreeMap<vip::Key, vip::Entry>,
     /// Index of each VIP. A VIP keeps its index, and its counters, from one configuration to the next.
-    pub vip_indexes: BTreeMap<VipName, u16>,
+    pub vip_indexes: Indexes<VipName>,
     /// Row of the socket map of each listener.
-    pub listeners: BTreeMap<ListenerName, u16>,
-    /// Workers and weights, from which the Maglev table is built.
-    pub workers: BTreeMap<WorkerId, u32>,
+    pub listeners: Indexes<ListenerName>,
+    /// Virtual prefixes with their free bits.
+    pub vip_prefixes: BTreeMap<vip::PrefixKey, u32>,
+    /// Workers of this node.
+    pub workers: BTreeSet<WorkerId>,
+    /// Workers of this node and of pools, and who claims which share of the Maglev tables.
+    pub pools: Pools,
     /// Sockets by their index in the map.
     pub sockets: BTreeMap<u32, SocketId>,
     /// The allow and the deny list. They may be long, so they are shared.
@@ -85,12 +93,14 @@ impl Image {
         own: &BTreeSet<IpAddr>,
     ) -> Result<Self, Error> {
         let vip_indexes = vip_indexes(&self.vip_indexes, &desired.vips)?;
-        let listeners = listeners(&self.listeners, desired, sockets)?;
+        let listeners = listeners(&self.listeners, desired, sockets, own)?;
         let workers = workers(&desired.workers)?;
+        let pools = self.pools.next(desired, own)?;
         let sources = sources::entries(&desired.sources)?;
         let mut next = Self {
             listeners,
             workers,
+            pools,
             config: config(desired, &sources)?,
             sources: Arc::new(sources),
             reflection_ports: desired.reflection_ports.iter().copied().collect(),
@@ -98,28 +108,7 @@ impl Image {
             ..Self::default()
         };
         for vip in &desired.vips {
-            let index = vip_indexes.get(&name(vip)).copied().unwrap_or_default();
-            let listener = next
-                .listeners
-                .get(&(vip.listener_port, vip.protocol))
-                .copied()
-                .unwrap_or_default();
-            let address = Address::from(vip.address);
-            let key = vip::Key::service(address, vip.port, vip.protocol.number());
-            let entry = vip::Entry {
-                vip: index,
-                listener,
-                pool: vip::LOCAL_POOL,
-                tag: vip::tag(index, 0),
-                flags: 0,
-            };
-            next.vips.insert(key, entry);
-            let marker = if own.contains(&vip.address) {
-                vip::Entry::marker(vip::Entry::SHARED)
-            } else {
-                vip::Entry::marker(0)
-            };
-            next.vips.insert(vip::Key::marker(address), marker);
+            next.add_vip(vip, &vip_indexes, desired, own)?;
         }
         for address in tunnels::plain_addresses(desired) {
             let marker = vip::Key::marker(Address::from(address));
@@ -130,31 +119,113 @@ impl Image {
         next.vip_indexes = vip_indexes;
         next.sockets = socket_ids(&next.listeners, sockets)?;
         if with_routes {
-            next.routes = desired.vips.iter().map(|vip| vip.address).collect();
+            let is_local = |vip: &&Vip| vip.free_bits == 0 && has_local_worker(vip, desired, own);
+            next.routes = desired
+                .vips
+                .iter()
+                .filter(is_local)
+                .map(|vip| vip.address)
+                .collect();
         }
         Ok(next)
+    }
+
+    /// Adds the entries of a VIP.
+    fn add_vip(
+        &mut self,
+        vip: &Vip,
+        indexes: &Indexes<VipName>,
+        desired: &DataPathConfig,
+        own: &BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        let index = indexes.get(&name(vip)).unwrap_or_default();
+        let listener = (vip.listener_port, vip.protocol);
+        let address = Address::from(vip.address);
+        let key = vip::Key::service(address, vip.port, vip.protocol.number()).on_prefix(vip.free_bits);
+        let pool = match vip.pool {
+            None => vip::LOCAL_POOL,
+            Some(pool) => {
+                let pool = desired.pools.get(usize::from(pool));
+                let index = pool.and_then(|pool| self.pools.indexes.get(&pool.name));
+                index.ok_or(Error::NoPool { vip: *vip })?
+            }
+        };
+        let entry = vip::Entry {
+            vip: index,
+            listener: self.listeners.get(&listener).unwrap_or_default(),
+            pool,
+            tag: vip::tag(index, indexes.uses(index)),
+            flags: flags(vip),
+        };
+        self.vips.insert(key, entry);
+        let is_shared = own.contains(&vip.address) || vip.unserved == Unserved::Pass;
+        let shared = if is_shared { vip::Entry::SHARED } else { 0 };
+        let marker = vip::Key::marker(address).on_prefix(vip.free_bits);
+        self.vips.entry(marker).or_insert(vip::Entry::marker(0)).flags |= shared;
+        if vip.free_bits > 0 {
+            let (len, free_bits) = (128 - u32::from(vip.free_bits), u32::from(vip.free_bits));
+            let address = marker.address;
+            self.vip_prefixes
+                .insert(vip::PrefixKey { len, address }, free_bits);
+        }
+        Ok(())
     }
 
     /// The VIP that has an index.
     #[must_use]
     pub fn vip_at(&self, index: u32) -> Option<VipId> {
-        let (&(address, port, protocol), _) =
-            self.vip_indexes.iter().find(|&(_, &at)| u32::from(at) == index)?;
+        let name = self.vip_indexes.name_at(u16::try_from(index).ok()?)?;
+        let &(address, free_bits, port, protocol) = name;
         Some(VipId {
             address,
+            free_bits,
             port,
             protocol,
         })
     }
 
-    /// Workers' claims to slots of the Maglev table.
+    /// A pool's worker as people call it: pool, name and address. `None` for workers of this node.
     #[must_use]
-    pub fn shares(&self) -> Vec<Share> {
-        self.workers
-            .iter()
-            .map(|(&WorkerId(worker), &weight)| Share { worker, weight })
-            .collect()
+    pub fn member(&self, worker: WorkerId) -> Option<MemberId> {
+        let (pool, name, address, mode) = self.pools.member_at(worker.0)?;
+        Some(MemberId {
+            pool: Arc::clone(pool),
+            name: Arc::clone(name),
+            address: *address,
+            mode: *mode,
+        })
     }
+}
+
+/// A pool's worker by how people call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberId {
+    /// Name of its pool.
+    pub pool: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its address.
+    pub address: IpAddr,
+    /// How packets get there.
+    pub mode: ForwardMode,
+}
+
+/// The bits of a VIP's entry.
+fn flags(vip: &Vip) -> u32 {
+    use vip::Entry;
+    let mut flags = match vip.spread {
+        Spread::Flow => 0,
+        Spread::NoSourcePort => Entry::HASH_NO_SOURCE_PORT,
+        Spread::DestinationPort => Entry::HASH_DESTINATION_PORT,
+        Spread::Source => Entry::SOURCE_AFFINITY,
+    };
+    if !vip.remembers {
+        flags |= Entry::NO_CONNECTION_TABLE;
+    }
+    if vip.pool.is_some() {
+        flags |= Entry::FORWARDS;
+    }
+    flags
 }
 
 /// A VIP by what clients connect to.
@@ -162,16 +233,23 @@ impl Image {
 pub struct VipId {
     /// Virtual address.
     pub address: IpAddr,
-    /// Port.
+    /// Bits at its end that do not count.
+    pub free_bits: u8,
+    /// Port; 0 stands for all.
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
 }
 
-/// `192.0.2.80:443/tcp`, `[2001:db8::80]:443/tcp`.
+/// `192.0.2.80:443/tcp`, `[2001:db8::80]:443/tcp`; of a prefix `192.0.2.0/24:443/tcp`.
 impl fmt::Display for VipId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = std::net::SocketAddr::new(self.address, self.port);
+        let mut address = std::net::SocketAddr::new(self.address, self.port).to_string();
+        if self.free_bits > 0 {
+            let bits: u8 = if self.address.is_ipv4() { 32 } else { 128 };
+            let len = bits.saturating_sub(self.free_bits);
+            address = format!("{}/{len}:{}", self.address, self.port);
+        }
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
@@ -180,8 +258,16 @@ impl fmt::Display for VipId {
     }
 }
 
+/// Whether packets to a VIP go up this node's stack, be it some.
+fn has_local_worker(vip: &Vip, desired: &DataPathConfig, own: &BTreeSet<IpAddr>) -> bool {
+    let Some(pool) = vip.pool else { return true };
+    let members = desired.pools.get(usize::from(pool)).map(|pool| &pool.members);
+    let is_here = |member: &Member| member.mode == ForwardMode::Local || own.contains(&member.address);
+    members.is_some_and(|members| members.iter().any(is_here))
+}
+
 fn name(vip: &Vip) -> VipName {
-    (vip.address, vip.port, vip.protocol)
+    (vip.address, vip.free_bits, vip.port, vip.protocol)
 }
 
 fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Result<Config, Error> {
@@ -214,12 +300,43 @@ fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Result<Config
     config.flags |= flags;
     config.syn_cookies = syn_cookies;
     for vip in &desired.vips {
-        config.vips.insert(&Address::from(vip.address));
+        let address = Address::from(vip.address);
+        if vip.free_bits > 0 {
+            config.flags |= Config::HAS_VIP_PREFIXES;
+            config.vip_prefixes.insert_prefix(&address, vip.free_bits);
+        } else {
+            config.vips.insert(&address);
+        }
+        if vip.port == 0 {
+            config.flags |= Config::HAS_ALL_PORTS;
+        }
     }
     let (flags, tunnels) = tunnels::settings(desired)?;
     config.flags |= flags;
     config.decap = tunnels;
+    config.tunnel = tunnel(&desired.tunnel);
+    config.idle_ticks = sys::ticks(desired.connections.idle);
     Ok(config)
+}
+
+fn tunnel(desired: &Tunnel) -> tunnel::Settings {
+    // Bits after the prefix, of the address's last word.
+    let free = |prefix: &edge_model::Prefix, bits: u8| {
+        let free = u32::from(bits - prefix.prefix_len()).min(32);
+        (u32::MAX.checked_shr(32 - free).unwrap_or(0)).to_be()
+    };
+    let [.., source4] = desired
+        .source4
+        .map_or([0; 4], |prefix| Address::from(prefix.address()).0);
+    tunnel::Settings {
+        source4,
+        source4_bits: desired.source4.map_or(0, |prefix| free(&prefix, 32)),
+        source6: desired
+            .source6
+            .map_or([0; 4], |prefix| Address::from(prefix.address()).0),
+        source6_bits: desired.source6.map_or(0, |prefix| free(&prefix, 128)),
+        padding: 0,
+    }
 }
 
 fn flood_limits(limits: FloodLimits) -> flood::Limits {
@@ -230,58 +347,124 @@ fn flood_limits(limits: FloodLimits) -> flood::Limits {
     }
 }
 
-fn vip_indexes(old: &BTreeMap<VipName, u16>, vips: &[Vip]) -> Result<BTreeMap<VipName, u16>, Error> {
+fn vip_indexes(old: &Indexes<VipName>, vips: &[Vip]) -> Result<Indexes<VipName>, Error> {
     let mut names = BTreeSet::new();
     if let Some(&vip) = vips.iter().find(|vip| !names.insert(name(vip))) {
         return Err(Error::DuplicateVip { vip });
     }
-    indexes(old, names, "VIPs", MAX_VIPS)
+    indexes(old, names, "VIPs", 0..MAX_VIPS as u16)
 }
 
 fn listeners(
-    old: &BTreeMap<ListenerName, u16>,
+    old: &Indexes<ListenerName>,
     desired: &DataPathConfig,
     sockets: &[WorkerSocket<'_>],
-) -> Result<BTreeMap<ListenerName, u16>, Error> {
-    let of_vips = desired.vips.iter().map(|vip| (vip.listener_port, vip.protocol));
+    own: &BTreeSet<IpAddr>,
+) -> Result<Indexes<ListenerName>, Error> {
+    let here = desired
+        .vips
+        .iter()
+        .filter(|vip| has_local_worker(vip, desired, own));
+    let of_vips = here.map(|vip| (vip.listener_port, vip.protocol));
     let of_sockets = sockets.iter().map(|socket| (socket.port, socket.protocol));
     indexes(
         old,
         of_vips.chain(of_sockets).collect(),
         "listener ports",
-        MAX_LISTENERS,
+        0..MAX_LISTENERS as u16,
     )
 }
 
+/// Indexes by the names of what has them, and how often each was given to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Indexes<N: Ord> {
+    by_name: BTreeMap<N, u16>,
+    uses: BTreeMap<u16, u16>,
+}
+
+impl<N: Ord> Default for Indexes<N> {
+    fn default() -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            uses: BTreeMap::new(),
+        }
+    }
+}
+
+impl<N: Ord> Indexes<N> {
+    /// The index of a name.
+    #[must_use]
+    pub fn get(&self, name: &N) -> Option<u16> {
+        self.by_name.get(name).copied()
+    }
+
+    /// How many names have had an index before its present one.
+    #[must_use]
+    pub fn uses(&self, index: u16) -> u16 {
+        self.uses
+            .get(&index)
+            .copied()
+            .unwrap_or_default()
+            .saturating_sub(1)
+    }
+
+    /// The name that has an index.
+    #[must_use]
+    pub fn name_at(&self, index: u16) -> Option<&N> {
+        self.by_name
+            .iter()
+            .find(|&(_, &at)| at == index)
+            .map(|(name, _)| name)
+    }
+
+    /// Every name with its index.
+    pub fn iter(&self) -> impl Iterator<Item = (&N, u16)> {
+        self.by_name.iter().map(|(name, &index)| (name, index))
+    }
+}
+
 /// Gives each name an index: the old one, or the lowest that none of these names has or had.
-fn indexes<N: Ord + Copy>(
-    old: &BTreeMap<N, u16>,
+pub(crate) fn indexes<N: Ord + Clone>(
+    old: &Indexes<N>,
     names: BTreeSet<N>,
     what: &'static str,
-    limit: u32,
-) -> Result<BTreeMap<N, u16>, Error> {
-    if names.len() > limit as usize {
+    range: Range<u16>,
+) -> Result<Indexes<N>, Error> {
+    let limit = range.len();
+    if names.len() > limit {
         return Err(Error::TooMany {
             what,
             wanted: names.len(),
-            limit: limit as usize,
+            limit,
         });
     }
-    let kept: BTreeSet<u16> = names.iter().filter_map(|name| old.get(name).copied()).collect();
+    let kept: BTreeSet<u16> = names.iter().filter_map(|name| old.get(name)).collect();
     // An index that is given away in the same change would lend the old owner's packets to the new one's counters,
     // so the free ones come first.
-    let in_use: BTreeSet<u16> = old.values().copied().collect();
-    let fresh = (0..limit as u16).filter(|index| !in_use.contains(index));
-    let given_away = (0..limit as u16).filter(|index| in_use.contains(index) && !kept.contains(index));
+    let in_use: BTreeSet<u16> = old.by_name.values().copied().collect();
+    let fresh = range.clone().filter(|index| !in_use.contains(index));
+    let given_away = range.filter(|index| in_use.contains(index) && !kept.contains(index));
     let mut unused = fresh.chain(given_away);
-    let index = |name: N| Some((name, old.get(&name).copied().or_else(|| unused.next())?));
-    Ok(names.into_iter().filter_map(index).collect())
+    let mut next = Indexes {
+        by_name: BTreeMap::new(),
+        uses: old.uses.clone(),
+    };
+    for name in names {
+        if let Some(index) = old.get(&name) {
+            next.by_name.insert(name, index);
+        } else if let Some(index) = unused.next() {
+            let uses = next.uses.entry(index).or_default();
+            *uses = uses.wrapping_add(1);
+            next.by_name.insert(name, index);
+        }
+    }
+    Ok(next)
 }
 
-fn workers(workers: &[Worker]) -> Result<BTreeMap<WorkerId, u32>, Error> {
-    let mut map = BTreeMap::new();
+fn workers(workers: &[Worker]) -> Result<BTreeSet<WorkerId>, Error> {
+    let mut set = BTreeSet::new();
     for worker in workers {
-        let is_new = map.insert(worker.id, worker.weight).is_none();
+        let is_new = set.insert(worker.id);
         if !is_new || u32::from(worker.id.0) >= MAX_LOCAL_WORKERS {
             return Err(Error::BadWorker {
                 worker: worker.id,
@@ -289,11 +472,11 @@ fn workers(workers: &[Worker]) -> Result<BTreeMap<WorkerId, u32>, Error> {
             });
         }
     }
-    Ok(map)
+    Ok(set)
 }
 
 fn socket_ids(
-    listeners: &BTreeMap<ListenerName, u16>,
+    listeners: &Indexes<ListenerName>,
     sockets: &[WorkerSocket<'_>],
 ) -> Result<BTreeMap<u32, SocketId>, Error> {
     let mut ids = BTreeMap::new();
@@ -307,7 +490,7 @@ fn socket_ids(
         }
         let cookie =
             sys::socket_cookie(socket.fd).map_err(|source| Error::Socket { worker, port, source })?;
-        if let Some(&listener) = listeners.get(&(port, socket.protocol)) {
+        if let Some(listener) = listeners.get(&(port, socket.protocol)) {
             ids.insert(
                 socket_index(listener, u32::from(worker.0)),
                 SocketId { worker, port, cookie },
@@ -348,7 +531,12 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 80]);
         ports
             .iter()
-            .map(|&port| image.vip_indexes[&(address, port, Protocol::Tcp)])
+            .map(|&port| {
+                image
+                    .vip_indexes
+                    .get(&(address, 0, port, Protocol::Tcp))
+                    .expect("has one")
+            })
             .collect()
     }
 

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
-use edge_common::maps as names;
-use edge_common::vip::LOCAL_POOL;
+use edge_common::maglev::Table;
 use edge_common::{Config, maps::socket_index};
+use edge_common::{maps as names, worker};
 use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
+use crate::flows::Flows;
 use crate::image::Image;
 use crate::maps::Maps;
 use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
 use crate::sources::Sources;
-use crate::{Error, Plan, Step, WorkerSocket, maglev, object, stats, syncookies};
+use crate::{Error, Plan, Step, WorkerSocket, devices, maglev, object, stats, syncookies};
 
 /// What the object is loaded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,12 @@ pub(crate) struct Kernel {
     pub(crate) penalties: Penalties,
     purpose: Purpose,
     sources: Sources,
+    /// The Maglev tables as they were written last.
+    tables: BTreeMap<u16, Box<Table>>,
+    /// Interfaces that forwarded packets may leave by.
+    devices: BTreeSet<u32>,
+    /// The connection tables' buckets.
+    buckets: [u32; 2],
     /// Drops of VIPs that are gone, whose counters may belong to others now.
     pub(crate) retired: Drops,
 }
@@ -46,10 +53,13 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Loads the object. With `pins` the maps that are handed on are those that a predecessor left there, and all
     /// others are new, so that its program goes on undisturbed.
-    pub(crate) fn load(purpose: Purpose, pins: Option<&Pins>) -> Result<Self, Error> {
+    pub(crate) fn load(purpose: Purpose, pins: Option<&Pins>, flows: Flows) -> Result<Self, Error> {
         let explain = u8::from(purpose == Purpose::Explain);
         let mut loader = EbpfLoader::new();
         loader.override_global(names::EXPLAIN, &explain, true);
+        let buckets = flows.buckets();
+        loader.map_max_entries(names::CONNECTIONS4, buckets[0]);
+        loader.map_max_entries(names::CONNECTIONS6, buckets[1]);
         if let Some(pins) = pins {
             for shape in &names::HANDED_ON {
                 loader.map_pin_path(shape.name, pins.handed_on(shape)?);
@@ -65,7 +75,10 @@ impl Kernel {
             None => Penalties::default(),
         };
         // A new map is all zeroes, which would be worker 0 in every slot.
-        maps.write_table(LOCAL_POOL, &maglev::build(&[]))?;
+        let nobodys = maglev::build(&[]);
+        for pool in 0..names::MAX_POOLS as u16 {
+            maps.write_table(pool, &nobodys)?;
+        }
         Ok(Self {
             ebpf,
             maps,
@@ -74,6 +87,9 @@ impl Kernel {
             purpose,
             sources: Sources::default(),
             retired: Drops::default(),
+            tables: BTreeMap::new(),
+            devices: BTreeSet::new(),
+            buckets,
         })
     }
 
@@ -107,11 +123,33 @@ impl Kernel {
         // New names stand for the same indexes from now on; steps that fail are those of the maps.
         self.image.vip_indexes = next.vip_indexes.clone();
         self.image.listeners = next.listeners.clone();
+        self.image.workers.clone_from(&next.workers);
+        self.image.pools.indexes = next.pools.indexes.clone();
+        self.image.pools.members = next.pools.members.clone();
+        if !desired.pools.is_empty() && self.purpose == Purpose::Forward {
+            self.allow_devices()?;
+        }
         let fds = descriptors(&next, sockets);
         for step in &plan.steps {
             self.apply(step, &next, &fds, routes.as_deref_mut())?;
         }
+        // Pools that are gone have no claims, and their tables no readers.
+        self.image
+            .pools
+            .claims
+            .retain(|pool, _| next.pools.claims.contains_key(pool));
+        self.tables.retain(|pool, _| next.pools.claims.contains_key(pool));
         Ok(plan)
+    }
+
+    /// Lets forwarded packets leave by every interface of the namespace: where to is what routes say.
+    fn allow_devices(&mut self) -> Result<(), Error> {
+        for device in devices::all().map_err(|source| Error::Devices { source })? {
+            if self.devices.len() < names::MAX_DEVICES as usize && self.devices.insert(device.index) {
+                self.maps.add_device(device.index)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a penalty.
@@ -125,6 +163,7 @@ impl Kernel {
     /// Writes the settings with the bits that the penalties set.
     pub(crate) fn write_config(&mut self) -> Result<(), Error> {
         let mut config = self.image.config;
+        [config.connections4_mask, config.connections6_mask] = self.buckets.map(|buckets| buckets - 1);
         if !self.penalties.is_empty() {
             config.flags |= Config::HAS_PENALTIES;
             config.penalties = self.penalties.lengths();
@@ -171,10 +210,27 @@ impl Kernel {
                     self.image.sockets.insert(index, id);
                 }
             }
-            Step::WriteTable => {
-                self.maps
-                    .write_table(LOCAL_POOL, &maglev::build(&next.shares()))?;
-                self.image.workers.clone_from(&next.workers);
+            Step::WriteWorker(index, entry) => {
+                self.maps.write_worker(index, &entry)?;
+                self.image.pools.workers.insert(index, entry);
+                if entry.state == worker::ABSENT {
+                    self.image.pools.workers.remove(&index);
+                }
+            }
+            Step::WriteTable(pool) => {
+                let claims = next.pools.claims.get(&pool).cloned().unwrap_or_default();
+                let table = maglev::successor(&claims, self.tables.get(&pool).map(Box::as_ref));
+                self.maps.write_table(pool, &table)?;
+                self.tables.insert(pool, table);
+                self.image.pools.claims.insert(pool, claims);
+            }
+            Step::WritePrefix(key, bits) => {
+                self.maps.write_prefix(&key, bits)?;
+                self.image.vip_prefixes.insert(key, bits);
+            }
+            Step::RemovePrefix(key) => {
+                self.maps.remove_prefix(&key)?;
+                self.image.vip_prefixes.remove(&key);
             }
             Step::WriteVip(key, entry) => {
                 self.maps.write_vip(&key, entry)?;
@@ -229,7 +285,7 @@ fn with_routes(
 fn descriptors<'fd>(image: &Image, sockets: &[WorkerSocket<'fd>]) -> BTreeMap<u32, BorrowedFd<'fd>> {
     let place = |socket: &WorkerSocket<'fd>| {
         let listener = image.listeners.get(&(socket.port, socket.protocol))?;
-        Some((socket_index(*listener, u32::from(socket.worker.0)), socket.fd))
+        Some((socket_index(listener, u32::from(socket.worker.0)), socket.fd))
     };
     sockets.iter().filter_map(place).collect()
 }

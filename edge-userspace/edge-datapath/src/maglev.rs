@@ -1,7 +1,7 @@
 //! Builds the Maglev table (Eisenbud et al., NSDI 2016, 3.4) with weights.
 //!
 //! Each worker goes through the slots in an order of its own and takes the next free one whenever it is its
-//! turn; turns come in proportion to weight. The order depends on the worker's index alone, so every node
+//! turn; turns come in proportion to weight. The order depends on the worker's number alone, so every node
 //! builds the same table, and a worker that leaves disturbs hardly any slot of the others.
 
 use edge_common::maglev::{NO_WORKER, SLOTS, Slot, Table};
@@ -91,8 +91,55 @@ const SALT: u64 = 2_256_916;
 pub struct Share {
     /// Index of the worker.
     pub worker: u16,
+    /// Its number in the pool, which its order of slots depends on: the same on every node.
+    pub order: u16,
     /// Its share relative to the others'. With 0 it gets no slot.
     pub weight: u32,
+    /// It gets no slot, but is the previous owner of those that it would have.
+    pub drains: bool,
+}
+
+impl Share {
+    /// The claim of a worker whose number is its index.
+    #[must_use]
+    pub const fn new(worker: u16, weight: u32) -> Self {
+        Self {
+            worker,
+            order: worker,
+            weight,
+            drains: false,
+        }
+    }
+}
+
+/// The table for workers with their weights, with the previous owner of each slot: a worker that drains and would have
+/// it, which every node computes alike; else who had it in `before`, the table that is replaced.
+#[must_use]
+pub fn successor(shares: &[Share], before: Option<&Table>) -> Box<Table> {
+    let active: Vec<Share> = shares.iter().copied().filter(|share| !share.drains).collect();
+    let mut table = build(&active);
+    if let Some(before) = before {
+        let is_there = |worker| shares.iter().any(|share| share.worker == worker);
+        for (slot, old) in table.slots.iter_mut().zip(&before.slots) {
+            let previous = if old.owner == slot.owner {
+                old.previous
+            } else {
+                old.owner
+            };
+            if previous != slot.owner && is_there(previous) {
+                slot.previous = previous;
+            }
+        }
+    }
+    if active.len() < shares.len() {
+        let full = build(shares);
+        for (slot, old) in table.slots.iter_mut().zip(&full.slots) {
+            if old.owner != slot.owner {
+                slot.previous = old.owner;
+            }
+        }
+    }
+    table
 }
 
 /// The table for workers with their weights; without any weight every slot is [`NO_WORKER`].
@@ -106,7 +153,7 @@ pub fn build(shares: &[Share]) -> Box<Table> {
         .filter(|share| share.weight > 0)
         .map(Claim::new)
         .collect();
-    claims.sort_unstable_by_key(|claim| claim.worker);
+    claims.sort_unstable_by_key(|claim| claim.order);
     let heaviest = claims.iter().map(|claim| claim.weight).max().unwrap_or_default();
     let mut free = if claims.is_empty() { 0 } else { SLOTS };
     while free > 0 {
@@ -125,6 +172,7 @@ pub fn build(shares: &[Share]) -> Box<Table> {
 /// A worker on its way through the slots.
 struct Claim {
     worker: u16,
+    order: u16,
     weight: u64,
     /// Weight gathered over the rounds; a turn costs as much as the heaviest worker gathers in one round.
     credit: u64,
@@ -134,9 +182,10 @@ struct Claim {
 
 impl Claim {
     fn new(share: &Share) -> Self {
-        let hash = mix(salt(share.worker));
+        let hash = mix(salt(share.order));
         Self {
             worker: share.worker,
+            order: share.order,
             weight: u64::from(share.weight),
             credit: 0,
             next: (hash >> 32) % MODULUS,
@@ -170,12 +219,12 @@ impl Claim {
     }
 }
 
-/// The number that a worker's order is drawn from.
-fn salt(worker: u16) -> u64 {
+/// What a worker's order is drawn from.
+fn salt(order: u16) -> u64 {
     TUNED
-        .get(usize::from(worker))
+        .get(usize::from(order))
         .copied()
-        .unwrap_or(u64::from(worker) + SALT)
+        .unwrap_or(u64::from(order) + SALT)
 }
 
 /// Spreads an index over 64 bits (SplitMix64's output function).
@@ -193,7 +242,7 @@ mod tests {
     use super::*;
 
     fn equal(workers: u16) -> Vec<Share> {
-        (0..workers).map(|worker| Share { worker, weight: 1 }).collect()
+        (0..workers).map(|worker| Share::new(worker, 1)).collect()
     }
 
     fn slots_of(table: &Table, worker: u16) -> usize {
@@ -223,7 +272,7 @@ mod tests {
 
     #[test]
     fn without_weight_no_slot_has_a_worker() {
-        for shares in [&[][..], &[Share { worker: 3, weight: 0 }]] {
+        for shares in [&[][..], &[Share::new(3, 0)]] {
             assert!(build(shares).slots.iter().all(|slot| slot.owner == NO_WORKER));
         }
     }
@@ -257,13 +306,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_worker_that_drains_is_the_previous_owner_of_its_slots_on_every_node() {
+        let mut shares = equal(8);
+        let full = build(&shares);
+        shares[3].drains = true;
+        for before in [None, Some(full.as_ref())] {
+            let table = successor(&shares, before);
+            for (slot, old) in table.slots.iter().zip(&full.slots) {
+                assert_ne!(slot.owner, 3);
+                if old.owner == 3 {
+                    assert_eq!(slot.previous, 3);
+                } else if slot.owner == old.owner {
+                    assert_eq!(slot.previous, NO_WORKER);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_moves_back_remembers_who_had_it_and_forgets_who_is_gone() {
+        let shares = equal(8);
+        let without: Vec<Share> = shares.iter().copied().filter(|share| share.worker != 3).collect();
+        let full = build(&shares);
+        let less = successor(&without, Some(&full));
+        assert!(
+            less.slots.iter().all(|slot| slot.previous != 3),
+            "worker 3 is gone"
+        );
+        let again = successor(&shares, Some(&less));
+        for ((slot, substitute), first) in again.slots.iter().zip(&less.slots).zip(&full.slots) {
+            assert_eq!(slot.owner, first.owner);
+            if slot.owner == 3 {
+                assert_eq!(slot.previous, substitute.owner);
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
         fn slots_are_in_proportion_to_weights(weights in prop::collection::vec(0..100_u32, 1..20)) {
             let shares: Vec<Share> =
-                weights.iter().zip(0..).map(|(&weight, worker)| Share { worker, weight }).collect();
+                weights.iter().zip(0..).map(|(&weight, worker)| Share::new(worker, weight)).collect();
             let total: u32 = weights.iter().sum();
             prop_assume!(total > 0);
             let table = build(&shares);

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
+use aya::maps::lpm_trie::{self, LpmTrie};
+use aya::maps::xdp::{DevMapHash, XdpMapError};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, SockMap};
 use aya::{Ebpf, Pod};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
 use edge_common::verdict::Trace;
-use edge_common::{Config, decap, maps as names, penalty, prefix_table, vip, vip_table};
+use edge_common::{Address, Config, decap, maps as names, penalty, prefix_table, vip, vip_table, worker};
 
 use crate::Error;
 use crate::table::{Bucket, Table, TableMaps};
@@ -19,6 +21,10 @@ pub(crate) struct Maps {
     vips: TableMaps<vip_table::Bucket>,
     vip_table: Table<vip_table::Bucket>,
     maglev: Array<MapData, maglev::Table>,
+    workers: Array<MapData, worker::Entry>,
+    vip_prefixes: LpmTrie<MapData, Address, u32>,
+    devices: DevMapHash<MapData>,
+    pub(crate) flows: PerCpuArray<MapData, u64>,
     sockets: SockMap<MapData>,
     pub(crate) sources: TableMaps<prefix_table::Bucket>,
     pub(crate) cells: Array<MapData, u64>,
@@ -44,6 +50,10 @@ impl Maps {
             vips: take_table(ebpf, names::VIPS, names::MORE_VIPS)?,
             vip_table: Table::new(names::VIP_BUCKET_BITS),
             maglev: take(ebpf, names::MAGLEV)?,
+            workers: take(ebpf, names::WORKERS)?,
+            vip_prefixes: take(ebpf, names::VIP_PREFIXES)?,
+            devices: take(ebpf, names::DEVICES)?,
+            flows: take(ebpf, names::FLOWS)?,
             sockets: take(ebpf, names::WORKER_SOCKETS)?,
             sources: take_table(ebpf, names::SOURCES, names::MORE_SOURCES)?,
             cells: take(ebpf, names::CELLS)?,
@@ -72,6 +82,35 @@ impl Maps {
         self.maglev
             .set(u32::from(pool), table, 0)
             .map_err(Error::map(names::MAGLEV, "write"))
+    }
+
+    pub(crate) fn write_worker(&mut self, index: u16, entry: &worker::Entry) -> Result<(), Error> {
+        self.workers
+            .set(u32::from(index), entry, 0)
+            .map_err(Error::map(names::WORKERS, "write"))
+    }
+
+    pub(crate) fn write_prefix(&mut self, key: &vip::PrefixKey, free_bits: u32) -> Result<(), Error> {
+        self.vip_prefixes
+            .insert(&lpm_trie::Key::new(key.len, key.address), free_bits, 0)
+            .map_err(Error::map(names::VIP_PREFIXES, "write an entry"))
+    }
+
+    pub(crate) fn remove_prefix(&mut self, key: &vip::PrefixKey) -> Result<(), Error> {
+        self.vip_prefixes
+            .remove(&lpm_trie::Key::new(key.len, key.address))
+            .map_err(Error::map(names::VIP_PREFIXES, "remove an entry"))
+    }
+
+    /// Allows forwarded packets to leave by an interface.
+    pub(crate) fn add_device(&mut self, index: u32) -> Result<(), Error> {
+        self.devices
+            .insert(index, index, None, 0)
+            .map_err(|error| match error {
+                XdpMapError::MapError(error) => error,
+                other => MapError::IoError(std::io::Error::other(other)),
+            })
+            .map_err(Error::map(names::DEVICES, "write an entry"))
     }
 
     pub(crate) fn write_vip(&mut self, key: &vip::Key, entry: vip::Entry) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use edge_common::vip;
+use edge_common::{vip, worker};
 use edge_model::WorkerId;
 
 use crate::image::{Image, SocketId, VipId};
@@ -17,8 +17,12 @@ pub enum Step {
     ZeroCounters(u16),
     /// Put a worker's socket into the socket map.
     SetSocket(u32, SocketId),
-    /// Build and write the Maglev table.
-    WriteTable,
+    /// Write a worker's entry.
+    WriteWorker(u16, worker::Entry),
+    /// Build and write the Maglev table of a pool.
+    WriteTable(u16),
+    /// Write a virtual prefix with its free bits.
+    WritePrefix(vip::PrefixKey, u32),
     /// Write new entries of the allow and the deny list, and the filter before them.
     AddSources,
     /// Write the ports that datagrams are refused from.
@@ -33,6 +37,8 @@ pub enum Step {
     RemoveSources,
     /// Remove an entry of the VIP map.
     RemoveVip(vip::Key),
+    /// Remove a virtual prefix.
+    RemovePrefix(vip::PrefixKey),
     /// Take a worker's socket out of the socket map.
     ClearSocket(u32, SocketId),
     /// Add a local route for an address.
@@ -62,9 +68,12 @@ impl Plan {
             .iter()
             .filter(|(index, id)| from.sockets.get(index) != Some(id));
         steps.extend(sockets.map(|(&index, &id)| Step::SetSocket(index, id)));
-        if from.workers != to.workers {
-            steps.push(Step::WriteTable);
-        }
+        let (before, after) = worker_entries(from, to);
+        steps.extend(before);
+        let tables = to.pools.claims.iter();
+        let tables = tables.filter(|(pool, claims)| from.pools.claims.get(pool) != Some(claims));
+        steps.extend(tables.map(|(&pool, _)| Step::WriteTable(pool)));
+        steps.extend(after);
         if from.sources != to.sources {
             steps.push(Step::AddSources);
         }
@@ -79,6 +88,9 @@ impl Plan {
             .iter()
             .filter(|(key, entry)| from.vips.get(key) != Some(entry));
         steps.extend(vips.map(|(&key, &entry)| Step::WriteVip(key, entry)));
+        let prefixes = to.vip_prefixes.iter();
+        let prefixes = prefixes.filter(|(key, bits)| from.vip_prefixes.get(key) != Some(bits));
+        steps.extend(prefixes.map(|(&key, &bits)| Step::WritePrefix(key, bits)));
         if from.config != to.config {
             steps.push(Step::WriteConfig);
         }
@@ -87,6 +99,11 @@ impl Plan {
         }
         let gone = from.vips.keys().filter(|key| !to.vips.contains_key(key));
         steps.extend(gone.copied().map(Step::RemoveVip));
+        let gone = from
+            .vip_prefixes
+            .keys()
+            .filter(|key| !to.vip_prefixes.contains_key(key));
+        steps.extend(gone.copied().map(Step::RemovePrefix));
         let closed = from
             .sockets
             .iter()
@@ -105,8 +122,24 @@ impl Plan {
 
 /// Indexes whose owner is another than before.
 fn new_indexes<'a>(from: &'a Image, to: &'a Image) -> impl Iterator<Item = u16> + 'a {
-    let is_new = |&(name, index): &(_, &u16)| from.vip_indexes.get(name) != Some(index);
-    to.vip_indexes.iter().filter(is_new).map(|(_, &index)| index)
+    let is_new = |&(name, index): &(_, u16)| from.vip_indexes.get(name) != Some(index);
+    to.vip_indexes.iter().filter(is_new).map(|(_, index)| index)
+}
+
+/// Entries of workers that change: those that packets go to, which are written before the tables send any, and those
+/// that take none, which are written after.
+fn worker_entries(from: &Image, to: &Image) -> (Vec<Step>, Vec<Step>) {
+    let (from, to) = (&from.pools.workers, &to.pools.workers);
+    let changed = to.iter().filter(|(index, entry)| from.get(index) != Some(entry));
+    let changed = changed.map(|(&index, &entry)| (index, entry));
+    let gone = from.keys().filter(|index| !to.contains_key(index));
+    let gone = gone.map(|&index| (index, worker::Entry::default()));
+    let (before, after): (Vec<_>, Vec<_>) = changed.chain(gone).partition(|(_, entry)| entry.keeps_flows());
+    let steps = |entries: Vec<(u16, worker::Entry)>| {
+        let step = |(index, entry)| Step::WriteWorker(index, entry);
+        entries.into_iter().map(step).collect()
+    };
+    (steps(before), steps(after))
 }
 
 /// The steps as an operator reads them in the log.
@@ -116,7 +149,13 @@ impl fmt::Display for Step {
             Self::RemoveRoute(address) => write!(f, "remove the local route of {address}"),
             Self::ZeroCounters(index) => write!(f, "zero the counters of VIP index {index}"),
             Self::SetSocket(_, id) => write!(f, "add the socket of {}", WorkerPort(id)),
-            Self::WriteTable => write!(f, "write the Maglev table"),
+            Self::WriteWorker(index, entry) if entry.state == worker::ABSENT => {
+                write!(f, "remove worker {index}")
+            }
+            Self::WriteWorker(index, _) => write!(f, "write worker {index}"),
+            Self::WriteTable(pool) => write!(f, "write the Maglev table of pool {pool}"),
+            Self::WritePrefix(key, _) => write!(f, "write virtual prefix {}", Prefix(key)),
+            Self::RemovePrefix(key) => write!(f, "remove virtual prefix {}", Prefix(key)),
             Self::AddSources => write!(f, "add to the lists of sources"),
             Self::WriteReflectionPorts => write!(f, "write the reflection ports"),
             Self::WriteTunnelPeers => write!(f, "write the sources of tunnels"),
@@ -143,6 +182,16 @@ impl fmt::Display for WorkerPort<'_> {
     }
 }
 
+struct Prefix<'a>(&'a vip::PrefixKey);
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = IpAddr::from(self.0.address);
+        let offset = if address.is_ipv4() { 96 } else { 0 };
+        write!(f, "{address}/{}", self.0.len.saturating_sub(offset))
+    }
+}
+
 struct Entry<'a>(&'a vip::Key);
 
 impl fmt::Display for Entry<'_> {
@@ -158,6 +207,7 @@ impl fmt::Display for Entry<'_> {
             "VIP {}",
             VipId {
                 address,
+                free_bits: self.0.free_bits,
                 port: self.0.port,
                 protocol
             }
@@ -227,7 +277,11 @@ mod tests {
             (
                 "a worker more",
                 &config(&[vip(1, 80)], 3),
-                &["write the Maglev table", "write the settings"],
+                &[
+                    "write worker 2",
+                    "write the Maglev table of pool 0",
+                    "write the settings",
+                ],
             ),
             (
                 "flood limits",

@@ -5,10 +5,10 @@ use aya::maps::{MapData, PerCpuArray};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maps as names;
 use edge_common::verdict::ReplyReason;
-use edge_common::{DropReason, PassReason};
-use edge_model::WorkerId;
+use edge_common::{DropReason, FlowReason, PassReason, worker};
+use edge_model::{MemberState, WorkerId};
 
-use crate::image::{Image, VipId};
+use crate::image::{Image, MemberId, VipId};
 use crate::maps::Maps;
 use crate::{Error, InterfaceStatus};
 
@@ -25,8 +25,12 @@ pub struct Stats {
     pub dropped: Vec<(DropReason, u64)>,
     /// By VIP.
     pub vips: Vec<VipStats>,
-    /// By worker.
+    /// By worker of this node.
     pub workers: Vec<WorkerStats>,
+    /// By worker of a pool.
+    pub members: Vec<MemberStats>,
+    /// Packets that were forwarded, by how their worker was found; every way is there.
+    pub flows: Vec<(FlowReason, u64)>,
 }
 
 impl Stats {
@@ -92,6 +96,19 @@ pub struct WorkerStats {
     pub steering: SteerCounters,
 }
 
+/// Traffic of one worker of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStats {
+    /// Its index.
+    pub worker: WorkerId,
+    /// What people call it.
+    pub member: MemberId,
+    /// Whether it takes flows.
+    pub state: MemberState,
+    /// Packets, bytes and new connections sent there.
+    pub traffic: WorkerCounters,
+}
+
 /// Reads every counter that belongs to something in the image. `retired` are the drops of VIPs that are gone.
 pub(crate) fn read(
     maps: &Maps,
@@ -101,6 +118,7 @@ pub(crate) fn read(
 ) -> Result<Stats, Error> {
     let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
     let replied = |&reason: &ReplyReason| Ok((reason, sum(&maps.replies, names::REPLIES, reason.index())?));
+    let flow = |&reason: &FlowReason| Ok((reason, sum(&maps.flows, names::FLOWS, reason.index())?));
     let worker = |&worker: &WorkerId| {
         let index = u32::from(worker.0);
         Ok(WorkerStats {
@@ -127,7 +145,9 @@ pub(crate) fn read(
             .collect::<Result<_, Error>>()?,
         dropped: DropReason::ALL.iter().map(dropped).collect(),
         vips,
-        workers: image.workers.keys().map(worker).collect::<Result<_, Error>>()?,
+        workers: image.workers.iter().map(worker).collect::<Result<_, Error>>()?,
+        members: members(maps, image)?,
+        flows: FlowReason::ALL.iter().map(flow).collect::<Result<_, Error>>()?,
     })
 }
 
@@ -150,10 +170,33 @@ fn vips(maps: &Maps, image: &Image) -> Result<Vec<VipStats>, Error> {
     };
     image
         .vip_indexes
-        .values()
-        .map(vip)
+        .iter()
+        .map(|(_, index)| vip(&index))
         .filter_map(Result::transpose)
         .collect()
+}
+
+fn members(maps: &Maps, image: &Image) -> Result<Vec<MemberStats>, Error> {
+    let mut members = Vec::new();
+    for (&index, entry) in &image.pools.workers {
+        let worker = WorkerId(index);
+        let Some(member) = image.member(worker) else {
+            continue;
+        };
+        let state = match entry.state {
+            worker::ACTIVE => MemberState::Active,
+            worker::DRAINING => MemberState::Draining,
+            _ => MemberState::Down,
+        };
+        let traffic = sum(&maps.worker_counters, names::WORKER_COUNTERS, u32::from(index))?;
+        members.push(MemberStats {
+            worker,
+            member,
+            state,
+            traffic,
+        });
+    }
+    Ok(members)
 }
 
 fn sum<C: Count>(map: &PerCpuArray<MapData, C>, name: &'static str, index: u32) -> Result<C, Error> {

@@ -7,6 +7,9 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
+
+use edge_common::connection::TICK_SHIFT;
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock by which the data path ends penalties.
 pub(crate) fn monotonic_ns() -> u64 {
@@ -17,6 +20,18 @@ pub(crate) fn monotonic_ns() -> u64 {
     // SAFETY: `now` is valid for writing; the call fails only for an unknown clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// A time in ticks of the connection table, whose length the kernel's timer decides.
+pub(crate) fn ticks(time: Duration) -> u32 {
+    let mut jiffy = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `jiffy` is valid for writing. The coarse clock's resolution is the timer's period.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut jiffy) };
+    let jiffy = u128::try_from(jiffy.tv_nsec).unwrap_or_default().max(1);
+    u32::try_from((time.as_nanos() / jiffy) >> TICK_SHIFT).unwrap_or(u32::MAX)
 }
 
 /// A socket's cookie: a number that the kernel gives to no other socket while it runs (SO_COOKIE).

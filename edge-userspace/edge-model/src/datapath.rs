@@ -15,7 +15,7 @@ pub struct DataPathConfig {
     pub workers: Vec<Worker>,
     /// Sets of workers, elsewhere or here, that VIPs name as theirs.
     pub pools: Vec<Pool>,
-    /// How packets get to workers elsewhere, and from other nodes to this one.
+    /// How packets get to workers elsewhere.
     pub tunnel: Tunnel,
     /// How many flows are remembered, and for how long.
     pub connections: Connections,
@@ -154,7 +154,7 @@ pub enum MemberState {
     Down,
 }
 
-/// Settings of tunnels.
+/// Settings of tunnels to workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
     /// Outer source addresses of IPv4 tunnels, of which a flow's hash chooses one; `None`: 0.0.0.0, and no IPv4 tunnel
@@ -162,10 +162,6 @@ pub struct Tunnel {
     pub source4: Option<Prefix>,
     /// Likewise of IPv6 tunnels. Bits before the last 32 are the prefix's.
     pub source6: Option<Prefix>,
-    /// Addresses of this node at which tunnels end.
-    pub ends: Vec<IpAddr>,
-    /// UDP port of GUE packets that are taken there.
-    pub port: u16,
     /// Largest IP packet on the way to workers, outer headers included, in bytes.
     pub mtu: u16,
     /// MAC address that packets to workers leave for; `None`: as routes and neighbours say for each worker.
@@ -177,9 +173,6 @@ impl Default for Tunnel {
         Self {
             source4: None,
             source6: None,
-            ends: Vec::new(),
-            // What IANA assigned to GUE.
-            port: 6080,
             // Ethernet's.
             mtu: 1500,
             next_hop: None,

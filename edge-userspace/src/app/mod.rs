@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use edge_config::{AccessLogEncoding, Bootstrap};
 use edge_control::{Control, StartError};
-use edge_datapath::{DataPath, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
+use edge_datapath::{DataPath, Flows, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
 use edge_model::{Penalty, Protocol, Snapshot};
 use edge_proxy::{AccessLog, AccessLogFormat, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
@@ -338,6 +338,13 @@ fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
         mode,
         manage_local_routes: bootstrap.local_routes,
         pinning: bootstrap.pinning.as_ref().map(pinning),
+        flows: if bootstrap.pools.is_empty() {
+            Flows::FEW
+        } else {
+            Flows {
+                limit: bootstrap.flows,
+            }
+        },
     })?;
     for interface in datapath.interfaces() {
         match &interface.mode {

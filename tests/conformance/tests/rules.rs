@@ -149,6 +149,8 @@ fn cases() -> Vec<(String, Case)> {
 fn options(edge: &Edge) -> CompileOptions {
     let default = CompileOptions::default();
     let address = |address: &IpAddr| VirtualAddress {
+        free_bits: 0,
+        unserved: edge_model::Unserved::Drop,
         address: *address,
         ports: vec![],
     };

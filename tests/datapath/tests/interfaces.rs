@@ -15,6 +15,7 @@ fn load(interfaces: &[&str], mode: XdpMode) -> Result<DataPath, Error> {
         mode,
         manage_local_routes: true,
         pinning: None,
+        ..LoadOptions::default()
     })
 }
 

@@ -27,6 +27,7 @@ fn load() -> Result<DataPath, Error> {
         mode: XdpMode::Auto,
         manage_local_routes: true,
         pinning: None,
+        ..LoadOptions::default()
     })
 }
 
@@ -462,6 +463,7 @@ fn an_interface_without_native_xdp_falls_back_and_says_so() -> Result<()> {
             mode,
             manage_local_routes: false,
             pinning: None,
+            ..LoadOptions::default()
         };
         let datapath = DataPath::load(options(XdpMode::Auto))?;
         let mode = datapath.interfaces()[0].mode.clone();

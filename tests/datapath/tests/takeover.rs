@@ -24,6 +24,7 @@ fn load(path: &Path, on_stop: OnStop, mode: XdpMode) -> Result<DataPath, Error> 
             path: path.to_owned(),
             on_stop,
         }),
+        ..LoadOptions::default()
     })
 }
 

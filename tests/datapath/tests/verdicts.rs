@@ -260,10 +260,7 @@ fn the_kernel_and_userspace_agree_on_the_worker_of_every_flow() {
     let config = config(WORKERS);
     let mut explainer = explainer(&config);
     let key = HashKey::from_seed(config.hash_seed);
-    let share = |worker: &Worker| maglev::Share {
-        worker: worker.id.0,
-        weight: worker.weight,
-    };
+    let share = |worker: &Worker| maglev::Share::new(worker.id.0, worker.weight);
     let table = maglev::build(&config.workers.iter().map(share).collect::<Vec<_>>());
     let mut seen = [0_u32; WORKERS as usize];
     let mut random = fastrand::Rng::with_seed(7);

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_model::{
-    FloodLimits, FormatString, Fraction, Measure, PenaltyPolicy, PenaltyScope, Prefix, Protocol, SynCookies,
-    TokenRate,
+    Connections, FloodLimits, FormatString, Fraction, Measure, PenaltyPolicy, PenaltyScope, Prefix,
+    SynCookies, TokenRate,
 };
 
 use super::clients::{RawLimits, paths};
 use super::raw::{
     RawAccessLog, RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
-    RawVirtualAddress, RawVirtualPort, SynCookieMode, Workers,
+    SynCookieMode, Workers,
 };
-use super::{AccessLog, AccessLogEncoding, Bootstrap, Pinning, Sources, VirtualAddress, VirtualPort};
+use super::{AccessLog, AccessLogEncoding, Bootstrap, Pinning, Sources};
 use crate::{Problem, Severity, SourceRef};
 
 /// Longest name of an interface: IFNAMSIZ of the kernel less its closing zero.
@@ -62,7 +62,13 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         limits: raw.limits.into(),
         access_log: raw.access_log.map(|log| check.access_log(&log)),
         num_trusted_proxies: raw.num_trusted_proxies,
-        virtual_addresses: check.virtual_addresses(&raw.virtual_addresses),
+        virtual_addresses: check.virtual_addresses(&raw.virtual_addresses, &raw.pools),
+        pools: check.pools(&raw.pools, &raw.forwarding),
+        connections: Connections {
+            idle: raw.connections.idle.0,
+        },
+        flows: check.flows(&raw.connections),
+        tunnel: check.tunnel(&raw.forwarding),
         workers: check.workers(&raw.workers),
         flood: raw.flood.map(|flood| check.flood(&flood)),
         sources: check.sources(&raw.sources),
@@ -206,27 +212,6 @@ impl Check<'_> {
         }
     }
 
-    fn virtual_addresses(&mut self, raw: &[RawVirtualAddress]) -> Vec<VirtualAddress> {
-        let mut seen = HashSet::new();
-        let mut addresses = Vec::new();
-        for (index, address) in raw.iter().enumerate() {
-            let at = format!("virtualAddresses[{index}]");
-            let Some(ip) = self.address(&address.address, &format!("{at}.address")) else {
-                continue;
-            };
-            if !seen.insert(ip) {
-                self.error(
-                    &format!("{at}.address"),
-                    "stands twice",
-                    "list all ports of an address together",
-                );
-            }
-            let ports = self.ports(&address.ports, &format!("{at}.ports"));
-            addresses.push(VirtualAddress { address: ip, ports });
-        }
-        addresses
-    }
-
     pub(super) fn address(&mut self, text: &str, field: &str) -> Option<IpAddr> {
         let ip: Option<IpAddr> = text.parse().ok();
         let usable = |ip: &IpAddr| !(ip.is_unspecified() || ip.is_multicast() || *ip == Ipv4Addr::BROADCAST);
@@ -236,30 +221,6 @@ impl Check<'_> {
             self.error(field, "is not the address of a host", hint);
         }
         ip
-    }
-
-    fn ports(&mut self, raw: &[RawVirtualPort], path: &str) -> Vec<VirtualPort> {
-        let mut seen = HashSet::new();
-        let mut ports = Vec::new();
-        for (index, port) in raw.iter().enumerate() {
-            let at = format!("{path}[{index}]");
-            if !port.protocol.eq_ignore_ascii_case("TCP") {
-                let hint = "write TCP: the gateway workers speak nothing else";
-                self.error(&format!("{at}.protocol"), "unsupported protocol", hint);
-            }
-            if !seen.insert(port.port) {
-                self.error(&format!("{at}.port"), "stands twice", "list each port once");
-            }
-            let number = self.port(port.port, &format!("{at}.port"));
-            let listener = port.listener_port;
-            let listener_port = listener.and_then(|port| self.port(port, &format!("{at}.listenerPort")));
-            ports.extend(number.map(|port| VirtualPort {
-                port,
-                protocol: Protocol::Tcp,
-                listener_port,
-            }));
-        }
-        ports
     }
 
     pub(super) fn port(&mut self, number: u32, field: &str) -> Option<u16> {

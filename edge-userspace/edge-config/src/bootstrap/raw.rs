@@ -22,6 +22,9 @@ pub(super) struct RawBootstrap {
     pub(super) tunnels: Option<RawTunnels>,
     pub(super) workers: Workers,
     pub(super) hash_seed: Option<HashSeed>,
+    pub(super) pools: Vec<RawPool>,
+    pub(super) forwarding: RawForwarding,
+    pub(super) connections: RawConnections,
     pub(super) flood: Option<RawFlood>,
     pub(super) sources: RawSources,
     pub(super) reflection_ports: Vec<u32>,
@@ -55,6 +58,9 @@ impl Default for RawBootstrap {
             tunnels: None,
             workers: Workers(None),
             hash_seed: None,
+            pools: vec![],
+            forwarding: RawForwarding::default(),
+            connections: RawConnections::default(),
             flood: None,
             sources: RawSources::default(),
             reflection_ports: vec![],
@@ -150,11 +156,124 @@ pub enum OnStop {
     Keep,
 }
 
+/// A set of workers.
 #[derive(Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default)]
+pub(super) struct RawPool {
+    pub(super) name: String,
+    pub(super) workers: Vec<RawWorker>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawWorker {
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) mode: RawMode,
+    pub(super) port: u32,
+    pub(super) weight: u32,
+    pub(super) state: RawState,
+    pub(super) next_hop: Option<String>,
+}
+
+impl Default for RawWorker {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            address: String::new(),
+            mode: RawMode::Ipip,
+            port: 6080,
+            weight: 1,
+            state: RawState::Active,
+            next_hop: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawMode {
+    Local,
+    Ipip,
+    Gue,
+    L2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawState {
+    Active,
+    Draining,
+    Down,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawForwarding {
+    pub(super) source4: Option<String>,
+    pub(super) source6: Option<String>,
+    pub(super) mtu: u32,
+    pub(super) next_hop: Option<String>,
+}
+
+impl Default for RawForwarding {
+    fn default() -> Self {
+        Self {
+            source4: None,
+            source6: None,
+            mtu: 1500,
+            next_hop: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default)]
+pub(super) struct RawConnections {
+    pub(super) flows: u32,
+    pub(super) idle: GoDuration,
+}
+
+impl Default for RawConnections {
+    fn default() -> Self {
+        Self {
+            flows: 1 << 20,
+            idle: GoDuration(std::time::Duration::from_secs(300)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawUnserved {
+    #[default]
+    Drop,
+    Pass,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawSpread {
+    Flow,
+    NoSourcePort,
+    DestinationPort,
+    Source,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct RawVirtualAddress {
     pub(super) address: String,
+    pub(super) unserved_ports: RawUnserved,
     pub(super) ports: Vec<RawVirtualPort>,
 }
 
@@ -165,6 +284,9 @@ pub(super) struct RawVirtualPort {
     pub(super) port: u32,
     pub(super) protocol: String,
     pub(super) listener_port: Option<u32>,
+    pub(super) pool: Option<String>,
+    pub(super) spread: RawSpread,
+    pub(super) connection_table: bool,
 }
 
 impl Default for RawVirtualPort {
@@ -173,6 +295,9 @@ impl Default for RawVirtualPort {
             port: 0,
             protocol: "TCP".to_owned(),
             listener_port: None,
+            pool: None,
+            spread: RawSpread::Flow,
+            connection_table: true,
         }
     }
 }

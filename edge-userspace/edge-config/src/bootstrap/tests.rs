@@ -1,4 +1,7 @@
-use edge_model::{EscapedSlashes, Http2Limits, Measure, PathNormalization, PenaltyScope, TunnelRole};
+use edge_model::{
+    EscapedSlashes, ForwardMode, Http2Limits, Measure, MemberState, PathNormalization, PenaltyScope,
+    TunnelRole,
+};
 
 use super::*;
 
@@ -14,7 +17,8 @@ fn the_reference_file_says_what_an_empty_file_means() {
 #[test]
 fn the_reference_file_has_every_key() {
     // With the examples in the place of the nulls, the file must have every key that its shape has.
-    let is_replaced = |line: &&str| !line.ends_with(": null") && *line != "virtualAddresses: []";
+    let empty = ["virtualAddresses: []", "pools: []"];
+    let is_replaced = |line: &&str| !line.ends_with(": null") && !empty.contains(line);
     let whole: String = REFERENCE
         .lines()
         .filter(is_replaced)
@@ -199,6 +203,111 @@ limits:
 }
 
 #[test]
+fn pools_and_tunnels_reach_the_checked_file() {
+    let text = "forwarding: {source4: 172.16.0.0/16, mtu: 1600, nextHop: '2:0:0:0:0:a'}
+connections: {flows: 4096, idle: 1m}
+pools:
+- name: web
+  workers:
+  - {name: a, address: 10.0.0.11, mode: gue, port: 7000, weight: 3, state: draining, nextHop: '02:00:00:00:00:01'}
+  - {address: 10.0.0.12}
+  - {address: 'fd00::1', mode: l2}
+virtualAddresses:
+- address: 192.0.2.0/24
+  unservedPorts: pass
+  ports: [{port: 0, pool: web, spread: source, connectionTable: false}, {port: 53, protocol: UDP, pool: web}]
+";
+    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    let [pool] = found.pools.as_slice() else {
+        panic!("{:?}", found.pools)
+    };
+    let members: Vec<_> = pool
+        .members
+        .iter()
+        .map(|member| (&*member.name, member.mode, member.weight, member.state))
+        .collect();
+    let gue = ForwardMode::Gue { port: 7000 };
+    assert_eq!(
+        members,
+        [
+            ("a", gue, 3, MemberState::Draining),
+            ("10.0.0.12", ForwardMode::Ipip, 1, MemberState::Active),
+            ("fd00::1", ForwardMode::L2, 1, MemberState::Active),
+        ]
+    );
+    assert_eq!(pool.members[0].next_hop, Some([2, 0, 0, 0, 0, 1]));
+    assert_eq!(
+        (found.tunnel.mtu, found.tunnel.next_hop),
+        (1600, Some([2, 0, 0, 0, 0, 10]))
+    );
+    assert_eq!(
+        (found.flows, found.connections.idle),
+        (4096, Duration::from_secs(60))
+    );
+    let address = &found.virtual_addresses[0];
+    assert_eq!((address.free_bits, address.unserved), (8, Unserved::Pass));
+    let ports: Vec<_> = address
+        .ports
+        .iter()
+        .map(|port| (port.port, port.protocol, port.pool, port.spread, port.remembers))
+        .collect();
+    assert_eq!(
+        ports,
+        [
+            (0, Protocol::Tcp, Some(0), Spread::Source, false),
+            (53, Protocol::Udp, Some(0), Spread::Flow, true),
+        ]
+    );
+}
+
+#[test]
+fn mistakes_in_pools_and_tunnels_are_named() {
+    let rows = [
+        (
+            "pools: [{name: a, workers: [{address: 10.0.0.1}]}]",
+            "pools[0].workers[0].mode",
+        ),
+        (
+            "pools: [{name: a, workers: [{address: host}]}]",
+            "pools[0].workers[0].address",
+        ),
+        ("pools: [{name: a}, {name: a}]", "pools[1].name"),
+        (
+            "pools: [{name: a, workers: [{address: 10.0.0.1, mode: l2, nextHop: '1:0:0:0:0:0'}]}]",
+            "pools[0].workers[0].nextHop",
+        ),
+        ("forwarding: {source4: 'fd00::/64'}", "forwarding.source4"),
+        ("forwarding: {mtu: 1000}", "forwarding.mtu"),
+        ("connections: {flows: 0}", "connections.flows"),
+        (
+            "virtualAddresses: [{address: 192.0.2.0/24}]",
+            "virtualAddresses[0].ports",
+        ),
+        (
+            "virtualAddresses: [{address: 192.0.2.1, ports: [{port: 80, pool: b}]}]",
+            "virtualAddresses[0].ports[0].pool",
+        ),
+        (
+            "virtualAddresses: [{address: 192.0.2.1, ports: [{port: 0}]}]",
+            "virtualAddresses[0].ports[0].port",
+        ),
+        (
+            "virtualAddresses: [{address: 192.0.2.1, ports: [{port: 53, protocol: UDP}]}]",
+            "virtualAddresses[0].ports[0].protocol",
+        ),
+        (
+            "virtualAddresses: [{address: 192.0.2.1, ports: [{port: 80, spread: source}]}]",
+            "virtualAddresses[0].ports[0]",
+        ),
+    ];
+    for (text, field) in rows {
+        let problems = Bootstrap::parse("edge.yaml", text).expect_err(text);
+        let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(fields, [field], "{text}");
+    }
+}
+
+#[test]
 fn cookies_are_off_by_default_and_automatic_where_nothing_else_is_said() {
     let auto = |rate| {
         Some(SynCookies::Above(TokenRate {
@@ -303,7 +412,7 @@ admin: localhost
         &[
             "1 interfaces[1]: stands twice",
             "1 interfaces[2]: is not the name of an interface",
-            "4 virtualAddresses[0].address: is not the address of a host",
+            "4 virtualAddresses[0].ports: need a pool on a prefix",
             "5 virtualAddresses[1].ports[0].port: is not a port",
             "5 virtualAddresses[1].ports[1].protocol: unsupported protocol",
             "2 workers: must be auto or a number from 1 to 1024",

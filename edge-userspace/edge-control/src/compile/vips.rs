@@ -33,7 +33,7 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         .flat_map(|own| vips_of(own, ports));
     let mut vips: Vec<_> = vips.collect();
     vips.sort();
-    vips.dedup_by_key(|vip| (vip.address, vip.port, vip.protocol));
+    vips.dedup_by_key(|vip| (vip.address, vip.free_bits, vip.port, vip.protocol));
     DataPathConfig {
         vips,
         workers: (0..options.workers.max(1)).map(local_worker).collect(),
@@ -44,23 +44,33 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         syn_cookies: options.syn_cookies,
         tunnels: options.tunnels.clone(),
         hash_seed: options.hash_seed,
-        ..DataPathConfig::default()
+        pools: options.pools.clone(),
+        tunnel: options.tunnel.clone(),
+        connections: options.connections,
     }
 }
 
 /// The services of one address: the ports that it is given, else all that the Gateways declare.
 fn vips_of(own: &VirtualAddress, ports: &PortMap) -> Vec<Vip> {
     let address = own.address;
-    let declared = ports
-        .iter()
-        .map(|(port, listener_port)| Vip::local(address, *port, Protocol::Tcp, *listener_port));
+    let declared = ports.iter().map(|(port, listener_port)| Vip {
+        unserved: own.unserved,
+        ..Vip::local(address, *port, Protocol::Tcp, *listener_port)
+    });
     let given = own.ports.iter().map(|given| {
         // A port that no Gateway declares yet is listened on as it is.
         let listener_port = given
             .listener_port
             .or_else(|| ports.get(&given.port).copied())
             .unwrap_or(given.port);
-        Vip::local(address, given.port, given.protocol, listener_port)
+        Vip {
+            free_bits: own.free_bits,
+            pool: given.pool,
+            spread: given.spread,
+            remembers: given.remembers,
+            unserved: own.unserved,
+            ..Vip::local(address, given.port, given.protocol, listener_port)
+        }
     });
     if own.ports.is_empty() {
         declared.collect()

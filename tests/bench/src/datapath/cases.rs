@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use edge_common::verdict::ReplyReason;
 use edge_common::{DropReason, PassReason};
-use edge_datapath::Detached;
+use edge_datapath::{Detached, Flows};
 use edge_model::{
     DataPathConfig, FloodLimits, Measure, Penalty, PenaltyReason, Prefix, Protocol, SourceLists, SynCookies,
     TokenRate, Vip, Worker, WorkerId, WorkerKind,
@@ -28,6 +28,9 @@ const DENIED_PREFIXES: u32 = 10_000;
 const DENIED_STEP: u32 = 1 << 16;
 /// An address that is nobody's VIP.
 const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
+
+/// Flows that the connection table has room for: four times those of the largest case of known flows.
+const FLOWS: u32 = 1 << 22;
 
 const K64: u64 = 1 << 16;
 
@@ -206,7 +209,7 @@ fn denied(n: u32) -> Option<Prefix> {
 impl Case {
     /// Loads and configures the program under test, every stage at work.
     pub(crate) fn load(&self) -> Result<Detached> {
-        let mut tier_1 = Detached::load()?;
+        let mut tier_1 = Detached::load(Flows { limit: FLOWS })?;
         tier_1.configure(&self.config())?;
         let until = Instant::now() + Duration::from_secs(3600);
         for n in 0..PENALTIES {

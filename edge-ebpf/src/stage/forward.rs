@@ -1,0 +1,145 @@
+//! Sends a packet to a worker elsewhere: which worker, and by which way.
+
+use aya_ebpf::bindings::xdp_action::XDP_TX;
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
+use edge_common::connection::{self, Key, State};
+use edge_common::verdict::Trace;
+use edge_common::vip::Entry;
+use edge_common::worker::{self, Entry as Worker};
+use edge_common::{Config, DropReason, FlowReason, TCP, Verdict, parse};
+
+use super::connection as table;
+use super::tunnel;
+use crate::maps;
+use crate::settle::{dropped, settle};
+use crate::state::{self, Packet};
+
+/// The XDP action of a packet that was sent on its way.
+#[inline(always)]
+pub(crate) fn send() -> u32 {
+    let interface = match state::packet() {
+        // SAFETY: the element is this CPU's alone, and `forward` wrote the route.
+        Some(packet) => unsafe { (*packet).route.interface },
+        None => 0,
+    };
+    if interface == 0 {
+        XDP_TX
+    } else {
+        // An interface that is not in the map: the helper's answer is XDP_ABORTED.
+        maps::DEVICES
+            .redirect(interface, 0)
+            .unwrap_or_else(|action| action)
+    }
+}
+
+/// Chooses the worker of the packet in work, and sends it there; the answer is the XDP action.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forward(ctx: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(ctx);
+    let (Some(config), Some(packet)) = (maps::CONFIG.get(0), state::packet()) else {
+        return settle(&context, Verdict::drop(DropReason::NoWorker).into(), 0);
+    };
+    // SAFETY: the element is this CPU's alone.
+    let packet = unsafe { &mut *packet };
+    let vip = u32::from(packet.vip.vip);
+    match way(ctx, config, packet) {
+        Ok(verdict) => settle(&context, verdict, u64::from(packet.frame_len)),
+        Err(reason) => dropped(ctx, reason.index(), vip, packet.frame_len),
+    }
+}
+
+/// Chooses the worker, and prepares the frame for its way there.
+#[inline(always)]
+fn way(ctx: *mut xdp_md, config: &Config, packet: &mut Packet) -> Result<Trace, DropReason> {
+    let worker = choose(config, packet).ok_or(DropReason::NoWorker)?;
+    let vip = u32::from(packet.vip.vip);
+    let opens_connection = packet.transport.opens_connection;
+    if worker.mode == worker::LOCAL {
+        let delivered = Verdict::Deliver {
+            vip,
+            worker: packet.worker,
+            opens_connection,
+        };
+        return Ok(delivered.into());
+    }
+    tunnel::enter(ctx, config, packet, worker)?;
+    let forwarded = Verdict::Forward {
+        vip,
+        worker: packet.worker,
+        flow: packet.flow,
+        opens_connection,
+    };
+    Ok(forwarded.into())
+}
+
+/// The worker of the packet's flow; index and reason are noted.
+#[inline(always)]
+fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
+    let keys = connection::keys(parse::flow(&packet.network, &packet.transport), packet.vip.flags);
+    let hash = config.hash.hash(&keys.connection);
+    packet.hash = hash;
+    let spread = Entry::HASH_NO_SOURCE_PORT | Entry::HASH_DESTINATION_PORT;
+    if packet.vip.has(Entry::NO_CONNECTION_TABLE) {
+        let selection = if packet.vip.has(spread) {
+            config.hash.hash(&keys.selection)
+        } else {
+            hash
+        };
+        packet.flow = FlowReason::Stateless;
+        return select(packet, selection);
+    }
+    let key = Key {
+        source: keys.connection.source,
+        ports: connection::ports(&keys.connection),
+        vip: packet.vip.tag,
+    };
+    let now = table::now();
+    let bucket = table::bucket(config, hash, key.source.is_v4())?;
+    let is_syn = packet.transport.opens_connection;
+    let found = table::find(bucket, &key);
+    if let Some(found) = found {
+        let index = worker::index(found.state.owner);
+        if let Some(worker) = maps::WORKERS.get(index)
+            && worker.owner == found.state.owner
+            && worker.keeps_flows()
+        {
+            found.touch(now, !is_syn);
+            packet.worker = index;
+            packet.flow = FlowReason::Known;
+            return Some(worker);
+        }
+    }
+    let selection = if packet.vip.has(spread) {
+        config.hash.hash(&keys.selection)
+    } else {
+        hash
+    };
+    let worker = select(packet, selection)?;
+    packet.flow = match found {
+        Some(found) => {
+            found.change_owner(worker.owner, now, !is_syn);
+            FlowReason::Reselected
+        }
+        None => {
+            let state = State::new(packet.vip.tag, worker.owner, now);
+            let is_first = is_syn || packet.transport.protocol != u32::from(TCP);
+            match table::record(bucket, &key, state, now, config.idle_ticks, !is_syn) {
+                true if is_first => FlowReason::New,
+                true => FlowReason::Adopted,
+                false => FlowReason::Unrecorded,
+            }
+        }
+    };
+    Some(worker)
+}
+
+/// The worker that the pool's Maglev table has for a hash.
+#[inline(always)]
+fn select<'m>(packet: &mut Packet, hash: u64) -> Option<&'m Worker> {
+    let table = maps::MAGLEV.get(u32::from(packet.vip.pool))?;
+    let index = u32::from(table.worker(hash)?);
+    packet.worker = index;
+    maps::WORKERS.get(index)
+}

@@ -1,0 +1,72 @@
+//! What one stage hands to the next.
+//!
+//! A program whose stages are all inlined is verified once for each way through all of them together, which the
+//! verifier gives up on. So the pipeline is cut into functions of C linkage, each of which the verifier looks at once;
+//! they can be given numbers alone, and everything else about the packet lies here.
+
+use edge_common::FlowReason;
+use edge_common::parse::{Network, Transport};
+use edge_common::verdict::Trace;
+use edge_common::vip::Entry;
+
+use crate::maps;
+
+/// The packet in work. One for each CPU: nothing interrupts the program to run another.
+pub(crate) struct Packet {
+    /// Its IP header.
+    pub(crate) network: Network,
+    /// Its transport header.
+    pub(crate) transport: Transport,
+    /// The VIP that it is for, if `is_service` is not 0.
+    pub(crate) vip: Entry,
+    /// 0: it is for a port that no VIP has.
+    pub(crate) is_service: u32,
+    /// Where the IP header begins.
+    pub(crate) network_at: u32,
+    /// Where the transport header begins.
+    pub(crate) transport_at: u32,
+    /// Length of the frame.
+    pub(crate) frame_len: u32,
+    /// Index of the worker that it goes to.
+    pub(crate) worker: u32,
+    /// How the worker was found.
+    pub(crate) flow: FlowReason,
+    /// Hash of the flow: outer source address, port and flow label are made of it.
+    pub(crate) hash: u64,
+    /// The way to the next hop.
+    pub(crate) route: Route,
+    /// What becomes of it, for [`SETTLE`].
+    pub(crate) verdict: Trace,
+}
+
+/// What a function of the pipeline answers if the verdict that it wrote down is to be settled.
+pub(crate) const SETTLE: u32 = u32::MAX - 1;
+
+/// Writes a verdict down for the caller to settle, because all functions that are at work at a time share a stack of 512
+/// bytes.
+#[inline(always)]
+pub(crate) fn settle_later(verdict: Trace, bytes: u64) -> u32 {
+    if let Some(packet) = packet() {
+        // SAFETY: the element is this CPU's alone.
+        unsafe {
+            (*packet).verdict = verdict;
+            (*packet).frame_len = bytes as u32;
+        }
+    }
+    SETTLE
+}
+
+/// Where a forwarded packet leaves.
+#[derive(Clone, Copy)]
+pub(crate) struct Route {
+    /// Index of the interface; 0: the one it came in by.
+    pub(crate) interface: u32,
+    /// MAC address of the next hop, and the one to leave from.
+    pub(crate) macs: [u16; 6],
+}
+
+/// This CPU's packet.
+#[inline(always)]
+pub(crate) fn packet() -> Option<*mut Packet> {
+    maps::PACKET.get_ptr_mut(0)
+}

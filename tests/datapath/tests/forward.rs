@@ -1,0 +1,413 @@
+//! Packets to workers elsewhere through the real program: tunnels, the connection table, changes. Needs root.
+
+use std::net::IpAddr;
+
+use edge_datapath::{Action, Detached, Explainer, Explanation, Flows};
+use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, inserted, tagged, with};
+use edge_datapath_tests::setup::{VIP4, VIP6};
+use edge_model::{
+    DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Spread, Tunnel, Unserved, Vip,
+};
+
+const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+/// Room for the packets that the kernel's verifier may look at before it gives up at a million.
+const VERIFIED: u32 = 500_000;
+
+fn member(number: u8, mode: ForwardMode) -> Member {
+    Member {
+        name: format!("worker {number}").into(),
+        address: IpAddr::from([10, 0, 0, number]),
+        mode,
+        weight: 1,
+        state: MemberState::Active,
+        next_hop: None,
+    }
+}
+
+fn config(mode: ForwardMode) -> DataPathConfig {
+    let members = (1..=4).map(|number| member(number, mode)).collect();
+    let vip = |address: IpAddr, port, protocol| Vip {
+        pool: Some(0),
+        ..Vip::local(address, port, protocol, port)
+    };
+    DataPathConfig {
+        vips: vec![
+            vip(VIP4.into(), 80, Protocol::Tcp),
+            vip(VIP4.into(), 53, Protocol::Udp),
+            vip(VIP6.into(), 80, Protocol::Tcp),
+        ],
+        pools: vec![Pool {
+            name: "web".into(),
+            members,
+        }],
+        tunnel: Tunnel {
+            source4: Some("172.16.0.0/16".parse().expect("literal")),
+            source6: Some("fd00:ed9e::/64".parse().expect("literal")),
+            next_hop: Some(GATEWAY),
+            ..Tunnel::default()
+        },
+        hash_seed: 0x6564_6765,
+        ..DataPathConfig::default()
+    }
+}
+
+fn explainer(config: &DataPathConfig) -> Explainer {
+    let mut explainer = Explainer::load().expect("needs root and a kernel with BPF");
+    explainer.configure(config).expect("the configuration fits");
+    explainer
+}
+
+fn run(explainer: &mut Explainer, frame: &[u8]) -> Explanation {
+    explainer.run(frame).expect("the kernel runs the frame")
+}
+
+/// How a packet's worker was found, and which it is.
+fn flow(explainer: &mut Explainer, packet: &Packet) -> (Option<&'static str>, Option<IpAddr>) {
+    let answer = run(explainer, &packet.frame());
+    (answer.flow, answer.member.map(|member| member.address))
+}
+
+#[test]
+fn the_verifier_has_room_for_more() {
+    let mut tier_1 = Detached::load(Flows::FEW).expect("needs root and a kernel with BPF");
+    let walked = tier_1
+        .verified_instructions()
+        .expect("loaded")
+        .unwrap_or(u32::MAX);
+    assert!(walked <= VERIFIED, "{walked} instructions were verified");
+}
+
+#[test]
+fn tunnels_carry_the_packet_as_it_is() {
+    let v6_worker: IpAddr = "fd00::1".parse().expect("literal");
+    let gue = ForwardMode::Gue { port: 6080 };
+    let to = |mode, address: Option<IpAddr>| {
+        let mut config = config(mode);
+        for member in &mut config.pools[0].members {
+            member.address = address.unwrap_or(member.address);
+        }
+        config.pools[0]
+            .members
+            .truncate(if address.is_some() { 1 } else { 4 });
+        config
+    };
+    let rows: [(&str, DataPathConfig, Vec<u8>, &[u8], usize); 9] = [
+        (
+            "IPIP",
+            to(ForwardMode::Ipip, None),
+            TCP4.frame(),
+            &[0x08, 0, 0x45],
+            20,
+        ),
+        (
+            "6in4",
+            to(ForwardMode::Ipip, None),
+            TCP6.frame(),
+            &[0x08, 0, 0x45],
+            20,
+        ),
+        (
+            "IPv4 in IPv6",
+            to(ForwardMode::Ipip, Some(v6_worker)),
+            TCP4.frame(),
+            &[0x86, 0xdd, 0x60],
+            40,
+        ),
+        (
+            "IP6IP6",
+            to(ForwardMode::Ipip, Some(v6_worker)),
+            TCP6.frame(),
+            &[0x86, 0xdd, 0x60],
+            40,
+        ),
+        ("GUE", to(gue, None), UDP4.frame(), &[0x08, 0, 0x45], 28),
+        (
+            "GUE over IPv6",
+            to(gue, Some(v6_worker)),
+            TCP6.frame(),
+            &[0x86, 0xdd, 0x60],
+            48,
+        ),
+        (
+            "VLAN",
+            to(ForwardMode::Ipip, None),
+            tagged(TCP4.frame()),
+            &[0x81, 0, 0, 7, 0x08, 0, 0x45],
+            20,
+        ),
+        (
+            "QinQ",
+            to(gue, None),
+            tagged(tagged(TCP4.frame())),
+            &[0x81, 0, 0, 7, 0x81, 0, 0, 7, 0x08, 0, 0x45],
+            28,
+        ),
+        (
+            "layer 2",
+            to(ForwardMode::L2, None),
+            TCP4.frame(),
+            &[0x08, 0, 0x45],
+            0,
+        ),
+    ];
+    for (name, mut config, frame, head, overhead) in rows {
+        for member in &mut config.pools[0].members {
+            member.next_hop = Some(GATEWAY);
+        }
+        let answer = run(&mut explainer(&config), &frame);
+        assert_eq!((answer.action, answer.reason), (Action::Tx, "forward"), "{name}");
+        let out = &answer.packet_out;
+        assert_eq!(out.len(), frame.len() + overhead, "{name}");
+        assert_eq!(out[..6], GATEWAY, "{name}");
+        assert_eq!(out[6..12], frame[..6], "{name}");
+        assert!(out[12..].starts_with(head), "{name}: {out:02x?}");
+        let link = 12 + head.len() - 1;
+        assert_eq!(out[link + overhead..], frame[link..], "{name}");
+    }
+}
+
+#[test]
+fn what_no_tunnel_carries_is_dropped_with_its_reason() {
+    let mut small = config(ForwardMode::Ipip);
+    small.tunnel.mtu = 59;
+    let mut nobody = config(ForwardMode::Ipip);
+    nobody.pools[0].members.clear();
+    let options = with(inserted(TCP4.frame(), 34, &[1; 8]), 14, &[0x47, 0, 0, 48]);
+    let all = config(ForwardMode::Ipip);
+    let rows = [
+        ("options", &all, options, "ip_options"),
+        ("a fragment", &all, with(TCP4.frame(), 20, &[0x20, 0]), "fragment"),
+        ("too big", &small, TCP4.frame(), "too_big"),
+        ("no worker", &nobody, TCP4.frame(), "no_worker"),
+        (
+            "an unserved port",
+            &all,
+            Packet {
+                destination_port: 81,
+                ..TCP4
+            }
+            .frame(),
+            "no_service",
+        ),
+    ];
+    for (name, config, frame, reason) in rows {
+        let answer = run(&mut explainer(config), &frame);
+        assert_eq!((answer.action, answer.reason), (Action::Drop, reason), "{name}");
+    }
+}
+
+#[test]
+fn a_flow_stays_with_its_worker_while_others_come_drain_and_fail() {
+    let mut now = config(ForwardMode::Ipip);
+    let mut explainer = explainer(&now);
+    let flows: Vec<Packet> = (0..64)
+        .map(|number| Packet {
+            source_port: 20_000 + number,
+            ..TCP4
+        })
+        .collect();
+    let later = |packet: &Packet| Packet {
+        flags: ACK,
+        ..*packet
+    };
+    let first: Vec<_> = flows.iter().map(|packet| flow(&mut explainer, packet)).collect();
+    assert!(
+        first.iter().all(|(reason, _)| *reason == Some("new")),
+        "{first:?}"
+    );
+    let busy = first[0].1;
+    let of_busy = first.iter().filter(|(_, worker)| *worker == busy).count();
+    let index = now.pools[0]
+        .members
+        .iter()
+        .position(|member| Some(member.address) == busy)
+        .expect("it is one of them");
+    let check = |explainer: &mut Explainer, now: &DataPathConfig, moved: usize| {
+        explainer.configure(now).expect("the configuration fits");
+        let answers: Vec<_> = flows
+            .iter()
+            .map(|packet| flow(explainer, &later(packet)))
+            .collect();
+        let others = answers
+            .iter()
+            .zip(&first)
+            .filter(|(answer, first)| answer.1 != first.1);
+        assert_eq!(others.count(), moved);
+        answers
+    };
+    check(&mut explainer, &now, 0);
+    now.pools[0].members.push(member(9, ForwardMode::Ipip));
+    check(&mut explainer, &now, 0);
+    now.pools[0].members[index].state = MemberState::Draining;
+    check(&mut explainer, &now, 0);
+    let new = Packet {
+        source_port: 7,
+        ..TCP4
+    };
+    let fresh: Vec<_> = (100..200)
+        .map(|port| {
+            flow(
+                &mut explainer,
+                &Packet {
+                    source_port: port,
+                    ..new
+                },
+            )
+        })
+        .collect();
+    assert!(
+        fresh
+            .iter()
+            .all(|(reason, worker)| *reason == Some("new") && *worker != busy)
+    );
+    now.pools[0].members[index].state = MemberState::Down;
+    let answers = check(&mut explainer, &now, of_busy);
+    let reselected = answers.iter().filter(|(reason, _)| *reason == Some("reselected"));
+    assert_eq!(reselected.count(), of_busy);
+    // The flows stay with those that took them over.
+    now.pools[0].members[index].state = MemberState::Active;
+    let back = check(&mut explainer, &now, of_busy);
+    assert!(back.iter().all(|(reason, _)| *reason == Some("known")));
+    now.pools[0].members.clear();
+    explainer.configure(&now).expect("the configuration fits");
+    assert_eq!(run(&mut explainer, &later(&flows[0]).frame()).reason, "no_worker");
+}
+
+#[test]
+fn a_worker_that_takes_the_place_of_another_does_not_get_its_flows() {
+    let mut now = config(ForwardMode::Ipip);
+    now.pools[0].members.truncate(1);
+    let mut explainer = explainer(&now);
+    assert_eq!(flow(&mut explainer, &TCP4).0, Some("new"));
+    now.pools[0].members = vec![member(2, ForwardMode::Ipip)];
+    explainer.configure(&now).expect("the configuration fits");
+    now.pools[0].members = vec![member(3, ForwardMode::Ipip)];
+    explainer.configure(&now).expect("the configuration fits");
+    let ack = Packet { flags: ACK, ..TCP4 };
+    let third = Some(IpAddr::from([10, 0, 0, 3]));
+    assert_eq!(flow(&mut explainer, &ack), (Some("reselected"), third));
+    assert_eq!(flow(&mut explainer, &ack), (Some("known"), third));
+}
+
+#[test]
+fn flags_of_a_vip_decide_what_its_flows_have_in_common() {
+    let other_port = Packet {
+        source_port: 999,
+        ..TCP4
+    };
+    let other_source = Packet {
+        source: IpAddr::from([10, 77, 0, 200]),
+        ..TCP4
+    };
+    let workers = |spread, packets: [&Packet; 2]| {
+        let mut config = config(ForwardMode::Ipip);
+        config.pools[0].members = (1..=200)
+            .map(|number| member(number, ForwardMode::Ipip))
+            .collect();
+        for vip in &mut config.vips {
+            vip.spread = spread;
+        }
+        let mut explainer = explainer(&config);
+        packets.map(|packet| flow(&mut explainer, packet))
+    };
+    let rows = [
+        (Spread::Flow, &other_port, false),
+        (Spread::NoSourcePort, &other_port, true),
+        (Spread::NoSourcePort, &other_source, false),
+        (Spread::DestinationPort, &other_source, true),
+        (Spread::Source, &other_port, true),
+        (Spread::Source, &other_source, false),
+    ];
+    for (spread, other, is_same) in rows {
+        let [one, two] = workers(spread, [&TCP4, other]);
+        assert_eq!(one.1 == two.1, is_same, "{spread:?}: {one:?}, {two:?}");
+        let second = if spread == Spread::Source && is_same {
+            "known"
+        } else {
+            "new"
+        };
+        assert_eq!((one.0, two.0), (Some("new"), Some(second)), "{spread:?}");
+    }
+}
+
+#[test]
+fn a_flow_is_explained_by_what_is_known_of_it() {
+    let mut now = config(ForwardMode::Ipip);
+    let mut with_table = explainer(&now);
+    let ack = Packet { flags: ACK, ..TCP4 };
+    let other = Packet {
+        source_port: 4,
+        ..ack
+    };
+    let udp = Packet {
+        source_port: 5,
+        ..UDP4
+    };
+    let rows = [
+        ("a SYN", TCP4, "new"),
+        ("the SYN again", Packet { flags: SYN, ..TCP4 }, "known"),
+        ("its ACK", ack, "known"),
+        ("a segment of a connection from elsewhere", other, "adopted"),
+        ("a datagram", udp, "new"),
+        ("another", udp, "known"),
+    ];
+    for (name, packet, expected) in rows {
+        assert_eq!(flow(&mut with_table, &packet).0, Some(expected), "{name}");
+    }
+    for vip in &mut now.vips {
+        vip.remembers = false;
+    }
+    let mut without = explainer(&now);
+    assert_eq!(flow(&mut without, &TCP4).0, Some("stateless"));
+    assert_eq!(flow(&mut without, &ack).0, Some("stateless"));
+}
+
+#[test]
+fn all_ports_and_prefixes_are_served_and_the_closest_counts() {
+    let mut now = config(ForwardMode::Ipip);
+    let any = Vip {
+        port: 0,
+        unserved: Unserved::Drop,
+        ..now.vips[0]
+    };
+    let net = Vip {
+        address: IpAddr::from([10, 77, 100, 0]),
+        free_bits: 8,
+        port: 443,
+        ..any
+    };
+    let wide = Vip {
+        free_bits: 16,
+        address: IpAddr::from([10, 77, 0, 0]),
+        port: 0,
+        ..net
+    };
+    now.vips = vec![Vip { port: 80, ..any }, any, net, wide];
+    let mut explainer = explainer(&now);
+    let to = |last: [u8; 2], port| Packet {
+        destination: IpAddr::from([10, 77, last[0], last[1]]),
+        destination_port: port,
+        ..TCP4
+    };
+    let rows = [
+        (to([100, 1], 80), "10.77.100.1:80/tcp"),
+        (to([100, 1], 81), "10.77.100.1:0/tcp"),
+        (to([100, 2], 443), "10.77.100.0/24:443/tcp"),
+        (to([7, 7], 9), "10.77.0.0/16:0/tcp"),
+    ];
+    for (packet, vip) in rows {
+        let answer = run(&mut explainer, &packet.frame());
+        assert_eq!(answer.reason, "forward", "{vip}");
+        assert_eq!(answer.vip.map(|vip| vip.to_string()).as_deref(), Some(vip));
+    }
+    let unserved = run(&mut explainer, &to([100, 2], 80).frame());
+    assert_eq!(
+        unserved.reason, "no_service",
+        "the closer prefix has no such port"
+    );
+    let elsewhere = Packet {
+        destination: IpAddr::from([10, 78, 0, 1]),
+        ..TCP4
+    };
+    assert_eq!(run(&mut explainer, &elsewhere.frame()).reason, "no_vip");
+}
