@@ -138,6 +138,14 @@ FILE has one JSON object a line: {\"name\",\"hex\"}; `-` reads standard input. T
 by BPF_PROG_TEST_RUN with the configuration's maps, so that a flood limit counts them. Each answer is one line:
 {\"name\",\"action\":\"XDP_PASS|XDP_TX|XDP_DROP|XDP_REDIRECT\",\"reason\",\"vip\",\"worker\",\"hex\"}.")]
     Packets(ExplainPacketsArgs),
+
+    /// What each reason to pass, drop, answer or forward a packet means, as it stands in `edge status drops`, in
+    /// `edge events`, in `edge explain packets` and in the metrics.
+    #[command(after_help = "\
+Examples:
+  edge explain reasons
+  edge explain reasons bad_syn_cookie vip_new_connections")]
+    Reasons(ExplainReasonsArgs),
 }
 
 /// Arguments of `edge run`.
@@ -261,6 +269,17 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
     pub(crate) admin: SocketAddr,
     /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `edge explain reasons`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainReasonsArgs {
+    /// Reasons; all unless given.
+    #[arg(value_name = "REASON")]
+    pub(crate) names: Vec<String>,
+    /// One JSON object per reason: {"kind":"drop|pass|reply|forward","reason","meaning"}.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -56,6 +56,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Explain(Explain::Request(args)) => explain::request::run(&args),
         Command::Explain(Explain::Config(args)) => explain::config::run(&args),
         Command::Explain(Explain::Packets(args)) => explain::packets::run(&args),
+        Command::Explain(Explain::Reasons(args)) => explain::reasons::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Status(args) => runtime()?
             .block_on(status::run(&args))

@@ -2,4 +2,5 @@
 
 pub(crate) mod config;
 pub(crate) mod packets;
+pub(crate) mod reasons;
 pub(crate) mod request;
