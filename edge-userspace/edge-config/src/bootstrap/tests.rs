@@ -428,6 +428,6 @@ fn a_file_that_is_no_map_is_refused() {
     check("- eth0\n", &["1 : a map of fields is needed, not a list"]);
     check(
         "a: [\n",
-        &["2 a: while parsing a node, did not find expected node content"],
+        &["1 a: while parsing a node, did not find expected node content"],
     );
 }
