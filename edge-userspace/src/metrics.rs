@@ -2,7 +2,7 @@
 
 use edge_datapath::Stats;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Families of what the data path counted. A family that cannot be made is left out and logged.
 pub(crate) fn datapath(stats: &Stats, penalties: usize) -> Vec<MetricFamily> {
@@ -50,6 +50,7 @@ fn families(stats: &Stats, penalties: usize) -> prometheus::Result<Vec<MetricFam
     )?;
     vips(&registry, stats)?;
     workers(&registry, stats)?;
+    pools(&registry, stats)?;
     let gauge = IntGauge::new("edge_datapath_penalties", "Sources under a penalty")?;
     gauge.set(i64::try_from(penalties).unwrap_or(i64::MAX));
     registry.register(Box::new(gauge))?;
@@ -99,6 +100,60 @@ fn vips(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
         &["vip", "reason"],
         dropped,
     )
+}
+
+fn pools(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
+    let flows = stats.flows.iter();
+    let flows = flows.map(|(way, count)| (vec![way.name().to_owned()], *count));
+    counters(
+        registry,
+        "edge_datapath_forwarded_packets_total",
+        "Packets forwarded to workers of pools, by how the worker was found",
+        &["flow"],
+        flows,
+    )?;
+    let labels = &["pool", "worker"];
+    let of = |count: fn(&edge_datapath::MemberStats) -> u64| {
+        stats.members.iter().map(move |member| {
+            let names = vec![member.member.pool.to_string(), member.member.name.to_string()];
+            (names, count(member))
+        })
+    };
+    let name = |what: &str| format!("edge_datapath_pool_worker_{what}_total");
+    counters(
+        registry,
+        &name("packets"),
+        "Packets sent to a worker of a pool",
+        labels,
+        of(|member| member.traffic.packets),
+    )?;
+    counters(
+        registry,
+        &name("bytes"),
+        "Bytes sent to a worker of a pool",
+        labels,
+        of(|member| member.traffic.bytes),
+    )?;
+    counters(
+        registry,
+        &name("new_connections"),
+        "SYN segments sent to a worker of a pool, repeated ones too",
+        labels,
+        of(|member| member.traffic.new_connections),
+    )?;
+    let up = IntGaugeVec::new(
+        Opts::new(
+            "edge_datapath_pool_worker_up",
+            "1: the worker of a pool takes connections; 0: it drains or is down",
+        ),
+        labels,
+    )?;
+    for member in &stats.members {
+        let names = [&*member.member.pool, &*member.member.name];
+        let is_up = member.state == edge_model::MemberState::Active;
+        up.get_metric_with_label_values(&names)?.set(i64::from(is_up));
+    }
+    registry.register(Box::new(up))
 }
 
 fn workers(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {

@@ -62,10 +62,50 @@ pub(crate) struct DataPathStatus {
     pub(crate) delivered: u64,
     /// Packets dropped, by reason.
     pub(crate) dropped: BTreeMap<String, u64>,
+    /// Packets forwarded to workers of pools, by how their worker was found.
+    #[serde(default)]
+    pub(crate) forwarded: BTreeMap<String, u64>,
+    /// Workers of pools.
+    #[serde(default)]
+    pub(crate) pool_workers: Vec<PoolWorkerStatus>,
     /// Connections for which no worker had a socket.
     pub(crate) steer_misses: u64,
     /// Penalties in force.
     pub(crate) penalties: Vec<PenaltyStatus>,
+}
+
+/// One worker of a pool.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PoolWorkerStatus {
+    /// Name of the pool.
+    pub(crate) pool: String,
+    /// Name of the worker.
+    pub(crate) name: String,
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// `active`, `draining` or `down`: whether it takes connections.
+    pub(crate) state: String,
+    /// What its probes say; absent when it is not probed.
+    pub(crate) health: Option<HealthStatus>,
+    /// Packets sent there.
+    pub(crate) packets: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// New connections (SYN, repeated ones too) sent there.
+    pub(crate) new_connections: u64,
+}
+
+/// What the probes of a worker say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct HealthStatus {
+    /// Whether the worker is taken for healthy.
+    pub(crate) healthy: bool,
+    /// Probes that passed since the start.
+    pub(crate) passed: u64,
+    /// Probes that failed since the start.
+    pub(crate) failed: u64,
+    /// Why the last probe failed; absent if it passed.
+    pub(crate) error: Option<String>,
 }
 
 /// One interface.

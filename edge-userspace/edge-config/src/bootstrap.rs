@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    ClientLimits, ClientTimeouts, Connections, FloodLimits, FormatString, Fraction, PathPolicy,
+    ClientLimits, ClientTimeouts, Connections, FloodLimits, FormatString, Fraction, HealthCheck, PathPolicy,
     PenaltyPolicy, Pool, Prefix, Protocol, Spread, SynCookies, TokenRate, Tunnel, Tunnels, Unserved,
 };
 use serde_yaml::Value;
@@ -21,6 +21,7 @@ pub use raw::{AccessLogEncoding, OnStop, XdpMode};
 
 mod check;
 mod clients;
+mod health;
 mod pools;
 mod raw;
 #[cfg(test)]
@@ -48,6 +49,8 @@ pub struct Bootstrap {
     pub hash_seed: Option<u64>,
     /// Sets of workers that ports of virtual addresses name as theirs.
     pub pools: Vec<Pool>,
+    /// How their workers are probed, by the pool's name.
+    pub health: BTreeMap<Arc<str>, HealthCheck>,
     /// How packets get to workers elsewhere.
     pub tunnel: Tunnel,
     /// How long idle flows are remembered.

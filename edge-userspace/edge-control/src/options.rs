@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use edge_config::{Bootstrap, VirtualAddress};
 use edge_model::{
-    Connections, FloodLimits, PenaltyPolicy, Pool, SourceLists, SynCookies, TokenRate, Tunnel, Tunnels,
+    Connections, FloodLimits, HealthCheck, PenaltyPolicy, Pool, SourceLists, SynCookies, TokenRate, Tunnel,
+    Tunnels,
 };
 
 /// The edge's own identity and tier 1 settings, as the bootstrap file gives them.
@@ -29,6 +31,8 @@ pub struct CompileOptions {
     pub workers: u16,
     /// Sets of workers that ports of virtual addresses name as theirs.
     pub pools: Vec<Pool>,
+    /// How their workers are probed, by the pool's name.
+    pub health: BTreeMap<Arc<str>, HealthCheck>,
     /// How packets get to workers elsewhere.
     pub tunnel: Tunnel,
     /// How long idle flows are remembered.
@@ -91,6 +95,7 @@ impl CompileOptions {
             virtual_addresses: bootstrap.virtual_addresses.clone(),
             workers: process.workers,
             pools: bootstrap.pools.clone(),
+            health: bootstrap.health.clone(),
             tunnel: bootstrap.tunnel.clone(),
             connections: bootstrap.connections,
             flood: bootstrap.flood,

@@ -1,5 +1,6 @@
 //! What tier 1 is to do: the desired state that `edge-datapath` reconciles into BPF maps.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ pub struct DataPathConfig {
     pub workers: Vec<Worker>,
     /// Sets of workers, elsewhere or here, that VIPs name as theirs.
     pub pools: Vec<Pool>,
+    /// How workers of pools are probed, by the pool's name; those of other pools are not.
+    pub health: BTreeMap<Arc<str>, HealthCheck>,
     /// How packets get to workers elsewhere.
     pub tunnel: Tunnel,
     /// How many flows are remembered, and for how long.
@@ -152,6 +155,42 @@ pub enum MemberState {
     Draining,
     /// It does not answer: those that it had go to others.
     Down,
+}
+
+/// How a worker is probed, at its own address, and what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is tried.
+    pub probe: Probe,
+    /// Time from one probe to the next.
+    pub interval: Duration,
+    /// A probe that takes longer has failed.
+    pub timeout: Duration,
+    /// Failures in a row that take the worker out.
+    pub unhealthy_threshold: u32,
+    /// Passes in a row that put it back.
+    pub healthy_threshold: u32,
+    /// Least time between two changes.
+    pub hold: Duration,
+}
+
+/// What is tried on a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// To open a connection.
+    Tcp {
+        /// Port of the worker.
+        port: u16,
+    },
+    /// To get a page over HTTP/1.1, with a status from 200 to 399.
+    Http {
+        /// Port of the worker.
+        port: u16,
+        /// Path with query.
+        path: String,
+        /// Value of the Host header; `None` is the worker's address and port.
+        host: Option<String>,
+    },
 }
 
 /// Settings of tunnels to workers.

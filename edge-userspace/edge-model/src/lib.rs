@@ -32,9 +32,9 @@ pub use cluster::{
     ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, WorkloadMeta,
 };
 pub use datapath::{
-    Connections, DataPathConfig, FloodLimits, ForwardMode, Measure, Member, MemberState, Penalty,
-    PenaltyPolicy, PenaltyReason, PenaltyScope, Pool, Protocol, SourceLists, Spread, SynCookies, TokenRate,
-    Tunnel, Unserved, Vip, Worker, WorkerId, WorkerKind,
+    Connections, DataPathConfig, FloodLimits, ForwardMode, HealthCheck, Measure, Member, MemberState,
+    Penalty, PenaltyPolicy, PenaltyReason, PenaltyScope, Pool, Probe, Protocol, SourceLists, Spread,
+    SynCookies, TokenRate, Tunnel, Unserved, Vip, Worker, WorkerId, WorkerKind,
 };
 pub use format::{
     Field, FieldRef, FormatCommand, FormatError, FormatPart, FormatString, FormatValue, HeaderTemplate,

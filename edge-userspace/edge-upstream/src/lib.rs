@@ -9,6 +9,7 @@ pub mod balance;
 pub mod circuit;
 mod escalation;
 mod generations;
+pub mod health;
 mod load;
 pub mod outlier;
 pub mod rate_limit;

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use edge_datapath::{DataPath, Stats};
-use edge_model::{Cluster, Listener, ListenerProtocol, RouteTable, WorkerId};
+use edge_model::{Cluster, Listener, ListenerProtocol, MemberState, RouteTable, WorkerId};
 use edge_proxy::Proxy;
 use prometheus::proto::MetricFamily;
 use tokio::sync::broadcast::Receiver;
 
+use super::health::Target;
 use super::{App, lock};
 use crate::admin::Inspect;
 use crate::dump;
 use crate::metrics;
 use crate::status::{
     ClusterStatus, ConfigStatus, DataPathStatus, EndpointStatus, InterfaceStatus, ListenerStatus,
-    PenaltyStatus, Status, VipStatus, WorkerStatus,
+    PenaltyStatus, PoolWorkerStatus, Status, VipStatus, WorkerStatus,
 };
 
 impl Inspect for App {
@@ -144,12 +145,45 @@ impl App {
                 .iter()
                 .map(|(reason, count)| (reason.name().to_owned(), *count))
                 .collect(),
+            forwarded: stats
+                .flows
+                .iter()
+                .map(|(way, count)| (way.name().to_owned(), *count))
+                .collect(),
+            pool_workers: stats
+                .members
+                .iter()
+                .map(|member| self.pool_worker(member))
+                .collect(),
             steer_misses: stats.workers.iter().map(|worker| worker.steering.no_socket).sum(),
             penalties: penalties
                 .iter()
                 .filter(|penalty| !penalty.remaining.is_zero())
                 .map(penalty_status)
                 .collect(),
+        }
+    }
+
+    fn pool_worker(&self, member: &edge_datapath::MemberStats) -> PoolWorkerStatus {
+        let target = Target {
+            pool: Arc::clone(&member.member.pool),
+            worker: Arc::clone(&member.member.name),
+            address: member.member.address,
+        };
+        PoolWorkerStatus {
+            pool: target.pool.to_string(),
+            name: target.worker.to_string(),
+            address: target.address,
+            state: match member.state {
+                MemberState::Active => "active",
+                MemberState::Draining => "draining",
+                MemberState::Down => "down",
+            }
+            .to_owned(),
+            health: lock(&self.probes).status(&target),
+            packets: member.traffic.packets,
+            bytes: member.traffic.bytes,
+            new_connections: member.traffic.new_connections,
         }
     }
 

@@ -1,5 +1,6 @@
 //! `edge run`: control, proxy and data path, joined by values. A Snapshot goes down, a Penalty comes up.
 
+mod health;
 mod inspect;
 
 use std::os::fd::AsFd as _;
@@ -11,12 +12,14 @@ use anyhow::Context as _;
 use edge_config::{AccessLogEncoding, Bootstrap};
 use edge_control::{Control, StartError};
 use edge_datapath::{DataPath, Flows, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
-use edge_model::{Penalty, Protocol, Snapshot};
+use edge_model::{DataPathConfig, Penalty, Protocol, Snapshot};
 use edge_proxy::{AccessLog, AccessLogFormat, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+
+use self::health::{Probed, Probes};
 
 use crate::admin::{self, Inspect};
 use crate::cli::RunArgs;
@@ -47,6 +50,7 @@ struct App {
     /// Why the Snapshot is not in force as a whole; `None` when it is.
     apply_error: Mutex<Option<String>>,
     samples: Samples,
+    probes: Mutex<Probes>,
     registry: Registry,
     metrics: Metrics,
 }
@@ -67,11 +71,13 @@ pub(crate) async fn run(args: &RunArgs) -> Result<(), Failure> {
         .await
         .map_err(Failure::CannotBeDone)?;
     let (penalties_in, mut penalties) = mpsc::channel(PENALTY_QUEUE);
-    let app = Arc::new(App::start(&control, &bootstrap, penalties_in).map_err(Failure::CannotBeDone)?);
+    let (probes, mut probed) = Probes::new();
+    let app =
+        Arc::new(App::start(&control, &bootstrap, penalties_in, probes).map_err(Failure::CannotBeDone)?);
     tokio::spawn(admin::serve(admin, Arc::<App>::clone(&app) as Arc<dyn Inspect>));
     app.ready.store(true, Ordering::Release);
     tracing::info!(admin = %bootstrap.admin, "ready");
-    app.follow(&mut penalties, &mut terminate).await;
+    app.follow(&mut penalties, &mut probed, &mut terminate).await;
     app.drain(bootstrap.drain_deadline, &mut terminate).await;
     Ok(())
 }
@@ -109,6 +115,7 @@ impl App {
         control: &Control,
         bootstrap: &Bootstrap,
         penalties: mpsc::Sender<Penalty>,
+        probes: Probes,
     ) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)?;
@@ -138,6 +145,7 @@ impl App {
             datapath: Mutex::new(datapath),
             apply_error: Mutex::default(),
             samples: Samples::new(),
+            probes: Mutex::new(probes),
             registry,
             metrics,
         };
@@ -147,7 +155,12 @@ impl App {
     }
 
     /// Applies Snapshots, writes penalties and keeps house, until the end is asked for.
-    async fn follow(&self, penalties: &mut mpsc::Receiver<Penalty>, terminate: &mut Terminate) {
+    async fn follow(
+        &self,
+        penalties: &mut mpsc::Receiver<Penalty>,
+        probed: &mut mpsc::Receiver<Probed>,
+        terminate: &mut Terminate,
+    ) {
         // A clone has seen what the original has: the Snapshot of the start, and none that came since.
         let mut snapshots = self.snapshot.clone();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -165,6 +178,7 @@ impl App {
                     self.apply(&snapshot);
                 }
                 Some(penalty) = penalties.recv() => self.penalise(&penalty),
+                Some(outcome) = probed.recv() => self.judge(outcome),
                 _ = housekeeping.tick() => self.keep_house(),
                 _ = sampling.tick() => self.publish_samples(),
             }
@@ -213,9 +227,27 @@ impl App {
                 fd: socket.socket.as_fd(),
             })
             .collect();
-        let plan = datapath.reconcile(&snapshot.datapath, &sockets)?;
+        let plan = datapath.reconcile(&self.desired(snapshot), &sockets)?;
         tracing::debug!(?plan, "data path reconciled");
         Ok(())
+    }
+
+    /// What the Snapshot asks of the data path, with the workers that do not answer taken out.
+    fn desired(&self, snapshot: &Snapshot) -> DataPathConfig {
+        let mut probes = lock(&self.probes);
+        probes.follow(&snapshot.datapath);
+        probes.overlay(&snapshot.datapath)
+    }
+
+    /// Takes the outcome of a probe, and a worker out or in, if it comes to that.
+    fn judge(&self, outcome: Probed) {
+        if !lock(&self.probes).observe(outcome, Instant::now()) {
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        if let Err(error) = self.steer(&snapshot) {
+            tracing::error!("the data path does not follow the health of its workers: {error:#}");
+        }
     }
 
     /// Tells tier 1 whom to drop.
@@ -271,7 +303,7 @@ impl App {
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let refused = lock(&self.datapath)
             .as_mut()
-            .map(|datapath| datapath.reconcile(&snapshot.datapath, &[]));
+            .map(|datapath| datapath.reconcile(&self.desired(&snapshot), &[]));
         if let Some(refused) = refused {
             if let Err(error) = refused {
                 tracing::warn!("new connections cannot be refused while draining: {error}");

@@ -104,7 +104,6 @@ mod tests {
                 })
                 .is_err()
         );
-        drop(capture);
         let mut reader = PcapReader::new(&file[..]).expect("a header");
         assert_eq!(reader.header().snaplen, SNAP_LEN);
         let packet = reader.next_packet().expect("one").expect("sound");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{DataPathStatus, Status, VipStatus};
+use super::{DataPathStatus, PoolWorkerStatus, Status, VipStatus};
 use crate::cli::StatusView;
 
 /// An earlier state, and the seconds since.
@@ -25,7 +25,12 @@ pub(super) fn json(status: &Status, view: StatusView) -> serde_json::Result<Stri
     let datapath = status.datapath.as_ref();
     let value = match view {
         StatusView::Vips => serde_json::to_value(datapath.map(|datapath| &datapath.vips))?,
-        StatusView::Workers => serde_json::to_value(&status.workers)?,
+        StatusView::Workers => {
+            let of_pools = datapath.map_or(&[][..], |datapath| &datapath.pool_workers);
+            let own = status.workers.iter().map(serde_json::to_value);
+            let all = own.chain(of_pools.iter().map(serde_json::to_value));
+            Value::Array(all.collect::<Result<_, _>>()?)
+        }
         StatusView::Drops => {
             json!({
                 "dropped": datapath.map(|datapath| &datapath.dropped),
@@ -63,7 +68,9 @@ pub(super) fn table(status: &Status, since: Since<'_>, view: StatusView) -> Stri
             .and_then(|before| before.rows.iter().find(|(other, _)| other == name));
         let _ = write!(out, "{name:<34}");
         for (column, &count) in counts.iter().enumerate() {
-            let was = earlier.and_then(|(_, counts)| counts.get(column)).copied();
+            let earlier = earlier.and_then(|(_, counts)| counts.get(column));
+            // A row that was not there before had nothing.
+            let was = since.map(|_| earlier.copied().unwrap_or_default());
             let is_level = now
                 .headings
                 .get(column + 1)
@@ -76,8 +83,10 @@ pub(super) fn table(status: &Status, since: Since<'_>, view: StatusView) -> Stri
         }
         let _ = writeln!(out);
     }
-    if let (StatusView::Drops, Some(datapath)) = (view, &status.datapath) {
-        penalties(&mut out, datapath);
+    match (view, &status.datapath) {
+        (StatusView::Drops, Some(datapath)) => penalties(&mut out, datapath),
+        (StatusView::Workers, Some(datapath)) => health(&mut out, datapath),
+        (StatusView::Drops | StatusView::Workers | StatusView::Flows | StatusView::Vips, _) => {}
     }
     out
 }
@@ -102,9 +111,19 @@ fn rows(status: &Status, view: StatusView) -> Table {
                 ];
                 (format!("worker {}", worker.id), counts)
             };
+            let of_pool = |worker: &PoolWorkerStatus| {
+                let name = format!("{}/{}, {}", worker.pool, worker.name, worker.state);
+                (name, vec![worker.packets, worker.new_connections, 0, 0])
+            };
+            let of_pools = datapath.into_iter().flat_map(|datapath| &datapath.pool_workers);
             Table {
                 headings: vec!["worker", "packets", "SYN", "steered", "accepted"],
-                rows: status.workers.iter().map(row).collect(),
+                rows: status
+                    .workers
+                    .iter()
+                    .map(row)
+                    .chain(of_pools.map(of_pool))
+                    .collect(),
             }
         }
         StatusView::Flows => {
@@ -116,6 +135,9 @@ fn rows(status: &Status, view: StatusView) -> Table {
             };
             let mut rows: Vec<_> = status.workers.iter().map(row).collect();
             rows.extend(datapath.map(|datapath| ("no socket".to_owned(), vec![0, datapath.steer_misses])));
+            let forwarded = datapath.into_iter().flat_map(|datapath| &datapath.forwarded);
+            let forwarded = forwarded.filter(|(_, count)| **count > 0);
+            rows.extend(forwarded.map(|(way, count)| (format!("packets forwarded, {way}"), vec![0, *count])));
             Table {
                 headings: vec!["flows", OPEN, "opened"],
                 rows,
@@ -144,6 +166,21 @@ fn vip(vip: &VipStatus) -> (String, Vec<u64>) {
     )
 }
 
+/// The workers whose last probe failed.
+fn health(out: &mut String, datapath: &DataPathStatus) {
+    for worker in &datapath.pool_workers {
+        let Some(health) = &worker.health else { continue };
+        if let Some(error) = &health.error {
+            let verdict = if health.healthy { "healthy" } else { "unhealthy" };
+            let _ = writeln!(
+                out,
+                "\n{}/{} is {verdict}; its last probe failed: {error}",
+                worker.pool, worker.name
+            );
+        }
+    }
+}
+
 fn penalties(out: &mut String, datapath: &DataPathStatus) {
     let _ = writeln!(out, "\npenalties: {}", datapath.penalties.len());
     for penalty in &datapath.penalties {
@@ -170,6 +207,10 @@ mod tests {
             "datapath": {
                 "interfaces": [], "passed": {}, "delivered": packets, "steer_misses": 3, "penalties": [],
                 "dropped": {"no_service": dropped, "fragment": 0},
+                "forwarded": {"known": packets, "new": 0},
+                "pool_workers": [{"pool": "web", "name": "node-1", "address": "192.0.2.9", "state": "down",
+                                  "health": {"healthy": false, "passed": 1, "failed": 3, "error": "refused"},
+                                  "packets": packets, "bytes": 9, "new_connections": 4}],
                 "vips": [{"address": "192.0.2.1", "port": 80, "protocol": "tcp", "listener_port": 8080,
                           "packets": packets, "bytes": packets * 60, "new_connections": 2, "dropped": dropped,
                           "dropped_by_reason": {"no_service": dropped}}]
@@ -197,9 +238,21 @@ mod tests {
         let rows: [(StatusView, Option<u64>, &[&str]); 7] = [
             (StatusView::Vips, None, &["192.0.2.1:80/tcp 100 6000 2 50"]),
             (StatusView::Vips, Some(20), &["192.0.2.1:80/tcp 40 2400 0 15"]),
-            (StatusView::Workers, None, &["worker 0 100 2 2 2"]),
-            (StatusView::Flows, None, &["worker 0 7 2", "no socket 0 3"]),
-            (StatusView::Flows, Some(0), &["worker 0 7 0", "no socket 0 0"]),
+            (
+                StatusView::Workers,
+                None,
+                &["worker 0 100 2 2 2", "web/node-1, down 100 4 0 0"],
+            ),
+            (
+                StatusView::Flows,
+                None,
+                &["worker 0 7 2", "no socket 0 3", "packets forwarded, known 0 100"],
+            ),
+            (
+                StatusView::Flows,
+                Some(0),
+                &["worker 0 7 0", "no socket 0 0", "packets forwarded, known 0 50"],
+            ),
             (StatusView::Drops, None, &["no_service 50"]),
             (StatusView::Drops, Some(30), &["no_service 10"]),
         ];
@@ -215,6 +268,12 @@ mod tests {
         };
         assert_eq!(read(StatusView::Vips)[0]["packets"], 100);
         assert_eq!(read(StatusView::Workers)[0]["id"], 0);
+        assert_eq!(read(StatusView::Workers)[1]["health"]["error"], "refused");
+        let text = table(&status(100, 50), None, StatusView::Workers);
+        assert!(
+            text.contains("web/node-1 is unhealthy; its last probe failed: refused"),
+            "{text}"
+        );
         assert_eq!(read(StatusView::Drops)["dropped"]["no_service"], 50);
         assert_eq!(read(StatusView::Flows)[0]["open"], 7);
     }

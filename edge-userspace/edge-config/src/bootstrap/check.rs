@@ -64,6 +64,7 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         num_trusted_proxies: raw.num_trusted_proxies,
         virtual_addresses: check.virtual_addresses(&raw.virtual_addresses, &raw.pools),
         pools: check.pools(&raw.pools, &raw.forwarding),
+        health: check.healths(&raw.pools),
         connections: Connections {
             idle: raw.connections.idle.0,
         },

@@ -163,6 +163,47 @@ pub enum OnStop {
 pub(super) struct RawPool {
     pub(super) name: String,
     pub(super) workers: Vec<RawWorker>,
+    pub(super) health: Option<RawHealth>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RawHealth {
+    pub(super) probe: RawProbe,
+    pub(super) port: u32,
+    pub(super) path: String,
+    pub(super) host: Option<String>,
+    pub(super) interval: GoDuration,
+    pub(super) timeout: GoDuration,
+    pub(super) unhealthy_threshold: u32,
+    pub(super) healthy_threshold: u32,
+    pub(super) hold: GoDuration,
+}
+
+impl Default for RawHealth {
+    fn default() -> Self {
+        let seconds = |seconds| GoDuration(std::time::Duration::from_secs(seconds));
+        Self {
+            probe: RawProbe::Tcp,
+            port: 80,
+            path: "/".to_owned(),
+            host: None,
+            interval: seconds(2),
+            timeout: seconds(1),
+            unhealthy_threshold: 3,
+            healthy_threshold: 2,
+            hold: seconds(10),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawProbe {
+    Tcp,
+    Http,
 }
 
 #[derive(Debug, Deserialize)]

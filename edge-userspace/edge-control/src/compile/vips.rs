@@ -45,6 +45,7 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         tunnels: options.tunnels.clone(),
         hash_seed: options.hash_seed,
         pools: options.pools.clone(),
+        health: options.health.clone(),
         tunnel: options.tunnel.clone(),
         connections: options.connections,
     }
