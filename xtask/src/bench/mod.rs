@@ -1,6 +1,7 @@
 //! `cargo xtask bench <what>`: figures, each beside what it is compared with.
 
 mod datapath;
+mod proxy;
 mod routing;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Datapath(datapath::Args),
+    Proxy(proxy::Args),
     Routing(routing::Args),
 }
 
@@ -28,6 +30,7 @@ enum What {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Datapath(args) => datapath::run(args),
+        What::Proxy(args) => proxy::run(args),
         What::Routing(args) => routing::run(args),
     }
 }
