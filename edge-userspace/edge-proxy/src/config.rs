@@ -10,6 +10,7 @@ use edge_model::{
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
 use edge_upstream::{ClusterLoad, Escalation};
+use foldhash::fast::FixedState;
 use rustls::ServerConfig;
 
 use crate::facts::Facts;
@@ -21,7 +22,7 @@ use crate::{ClusterStatus, EndpointStatus};
 pub(crate) struct Config {
     /// A security policy is for this gateway and cannot be enforced: nothing is let in.
     pub(crate) is_closed: bool,
-    listeners: HashMap<u16, Arc<ListenerConfig>>,
+    listeners: HashMap<u16, Arc<ListenerConfig>, FixedState>,
     /// Counts the configurations of this process.
     pub(crate) generation: u64,
     /// The same value in memory as before when no cluster changed.

@@ -113,6 +113,10 @@ pub(crate) struct Conn {
     leaving: Cell<bool>,
     /// Why the connection is to be cut.
     aborted: Cell<Option<Cut>>,
+    /// Its worker has it in the queue of those that may be parked.
+    is_queued: Cell<bool>,
+    /// It is idle, and is to give its buffers back.
+    parks: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -153,6 +157,8 @@ impl Conn {
             close_when_idle: Cell::new(false),
             leaving: Cell::new(false),
             aborted: Cell::new(None),
+            is_queued: Cell::new(false),
+            parks: Cell::new(false),
             waker: RefCell::default(),
         }
     }
@@ -333,11 +339,41 @@ impl Conn {
     }
 
     /// The response was handed to hyper, or will never be.
-    pub(crate) fn request_ended(&self) {
+    pub(crate) fn request_ended(self: &Rc<Self>) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.active.get() == 0 {
             self.enter(Phase::Idle);
+            self.may_be_parked();
         }
+    }
+
+    /// Its worker is to park it if nothing comes for a while.
+    pub(crate) fn may_be_parked(self: &Rc<Self>) {
+        if self.protocol.get() == Protocol::Http1 && !self.is_queued.replace(true) {
+            self.worker.may_park(self);
+        }
+    }
+
+    /// Whether it stays in the queue of those that may be parked; it is told to park if it was idle since `before`.
+    pub(crate) fn stays_queued(&self, before: Instant) -> bool {
+        let is_idle = matches!(self.phase.get(), Phase::Fresh | Phase::Idle) && !self.write_pending.get();
+        if is_idle && self.since.get() <= before {
+            self.is_queued.set(false);
+            self.parks.set(true);
+            self.wake();
+        }
+        self.is_queued.get()
+    }
+
+    /// Whether it is to give its buffers back now. Asked when it waits for the client.
+    pub(crate) fn takes_park(&self) -> bool {
+        let is_idle = matches!(self.phase.get(), Phase::Fresh | Phase::Idle) && !self.write_pending.get();
+        self.parks.take() && is_idle
+    }
+
+    /// Requests that have come over it.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.get()
     }
 
     /// Bytes have come from the client.

@@ -45,7 +45,7 @@ impl<S> Watched<S> {
     /// `prefix` has been read from `stream` before.
     pub(crate) fn new(stream: S, conn: Rc<Conn>, prefix: Bytes) -> Self {
         let watch = match conn.protocol() {
-            Protocol::Http1 => Watch::Http1(Guard::new(Requests)),
+            Protocol::Http1 => Watch::Http1(Guard::new(Requests, conn.requests())),
             Protocol::Http2 => Watch::Http2(conn.http2_guard(), Verdict::Good),
         };
         Self {
@@ -54,6 +54,11 @@ impl<S> Watched<S> {
             prefix,
             watch,
         }
+    }
+
+    /// The stream, and what was read from it and not taken.
+    pub(crate) fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.prefix)
     }
 
     /// Whether bytes have to wait until it is known whether they are of another protocol.

@@ -25,6 +25,7 @@ mod protocol;
 mod proxy;
 mod serve;
 mod sniff;
+mod splice;
 mod status;
 mod strict;
 mod tcp;

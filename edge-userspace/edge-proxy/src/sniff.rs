@@ -53,7 +53,7 @@ fn peek(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Waits until there is something to read; false when the connection is to be closed instead.
-async fn readable(conn: &Conn, stream: &TcpStream) -> bool {
+pub(crate) async fn readable(conn: &Conn, stream: &TcpStream) -> bool {
     poll_fn(|cx| {
         if stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(true);

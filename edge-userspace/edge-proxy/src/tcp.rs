@@ -6,11 +6,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use edge_model::TcpRoute;
+use edge_upstream::circuit::Place;
 use edge_upstream::{ActiveRequest, Pick};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::connection::Conn;
 use crate::pool::{EndpointStream, connect_bytes};
+use crate::splice;
 use crate::worker::ClusterView;
 
 /// What is read at once. Measured: half of the processor time of 8 KiB, and little is left to gain beyond.
@@ -22,7 +26,7 @@ const TRIES: usize = 3;
 /// Forwards a client's connection until both sides have ended, or nothing went either way for the idle time.
 pub(crate) async fn forward<S>(conn: &Rc<Conn>, client: S, route: &TcpRoute)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Socket + AsyncRead + AsyncWrite + Unpin,
 {
     // It counts as in use until its end, and has no timeouts but its cluster's.
     conn.request_began();
@@ -36,9 +40,19 @@ where
         return;
     };
     match connect(conn, cluster).await {
-        Some((upstream, _active)) => {
-            let idle = cluster.model().pool.tcp_idle_timeout;
-            copy(client, upstream, idle).await;
+        Some(Connected {
+            stream,
+            _active,
+            _place,
+        }) => {
+            let pool = &cluster.model().pool;
+            let moving = move_bytes(client, stream, pool.tcp_idle_timeout);
+            match pool.max_connection_duration {
+                None => moving.await,
+                // The end of the time is the end of the connection, whatever is under way (Envoy
+                // `max_downstream_connection_duration` of the TCP proxy).
+                Some(longest) => drop(tokio::time::timeout(longest, moving).await),
+            }
         }
         None => tracing::debug!(route = %route.object, "no endpoint for a TCP connection"),
     }
@@ -60,9 +74,18 @@ fn choose(route: &TcpRoute, draw: u64) -> Option<&edge_model::ClusterName> {
     found.map(|to| &to.cluster)
 }
 
-/// A connection to an endpoint; another one is tried where one does not answer.
-async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<(EndpointStream, ActiveRequest)> {
+/// A connection to an endpoint, with what counts it.
+struct Connected {
+    stream: EndpointStream,
+    _active: ActiveRequest,
+    _place: Place,
+}
+
+/// A connection to an endpoint; another one is tried where one does not answer. `None` also where the cluster has as many
+/// connections as it may.
+async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<Connected> {
     let mut tried = Vec::new();
+    let place = cluster.limits().connection()?;
     while tried.len() < TRIES {
         let pick = Pick {
             now: cluster.clock(Instant::now()),
@@ -72,15 +95,55 @@ async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<(EndpointStream, 
         let index = cluster.pick(pick, &mut conn.worker().rng())?;
         let endpoint = cluster.endpoint(index)?;
         let active = ActiveRequest::begin(endpoint.load());
-        let connecting = tokio::time::timeout(cluster.connect_timeout(), connect_bytes(endpoint.target()));
+        let connecting = tokio::time::timeout(
+            cluster.connect_timeout(),
+            connect_bytes(endpoint.target(), cluster.limits()),
+        );
         match connecting.await {
-            Ok(Ok(stream)) => return Some((stream, active)),
+            Ok(Ok(stream)) => {
+                return Some(Connected {
+                    stream,
+                    _active: active,
+                    _place: place,
+                });
+            }
             Ok(Err(error)) => tracing::debug!(%error, "cannot connect to an endpoint"),
             Err(_) => tracing::debug!("connecting to an endpoint took too long"),
         }
         tried.push(index);
     }
     None
+}
+
+/// A stream that may be a socket and nothing else.
+pub(crate) trait Socket {
+    /// The socket, where the stream's bytes are the socket's.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+impl Socket for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl<S> Socket for Box<TlsStream<S>> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+/// Moves bytes both ways, within the kernel where both sides are sockets.
+async fn move_bytes<S>(client: S, endpoint: EndpointStream, idle: Option<Duration>)
+where
+    S: Socket + AsyncRead + AsyncWrite + Unpin,
+{
+    let (Some(a), Some(b)) = (client.socket(), endpoint.socket()) else {
+        return copy(client, endpoint, idle).await;
+    };
+    let moved = Cell::new(0);
+    let both = async { tokio::try_join!(splice::one_way(a, b, &moved), splice::one_way(b, a, &moved)) };
+    until_silent(both, &moved, idle).await;
 }
 
 /// Copies both ways. The end of one side is passed on, and the other may go on sending (half-close).
@@ -97,11 +160,20 @@ where
             one_way(&mut from_b, &mut to_a, &moved)
         )
     };
+    until_silent(both, &moved, idle).await;
+}
+
+/// Waits for the end, or for so long a time in which nothing is moved.
+async fn until_silent(
+    both: impl Future<Output = io::Result<((), ())>>,
+    moved: &Cell<u64>,
+    idle: Option<Duration>,
+) {
     let ended = match idle {
         None => both.await.map(|_| ()),
         Some(idle) => tokio::select! {
             ended = both => ended.map(|_| ()),
-            () = silence(&moved, idle) => Err(io::ErrorKind::TimedOut.into()),
+            () = silence(moved, idle) => Err(io::ErrorKind::TimedOut.into()),
         },
     };
     if let Err(error) = ended {

@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 /// Time between two turns. Timeouts of requests are given in tenths of a second and more.
 const TICK: Duration = Duration::from_millis(5);
 
+const TICK_NANOSECONDS: u64 = TICK.as_nanos() as u64;
+
 /// Slots of the wheel; longer timers go round several times.
 const SLOTS: u64 = 1024;
 
@@ -21,35 +23,48 @@ const SLOTS: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Timers {
     began: Instant,
-    slots: RefCell<Vec<Vec<Rc<Entry>>>>,
+    wheel: RefCell<Wheel>,
     /// Last tick that was looked at.
     turned: Cell<u64>,
     set: Cell<usize>,
     wanted: Notify,
 }
 
+/// Entries stay where they are and are used again, so that to set a timer allocates nothing.
 #[derive(Debug)]
+struct Wheel {
+    slots: Vec<Vec<usize>>,
+    entries: Vec<Entry>,
+    /// Entries that nobody uses.
+    free: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
 struct Entry {
     /// Tick from which it is due.
     due: u64,
     /// Where it stands in its slot.
-    position: Cell<usize>,
-    fired: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    position: usize,
+    fired: bool,
+    waker: Option<Waker>,
 }
 
 /// Ready once its time has come.
 #[derive(Debug)]
 pub(crate) struct Timer {
     timers: Rc<Timers>,
-    entry: Rc<Entry>,
+    entry: usize,
 }
 
 impl Timers {
     pub(crate) fn new(now: Instant) -> Rc<Self> {
         Rc::new(Self {
             began: now,
-            slots: RefCell::new((0..SLOTS).map(|_| Vec::new()).collect()),
+            wheel: RefCell::new(Wheel {
+                slots: (0..SLOTS).map(|_| Vec::new()).collect(),
+                entries: Vec::new(),
+                free: Vec::new(),
+            }),
             turned: Cell::new(0),
             set: Cell::new(0),
             wanted: Notify::new(),
@@ -58,22 +73,9 @@ impl Timers {
 
     /// A timer for a point in time.
     pub(crate) fn at(self: &Rc<Self>, when: Instant) -> Timer {
-        let ticks = when.saturating_duration_since(self.began).as_nanos() / TICK.as_nanos();
         // The tick after the point in time is the first that is not before it.
-        let due = u64::try_from(ticks)
-            .unwrap_or(u64::MAX - 1)
-            .saturating_add(1)
-            .max(self.turned.get() + 1);
-        let entry = Rc::new(Entry {
-            due,
-            position: Cell::new(0),
-            fired: Cell::new(false),
-            waker: RefCell::default(),
-        });
-        if let Some(slot) = self.slots.borrow_mut().get_mut(slot_of(due)) {
-            entry.position.set(slot.len());
-            slot.push(Rc::clone(&entry));
-        }
+        let due = self.tick(when).saturating_add(1).max(self.turned.get() + 1);
+        let entry = self.wheel.borrow_mut().insert(due);
         if self.set.replace(self.set.get() + 1) == 0 {
             self.wanted.notify_one();
         }
@@ -85,11 +87,15 @@ impl Timers {
 
     /// A timer for a time from now on.
     pub(crate) fn after(self: &Rc<Self>, time: Duration) -> Timer {
-        let now = Instant::now();
+        self.since(Instant::now(), time)
+    }
+
+    /// A timer for a time from a point in time on, which saves a look at the clock.
+    pub(crate) fn since(self: &Rc<Self>, begin: Instant, time: Duration) -> Timer {
         // A time that no clock can tell is as good as for ever.
-        self.at(now
+        self.at(begin
             .checked_add(time)
-            .unwrap_or(now + Duration::from_secs(u64::from(u32::MAX))))
+            .unwrap_or(begin + Duration::from_secs(u64::from(u32::MAX))))
     }
 
     /// Turns the wheel, for ever. It stands still while no timer is set.
@@ -105,39 +111,84 @@ impl Timers {
         }
     }
 
-    fn tick(&self, now: Instant) -> u64 {
-        let ticks = now.saturating_duration_since(self.began).as_nanos() / TICK.as_nanos();
-        u64::try_from(ticks).unwrap_or(u64::MAX)
+    fn tick(&self, when: Instant) -> u64 {
+        let nanoseconds = when.saturating_duration_since(self.began).as_nanos();
+        // 2^64 ns are 584 years; a division of 64 bits is one instruction.
+        u64::try_from(nanoseconds).unwrap_or(u64::MAX) / TICK_NANOSECONDS
     }
 
     /// Fires what is due.
     fn turn(&self, now: Instant) {
         let (from, to) = (self.turned.get(), self.tick(now));
         self.turned.set(to.max(from));
-        let mut due = Vec::new();
-        {
-            let mut slots = self.slots.borrow_mut();
-            for tick in from..to.min(from.saturating_add(SLOTS)) {
-                let Some(slot) = slots.get_mut(slot_of(tick + 1)) else {
-                    continue;
-                };
-                let mut at = 0;
-                while let Some(entry) = slot.get(at) {
-                    if entry.due <= to {
-                        due.push(take(slot, at));
-                    } else {
-                        at += 1;
-                    }
+        let wakers = self.wheel.borrow_mut().fire(from, to);
+        self.set.set(self.set.get().saturating_sub(wakers.len()));
+        // Whoever is woken may set or drop timers.
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Wheel {
+    fn insert(&mut self, due: u64) -> usize {
+        let slot = &mut self.slots[slot_of(due)];
+        let entry = Entry {
+            due,
+            position: slot.len(),
+            ..Entry::default()
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.entries[index] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        };
+        slot.push(index);
+        index
+    }
+
+    /// Takes what is due from its slots, and answers whom to wake, one for each.
+    fn fire(&mut self, from: u64, to: u64) -> Vec<Option<Waker>> {
+        let mut wakers = Vec::new();
+        for tick in from..to.min(from.saturating_add(SLOTS)) {
+            let slot = slot_of(tick + 1);
+            let mut at = 0;
+            while let Some(index) = self.slots[slot].get(at).copied() {
+                if self.entries[index].due <= to {
+                    self.take(slot, at);
+                    let entry = &mut self.entries[index];
+                    entry.fired = true;
+                    wakers.push(entry.waker.take());
+                } else {
+                    at += 1;
                 }
             }
         }
-        for entry in due.into_iter().flatten() {
-            self.set.set(self.set.get().saturating_sub(1));
-            entry.fired.set(true);
-            if let Some(waker) = entry.waker.borrow_mut().take() {
-                waker.wake();
-            }
+        wakers
+    }
+
+    /// Takes an entry out of its slot; the last one of the slot takes its place.
+    fn take(&mut self, slot: usize, at: usize) {
+        let slot = &mut self.slots[slot];
+        slot.swap_remove(at);
+        if let Some(moved) = slot.get(at) {
+            self.entries[*moved].position = at;
         }
+    }
+
+    /// Forgets an entry. True when it had not fired.
+    fn remove(&mut self, index: usize) -> bool {
+        let entry = &mut self.entries[index];
+        entry.waker = None;
+        let (fired, slot, position) = (entry.fired, slot_of(entry.due), entry.position);
+        if !fired {
+            self.take(slot, position);
+        }
+        self.free.push(index);
+        !fired
     }
 }
 
@@ -145,28 +196,21 @@ fn slot_of(tick: u64) -> usize {
     usize::try_from(tick % SLOTS).unwrap_or(0)
 }
 
-/// Takes an entry out; the last one of the slot takes its place.
-fn take(slot: &mut Vec<Rc<Entry>>, at: usize) -> Option<Rc<Entry>> {
-    if at >= slot.len() {
-        return None;
-    }
-    let entry = slot.swap_remove(at);
-    if let Some(moved) = slot.get(at) {
-        moved.position.set(at);
-    }
-    Some(entry)
-}
-
 impl Future for Timer {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.entry.fired.get() {
+        let mut wheel = self.timers.wheel.borrow_mut();
+        let entry = &mut wheel.entries[self.entry];
+        if entry.fired {
             return Poll::Ready(());
         }
-        let mut waker = self.entry.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
+        if entry
+            .waker
+            .as_ref()
+            .is_none_or(|known| !known.will_wake(cx.waker()))
+        {
+            entry.waker = Some(cx.waker().clone());
         }
         Poll::Pending
     }
@@ -174,12 +218,7 @@ impl Future for Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if self.entry.fired.get() {
-            return;
-        }
-        if let Some(slot) = self.timers.slots.borrow_mut().get_mut(slot_of(self.entry.due))
-            && take(slot, self.entry.position.get()).is_some()
-        {
+        if self.timers.wheel.borrow_mut().remove(self.entry) {
             self.timers.set.set(self.timers.set.get().saturating_sub(1));
         }
     }
@@ -245,6 +284,6 @@ mod tests {
         assert!(other.iter_mut().all(fired));
         drop(other);
         assert_eq!(timers.set.get(), 0);
-        assert!(timers.slots.borrow().iter().all(Vec::is_empty));
+        assert!(timers.wheel.borrow().slots.iter().all(Vec::is_empty));
     }
 }

@@ -166,11 +166,7 @@ fn balancing_ejection_and_limits_are_honoured_and_how_connections_are_kept_is_no
     trafficPolicy:
       portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {useSourceIp: true}}}]
 ",
-        &[
-            "spec.trafficPolicy.loadBalancer.simple not",
-            "spec.trafficPolicy.connectionPool.http.idleTimeout not",
-            "spec.trafficPolicy.connectionPool.tcp.maxConnections not",
-        ],
+        &["spec.trafficPolicy.loadBalancer.simple not"],
     );
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Chunks {
     /// Before the line end behind a chunk.
     DataEnd,
     /// In the trailer section, which has taken so many bytes so far.
-    Trailers(HeaderMap, usize),
+    Trailers(Box<HeaderMap>, usize),
 }
 
 /// What came of a look at the buffer.
@@ -107,7 +107,7 @@ impl Decoder {
                     if let Self::Chunked(Chunks::Trailers(fields, _)) = before
                         && !fields.is_empty()
                     {
-                        return Ok(Decoded::Trailers(fields));
+                        return Ok(Decoded::Trailers(*fields));
                     }
                 }
             }
@@ -134,7 +134,7 @@ impl Chunks {
     fn next(&mut self, line: &[u8]) -> Result<Option<Self>, &'static str> {
         Ok(Some(match self {
             Self::Size => match chunk_size(line)? {
-                0 => Self::Trailers(HeaderMap::new(), 0),
+                0 => Self::Trailers(Box::default(), 0),
                 size => Self::Data(size),
             },
             Self::DataEnd if line.is_empty() => Self::Size,

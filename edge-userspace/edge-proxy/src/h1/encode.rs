@@ -132,6 +132,22 @@ pub(crate) fn push_field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(b"\r\n");
 }
 
+/// Appends a field line whose value is a number.
+pub(crate) fn push_number_field(text: &mut Vec<u8>, name: &str, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        // A remainder of 10 is a digit.
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    push_field(text, name, &digits[at..]);
+}
+
 fn push_hex(text: &mut Vec<u8>, number: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
@@ -172,6 +188,15 @@ mod tests {
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 999, u64::MAX] {
+            let mut text = Vec::new();
+            push_number_field(&mut text, "x", number);
+            assert_eq!(String::from_utf8(text).unwrap(), format!("x: {number}\r\n"));
         }
     }
 

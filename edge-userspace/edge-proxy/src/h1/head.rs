@@ -13,6 +13,9 @@ pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Most fields of a head or of a trailer section.
 pub(crate) const MAX_FIELDS: usize = 128;
 
+/// Fields that the gateway adds to most responses.
+const ADDED: usize = 3;
+
 /// What ends a head.
 const END: &[u8] = b"\r\n\r\n";
 
@@ -57,7 +60,7 @@ pub(crate) fn parse_response(
     };
     let mut head = ResponseHead {
         status: StatusCode::from_u16(code).map_err(|_| "an invalid status")?,
-        headers: HeaderMap::with_capacity(parsed.headers.len()),
+        headers: HeaderMap::with_capacity(parsed.headers.len() + ADDED),
         framing: Framing::default(),
         is_http_1_0: version == 0,
     };

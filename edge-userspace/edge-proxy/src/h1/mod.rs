@@ -10,5 +10,5 @@ mod head;
 
 pub(crate) use buffer::poll_read;
 pub(crate) use decode::{Decoded, Decoder};
-pub(crate) use encode::{Outbox, push_field};
+pub(crate) use encode::{Outbox, push_field, push_number_field};
 pub(crate) use head::{MAX_HEAD, ResponseHead, parse_response};

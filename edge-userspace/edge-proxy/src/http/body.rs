@@ -95,14 +95,14 @@ impl ResponseBody {
     }
 
     /// The upstream's body.
-    pub(crate) fn upstream(body: UpstreamBody, mut record: Record) -> Self {
+    pub(crate) fn upstream(body: Box<UpstreamBody>, mut record: Record) -> Self {
         let kind = match body.body.is_end_stream() {
             true => {
                 body.release();
                 record.complete();
                 Kind::Done
             }
-            false => Kind::Upstream(Box::new(body)),
+            false => Kind::Upstream(body),
         };
         Self {
             kind,

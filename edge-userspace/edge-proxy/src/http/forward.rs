@@ -9,7 +9,7 @@ use edge_upstream::outlier::Outcome;
 use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
 use edge_upstream::{ActiveRequest, Pick};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{Places, UpstreamBody};
@@ -17,9 +17,9 @@ use super::hash::hashed;
 use super::head::{Plan, is_passable, upstream_request};
 use super::reply::Reset;
 use super::request_body::ClientBody;
-use super::{Flag, Record, Reply, grpc, mirror, upgrade};
+use super::{Flag, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
-use crate::pool::{ConnectError, EndpointBody, SendError, Want};
+use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
 use crate::worker::{ClusterView, EndpointView, View};
 
 /// A request on its way to a cluster.
@@ -35,7 +35,7 @@ pub(super) struct Forwarding<'a> {
 /// What came of a try.
 struct Tried {
     ended: Ended,
-    result: Result<Response<UpstreamBody>, Failure>,
+    result: Result<Response<Box<UpstreamBody>>, Failure>,
 }
 
 /// A try without a response.
@@ -59,7 +59,7 @@ impl Forwarding<'_> {
         &self,
         body: Incoming,
         record: &mut Record,
-    ) -> Result<Response<UpstreamBody>, Reply> {
+    ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let policy = &*self.forward.retries;
         let hashed = self.hash();
         let body = ClientBody::new(body, policy.attempts > 0);
@@ -97,7 +97,7 @@ impl Forwarding<'_> {
             };
             record.reached_endpoint(endpoint);
             let attempt = self.attempt(endpoint, &body, want, retries.done() + 1, &request_id);
-            let Tried { ended, result } = self.within_try(attempt).await;
+            let Tried { ended, result } = self.within_try(attempt, now).await;
             self.report(index, ended, &result);
             if body.is_broken() {
                 return Err(Reply::malformed("the request's body broke off"));
@@ -138,11 +138,11 @@ impl Forwarding<'_> {
     /// What the client gets of the last try.
     fn last(
         &self,
-        result: Result<Response<UpstreamBody>, Failure>,
+        result: Result<Response<Box<UpstreamBody>>, Failure>,
         retried: bool,
         places: Places,
         cookie: Option<HeaderValue>,
-    ) -> Result<Response<UpstreamBody>, Reply> {
+    ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         match result {
             Ok(mut response) => {
                 response.body_mut()._places = places;
@@ -205,11 +205,11 @@ impl Forwarding<'_> {
     }
 
     /// Ends a try after `perTryTimeout`.
-    async fn within_try(&self, attempt: impl Future<Output = Tried>) -> Tried {
+    async fn within_try(&self, attempt: impl Future<Output = Tried>, begin: Instant) -> Tried {
         let Some(time) = self.forward.retries.per_try_timeout else {
             return attempt.await;
         };
-        let timer = self.conn.worker().timers().after(time);
+        let timer = self.conn.worker().timers().since(begin, time);
         tokio::select! {
             biased;
             tried = attempt => tried,
@@ -230,31 +230,57 @@ impl Forwarding<'_> {
         request_id: &HeaderValue,
     ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
-        let timeout = self.cluster.connect_timeout();
-        let mut lease = match endpoint.pool(self.conn.protocol()).checkout(want, timeout).await {
+        let checkout = self.cluster.checkout(endpoint, self.conn.protocol(), want);
+        let mut lease = match checkout.await {
             Ok(lease) => lease,
             Err(error) => return Tried::to_connect(&error),
         };
         let peer = self.conn.peer();
         let sent = body.next_try();
-        let request = upstream_request(self.client, peer, &self.plan, sent, number, request_id);
-        let Some(request) = request else {
-            return Tried::for_good(Reply::malformed("the request does not make a valid target"));
+        let answer = match lease.sender() {
+            Some(Sender::Http1(link)) if self.is_plain() => {
+                let (plan, id) = (&self.plan, request_id.as_bytes());
+                let asked = Asked {
+                    no_body: self.client.method == Method::HEAD,
+                    upgrade: false,
+                };
+                let write_head = |sent: &RequestBody, text: &mut Vec<u8>| {
+                    direct::write_head(self.client, peer, plan, sent, number, id, text);
+                };
+                let response = link.exchange(asked, write_head, sent).await;
+                response.map(|response| response.map(EndpointBody::Http1))
+            }
+            None => Err(SendError::Unsent),
+            Some(sender) => {
+                let request = upstream_request(self.client, peer, &self.plan, sent, number, request_id);
+                let Some(request) = request else {
+                    return Tried::for_good(Reply::malformed("the request does not make a valid target"));
+                };
+                sender.send(request).await
+            }
         };
-        match lease.sender().send(request).await {
+        match answer {
             Ok(response) if is_passable(&response) || self.agrees(&response) => Tried {
                 ended: Ended::Response(Answer::new(response.status(), response.headers())),
-                result: Ok(response.map(|incoming| UpstreamBody {
-                    body: incoming,
-                    lease,
-                    timer: None,
-                    _active: active,
-                    _places: Places::default(),
+                // Boxed here: it is passed on through many hands, and is large.
+                result: Ok(response.map(|incoming| {
+                    Box::new(UpstreamBody {
+                        body: incoming,
+                        lease,
+                        timer: None,
+                        _active: active,
+                        _places: Places::default(),
+                    })
                 })),
             },
             Ok(_) => Tried::reset(Ended::ForGood, Reset::Protocol),
             Err(error) => Tried::to_answer(&error, lease.is_reused()),
         }
+    }
+
+    /// Whether its head can be written without a map of fields.
+    fn is_plain(&self) -> bool {
+        direct::is_plain(self.client, &self.plan) && !upgrade::is_asked(self.client)
     }
 
     /// Whether the endpoint has agreed to the protocol that the client asks for.
@@ -265,7 +291,7 @@ impl Forwarding<'_> {
     }
 
     /// Tells outlier detection.
-    fn report(&self, index: usize, ended: Ended, result: &Result<Response<UpstreamBody>, Failure>) {
+    fn report(&self, index: usize, ended: Ended, result: &Result<Response<Box<UpstreamBody>>, Failure>) {
         let outcome = match (ended, result) {
             (Ended::Response(answer), _) => Outcome::Status(match answer.grpc_status {
                 Some(code) if answer.status.is_success() => grpc::to_http(code).as_u16(),
@@ -319,6 +345,7 @@ impl Tried {
 
     fn to_connect(error: &ConnectError) -> Self {
         let reset = match error {
+            ConnectError::Overflow => return Self::for_good(Reply::overflow(false)),
             ConnectError::Timeout => Reset::ConnectTimeout,
             ConnectError::Io(_) | ConnectError::NoTls => Reset::ConnectFailure,
             ConnectError::Http(_) => Reset::Termination,

@@ -7,18 +7,17 @@ use std::time::Duration;
 use edge_model::{Route, WeightedDestination};
 use edge_routing::{FormatValues, Rewritten, apply_request_ops, apply_response_ops};
 use fastrand::Rng;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Body;
+use smallvec::SmallVec;
 
 use super::upgrade;
 
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,26 +28,12 @@ pub(crate) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-ups
 /// The name that Istio's gateways answer under; clients and tests look for it.
 const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
 
-/// Fields that belong to one connection and are never passed on (RFC 9110 section 7.6.1, RFC 9112 section 9). `expect`
-/// is among them because the gateway answers 100-continue by itself.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    CONTENT_LENGTH,
-    UPGRADE,
-    TE,
-    EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
-
 /// The client and how it came in, as the upstream is told.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// The address as a header value, made once for the connection.
-    text: HeaderValue,
+    pub(super) text: HeaderValue,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
     /// What the upstream is told of the client's certificate.
@@ -148,8 +133,22 @@ fn copy_end_to_end(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
+/// Fields that belong to one connection and are never passed on (RFC 9110 section 7.6.1, RFC 9112 section 9). `expect`
+/// is among them because the gateway answers 100-continue by itself.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
+    // A match on text is decided by its length and a comparison or two.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "transfer-encoding"
+            | "content-length"
+            | "upgrade"
+            | "te"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+    )
 }
 
 fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr>, request_id: &HeaderValue) {
@@ -215,9 +214,13 @@ fn new_request_id(rng: &mut Rng) -> HeaderValue {
     bits = (bits & !(0xf << 76)) | (4 << 76);
     bits = (bits & !(0b11 << 62)) | (0b10 << 62);
     let mut text = [b'-'; 36];
-    let digits = (0..36).filter(|at| ![8, 13, 18, 23].contains(at));
-    for (at, digit) in digits.zip((0..32).rev()) {
-        text[at] = HEX[(bits >> (4 * digit)) as usize & 0xf];
+    let mut at = 0;
+    for (number, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        // A hyphen stands before these bytes.
+        at += usize::from(matches!(number, 4 | 6 | 8 | 10));
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 0xf)];
+        at += 2;
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -258,10 +261,10 @@ fn takes_trailers(client: &Parts) -> bool {
 }
 
 /// Fields that a Connection field names: they are for the next hop alone (RFC 9110 section 7.6.1).
-struct Nominated<'a>(Vec<&'a str>);
+pub(super) struct Nominated<'a>(Vec<&'a str>);
 
 impl<'a> Nominated<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
         let mut names = Vec::new();
         for line in headers.get_all(CONNECTION) {
             let options = line.to_str().unwrap_or("").split(',').map(str::trim);
@@ -275,7 +278,7 @@ impl<'a> Nominated<'a> {
         Self(names)
     }
 
-    fn contains(&self, name: &HeaderName) -> bool {
+    pub(super) fn contains(&self, name: &HeaderName) -> bool {
         self.0
             .iter()
             .any(|nominated| nominated.eq_ignore_ascii_case(name.as_str()))
@@ -304,20 +307,27 @@ pub(crate) fn downstream_headers(
         true => told_length(headers),
         false => None,
     };
-    let nominated: Vec<HeaderName> = Nominated::of(headers)
-        .0
-        .iter()
-        .filter_map(|name| HeaderName::try_from(*name).ok())
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&nominated) {
-        headers.remove(name);
-    }
+    remove_hop_by_hop(headers);
     apply_response_ops(headers, route, Some(destination), values);
-    for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE] {
-        headers.remove(name);
+    if !route.headers.response.is_empty() || !destination.headers.response.is_empty() {
+        for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE] {
+            headers.remove(name);
+        }
     }
     if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// Removes what belongs to one connection. The names are looked over first: to look each one up would cost more.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let nominated = Nominated::of(headers);
+    let found = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name) || nominated.contains(name));
+    let found: SmallVec<[HeaderName; 4]> = found.cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 

@@ -60,14 +60,11 @@ async fn deliver(conn: &Conn, cluster: &ClusterView, request: Request<RequestBod
         return;
     };
     let _active = ActiveRequest::begin(endpoint.load());
-    let Ok(mut lease) = endpoint
-        .pool(conn.protocol())
-        .checkout(Want::Any, cluster.connect_timeout())
-        .await
-    else {
+    let Ok(mut lease) = cluster.checkout(endpoint, conn.protocol(), Want::Any).await else {
         return;
     };
-    let Ok(mut response) = lease.sender().send(request).await else {
+    let Some(sender) = lease.sender() else { return };
+    let Ok(mut response) = sender.send(request).await else {
         return;
     };
     // Read to its end, so that the connection can be used again.

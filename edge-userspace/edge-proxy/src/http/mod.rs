@@ -3,6 +3,7 @@
 mod body;
 mod check;
 mod cors;
+mod direct;
 mod fault;
 mod flag;
 mod forward;
@@ -143,7 +144,7 @@ impl Exchange<'_> {
         body: Incoming,
         limited: &mut Limited,
         record: &mut Record,
-    ) -> Result<Response<UpstreamBody>, Reply> {
+    ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let authority = check::check(self.head, self.conn.worker().limits())?;
         if self.conn.is_misdirected(self.view, host_of(authority)) {
             return Err(Reply::misdirected());
@@ -208,7 +209,7 @@ impl Exchange<'_> {
         body: Incoming,
         limited: &mut Limited,
         record: &mut Record,
-    ) -> Result<Response<UpstreamBody>, Reply> {
+    ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         if let Decision::Route { route, .. } = decision
             && let Some(fault) = &route.fault
         {
@@ -289,7 +290,7 @@ impl Exchange<'_> {
         path: &PathAndQuery,
         body: Incoming,
         record: &mut Record,
-    ) -> Result<Response<UpstreamBody>, Reply> {
+    ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let draw = self.conn.worker().rng().u64(..);
         let destination = choose_destination(forward, draw).ok_or_else(Reply::no_cluster)?;
         let cluster = self
@@ -339,11 +340,11 @@ impl Exchange<'_> {
         forwarding: &Forwarding<'_>,
         body: Incoming,
         record: &mut Record,
-    ) -> Result<Response<UpstreamBody>, Reply> {
+    ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let Some(timeout) = forwarding.forward.timeout else {
             return forwarding.run(body, record).await;
         };
-        let mut timer = self.conn.worker().timers().after(timeout);
+        let mut timer = self.conn.worker().timers().since(record.started(), timeout);
         let ended = tokio::select! {
             biased;
             response = forwarding.run(body, record) => Some(response?),
@@ -396,6 +397,6 @@ fn normalized(head: &Parts, policy: PathPolicy) -> Result<PathAndQuery, Reply> {
 
 /// Milliseconds until the upstream's response head.
 fn add_service_time(headers: &mut HeaderMap, record: &Record) {
-    let milliseconds = u64::try_from(record.started().elapsed().as_millis()).unwrap_or(u64::MAX);
+    let milliseconds = u64::try_from(record.until_first_byte().as_millis()).unwrap_or(u64::MAX);
     headers.insert(SERVICE_TIME, HeaderValue::from(milliseconds));
 }

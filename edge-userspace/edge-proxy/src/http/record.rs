@@ -111,6 +111,12 @@ impl Record {
         self.account.started
     }
 
+    /// Time from there to the upstream's response head.
+    pub(crate) fn until_first_byte(&self) -> Duration {
+        let first_byte = self.account.first_byte.unwrap_or(self.account.started);
+        first_byte.saturating_duration_since(self.account.started)
+    }
+
     /// The request is one of gRPC.
     pub(crate) fn is_grpc(&mut self) {
         self.account.is_grpc = true;

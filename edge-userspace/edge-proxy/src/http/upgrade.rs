@@ -109,7 +109,7 @@ impl Tunnel {
 pub(super) fn switched(
     conn: &Conn,
     asked: Asked,
-    response: Response<UpstreamBody>,
+    response: Response<Box<UpstreamBody>>,
     record: Record,
     idle: Option<Duration>,
 ) -> Response<ResponseBody> {

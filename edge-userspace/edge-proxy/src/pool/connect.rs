@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
+use edge_upstream::circuit::Place;
 use http::header::{TE, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -17,14 +19,14 @@ use http::{Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::EndpointStream;
 use super::link::{Asked, BodyFault, Link, LinkBody, SendError};
 use super::target::http2_request;
+use super::{EndpointStream, Limits};
 use crate::h1::{MAX_HEAD, push_field};
 use crate::http::{RequestBody, RequestBodyError};
 use crate::protocol::Protocol;
@@ -45,6 +47,8 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     #[error("connecting took longer than the cluster's connectTimeout")]
     Timeout,
+    #[error("the cluster has as many connections, and requests waiting for one, as it may")]
+    Overflow,
     #[error("TLS to the cluster's endpoints cannot be had, see the log of the configuration")]
     NoTls,
     #[error("the connection was lost as it was opened: {0}")]
@@ -66,6 +70,9 @@ pub(crate) struct Shared {
     users: Rc<Cell<u32>>,
     /// Requests at once that the endpoint allows.
     limit: Rc<Cell<u32>>,
+    opened: Instant,
+    /// Requests that were sent over it.
+    requests: Rc<Cell<u32>>,
 }
 
 impl Sender {
@@ -83,11 +90,12 @@ impl Sender {
                     no_body: head.method == Method::HEAD,
                     upgrade: head.headers.contains_key(UPGRADE),
                 };
-                let write_head = |text: &mut Vec<u8>| write_head(&head, text);
+                let write_head = |_: &RequestBody, text: &mut Vec<u8>| write_head(&head, text);
                 let response = link.exchange(asked, write_head, body).await?;
                 Ok(response.map(EndpointBody::Http1))
             }
             Self::Http2(shared) => {
+                shared.requests.set(shared.requests.get().saturating_add(1));
                 let sent = shared.sender.try_send_request(http2_request(request)).await;
                 sent.map(|response| response.map(EndpointBody::Http2))
                     .map_err(http2_error)
@@ -167,10 +175,19 @@ impl Body for EndpointBody {
 
 impl Shared {
     /// One more handle, if the connection takes one more request now.
-    pub(super) fn share(&self) -> Option<Self> {
+    pub(super) fn share(&self, most: u32) -> Option<Self> {
         // The pool holds a handle of its own.
         let streams = self.users.get().saturating_sub(1);
-        (streams < self.limit.get().min(MAX_STREAMS) && !self.sender.is_closed()).then(|| self.clone())
+        let most = self.limit.get().min(MAX_STREAMS).min(most);
+        (streams < most && !self.sender.is_closed()).then(|| self.clone())
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.get()
     }
 
     /// Whether the connection is closed, or is old and carries no request.
@@ -186,6 +203,8 @@ impl Clone for Shared {
             sender: self.sender.clone(),
             users: Rc::clone(&self.users),
             limit: Rc::clone(&self.limit),
+            opened: self.opened,
+            requests: Rc::clone(&self.requests),
         }
     }
 }
@@ -205,21 +224,32 @@ pub(crate) struct Target {
 }
 
 /// Opens a connection.
-pub(super) async fn connect(target: &Target, protocol: Protocol) -> Result<Sender, ConnectError> {
-    let stream = open(target, Some(protocol)).await?;
+/// `place` is held until it is closed.
+pub(super) async fn connect(
+    target: &Target,
+    protocol: Protocol,
+    limits: &Limits,
+    place: Place,
+) -> Result<Sender, ConnectError> {
+    let stream = open(target, Some(protocol), limits).await?;
     match protocol {
-        Protocol::Http1 => Ok(Sender::Http1(Link::new(stream))),
-        Protocol::Http2 => http2(target.address, stream).await,
+        Protocol::Http1 => Ok(Sender::Http1(Link::new(stream, place))),
+        Protocol::Http2 => http2(target.address, stream, limits, place).await,
     }
 }
 
 /// Opens a connection for bytes that are forwarded as they are.
-pub(crate) async fn connect_bytes(target: &Target) -> Result<EndpointStream, ConnectError> {
-    open(target, None).await
+pub(crate) async fn connect_bytes(target: &Target, limits: &Limits) -> Result<EndpointStream, ConnectError> {
+    open(target, None, limits).await
 }
 
-async fn open(target: &Target, protocol: Option<Protocol>) -> Result<EndpointStream, ConnectError> {
+async fn open(
+    target: &Target,
+    protocol: Option<Protocol>,
+    limits: &Limits,
+) -> Result<EndpointStream, ConnectError> {
     let stream = tcp(target.address).await?;
+    limits.keep_alive(&stream)?;
     Ok(match &target.tls {
         None => EndpointStream::Plain(stream),
         Some(tls) => EndpointStream::Tls(Box::new(shake_hands(tls.as_deref(), stream, protocol).await?)),
@@ -242,17 +272,30 @@ async fn shake_hands(
     Ok(connector.connect(tls.name(), stream).await?)
 }
 
-async fn http2(address: SocketAddr, stream: EndpointStream) -> Result<Sender, ConnectError> {
+async fn http2(
+    address: SocketAddr,
+    stream: EndpointStream,
+    limits: &Limits,
+    place: Place,
+) -> Result<Sender, ConnectError> {
     let io = TokioIo::new(stream);
     let mut builder = http2::Builder::new(LocalExec);
     builder
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    if let Some(keepalive) = limits.http2_keepalive() {
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_while_idle(true)
+            .keep_alive_interval(keepalive.interval)
+            .keep_alive_timeout(keepalive.timeout);
+    }
     let (sender, mut connection) = builder.handshake(io).await?;
     let limit = Rc::new(Cell::new(MAX_STREAMS));
     let told = Rc::clone(&limit);
     tokio::task::spawn_local(async move {
+        let _place = place;
         let driven = poll_fn(|cx| {
             let end = Pin::new(&mut connection).poll(cx);
             let allowed = u32::try_from(connection.current_max_send_streams());
@@ -267,5 +310,7 @@ async fn http2(address: SocketAddr, stream: EndpointStream) -> Result<Sender, Co
         sender,
         users: Rc::new(Cell::new(1)),
         limit,
+        opened: Instant::now(),
+        requests: Rc::default(),
     }))
 }

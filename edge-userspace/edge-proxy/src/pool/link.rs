@@ -6,8 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
+use edge_upstream::circuit::Place;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -68,17 +70,33 @@ pub(crate) struct Link {
     reusable: Cell<bool>,
     /// A request's body is not yet sent to its end.
     uploading: Cell<bool>,
+    opened: Instant,
+    /// Requests that were sent over it.
+    requests: Cell<u32>,
+    /// Its place among the cluster's connections.
+    _place: Place,
 }
 
 impl Link {
-    pub(super) fn new(stream: EndpointStream) -> Rc<Self> {
+    pub(super) fn new(stream: EndpointStream, place: Place) -> Rc<Self> {
         Rc::new(Self {
             stream: RefCell::new(stream),
             buffer: RefCell::default(),
             outbox: RefCell::default(),
             reusable: Cell::new(true),
             uploading: Cell::new(false),
+            opened: Instant::now(),
+            requests: Cell::new(0),
+            _place: place,
         })
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.get()
     }
 
     /// Whether another request can go over it.
@@ -100,12 +118,13 @@ impl Link {
     pub(crate) async fn exchange(
         self: &Rc<Self>,
         asked: Asked,
-        write_head: impl FnOnce(&mut Vec<u8>),
+        write_head: impl FnOnce(&RequestBody, &mut Vec<u8>),
         body: RequestBody,
     ) -> Result<Response<LinkBody>, SendError> {
         self.reusable.set(false);
         self.uploading.set(true);
-        write_head(self.outbox.borrow_mut().begin());
+        self.requests.set(self.requests.get().saturating_add(1));
+        write_head(&body, self.outbox.borrow_mut().begin());
         let mut upload = Upload::new(body);
         let mut interim = 0;
         let (head, follows) = poll_fn(|cx| self.poll_exchange(cx, asked, &mut upload, &mut interim)).await?;

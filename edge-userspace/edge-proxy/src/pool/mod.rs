@@ -1,6 +1,8 @@
 //! Connections to one endpoint, kept by one worker.
 
+mod checkout;
 mod connect;
+mod limits;
 mod link;
 mod stream;
 mod target;
@@ -9,14 +11,15 @@ mod upload;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
+use connect::Shared;
 pub(crate) use connect::{ConnectError, EndpointBody, Sender, Target, connect_bytes};
-use connect::{Shared, connect};
+pub(crate) use limits::Limits;
 use link::Link;
-pub(crate) use link::{BodyFault, SendError, Upgraded};
+pub(crate) use link::{Asked, BodyFault, SendError, Upgraded};
 pub(crate) use stream::EndpointStream;
 
 use crate::protocol::Protocol;
@@ -24,16 +27,23 @@ use crate::protocol::Protocol;
 /// Idle connections that a worker keeps to one endpoint; more than that are closed as they become idle.
 const MAX_IDLE: usize = 256;
 
-/// Connections to one endpoint. Of those with HTTP/1.1, the one that was used last is taken first, so that those beyond
-/// the need grow old and are closed. Those with HTTP/2 are shared.
+/// Connections to one endpoint of a cluster. Of those with HTTP/1.1, the one that was used last is taken first, so that
+/// those beyond the need grow old and are closed. Those with HTTP/2 are shared.
 #[derive(Debug)]
 pub(crate) struct Pool {
     target: Target,
     protocol: Protocol,
+    limits: RefCell<Rc<Limits>>,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<InUse>>,
     /// Held while a shared connection is being opened, so that those who come meanwhile take it.
     opening: Mutex<()>,
+    /// Told when a connection has become idle or is gone.
+    freed: Notify,
+    /// Requests that wait for that.
+    waiting: Cell<u32>,
+    /// The present, as of the last sweep.
+    now: Cell<Instant>,
     closed: Cell<bool>,
 }
 
@@ -63,14 +73,16 @@ pub(crate) enum Want {
 /// A connection in use by one request. It is closed when dropped, and kept when released, unless others share it.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: Sender,
+    /// `None` once it is released.
+    sender: Option<Sender>,
     pool: Rc<Pool>,
     reused: bool,
 }
 
 impl Lease {
-    pub(crate) fn sender(&mut self) -> &mut Sender {
-        &mut self.sender
+    /// The connection; `None` only after it was given back.
+    pub(crate) fn sender(&mut self) -> Option<&mut Sender> {
+        self.sender.as_mut()
     }
 
     /// Whether an earlier request went over the connection.
@@ -79,19 +91,35 @@ impl Lease {
     }
 
     /// Gives the connection back after its response has ended.
-    pub(crate) fn release(self) {
-        self.pool.put(self.sender);
+    pub(crate) fn release(mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.pool.put(sender);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The connection first, so that its place is free when another request looks for one.
+        self.sender = None;
+        if self.pool.waiting.get() > 0 {
+            self.pool.freed.notify_one();
+        }
     }
 }
 
 impl Pool {
-    pub(crate) fn new(target: Target, protocol: Protocol) -> Self {
+    pub(crate) fn new(target: Target, protocol: Protocol, limits: Rc<Limits>) -> Self {
         Self {
             target,
             protocol,
+            limits: RefCell::new(limits),
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Mutex::default(),
+            freed: Notify::new(),
+            waiting: Cell::new(0),
+            now: Cell::new(Instant::now()),
             closed: Cell::new(false),
         }
     }
@@ -106,93 +134,62 @@ impl Pool {
         same_tls && self.target.address == target.address
     }
 
-    /// An idle connection, or one that is opened now.
-    pub(crate) async fn checkout(
-        self: &Rc<Self>,
-        want: Want,
-        timeout: Duration,
-    ) -> Result<Lease, ConnectError> {
-        match self.protocol {
-            Protocol::Http1 => self.checkout_idle(want, timeout).await,
-            Protocol::Http2 => self.checkout_shared(want == Want::Fresh, timeout).await,
-        }
+    /// Limits that are in force from now on.
+    pub(crate) fn set_limits(&self, limits: &Rc<Limits>) {
+        *self.limits.borrow_mut() = Rc::clone(limits);
     }
 
-    async fn checkout_idle(self: &Rc<Self>, want: Want, timeout: Duration) -> Result<Lease, ConnectError> {
-        if want != Want::Fresh {
-            while let Some(link) = self.pop() {
-                if link.is_quiet(want == Want::Open) {
-                    return Ok(self.lease(Sender::Http1(link), true));
-                }
-            }
-        }
-        Ok(self.lease(self.open(timeout).await?, false))
-    }
-
-    async fn checkout_shared(self: &Rc<Self>, fresh: bool, timeout: Duration) -> Result<Lease, ConnectError> {
-        if !fresh && let Some(shared) = self.share() {
-            return Ok(self.lease(Sender::Http2(shared), true));
-        }
-        let opening = tokio::time::timeout(timeout, self.opening.lock()).await;
-        let _opening = opening.map_err(|_| ConnectError::Timeout)?;
-        if !fresh && let Some(shared) = self.share() {
-            return Ok(self.lease(Sender::Http2(shared), true));
-        }
-        let sender = self.open(timeout).await?;
-        if let Sender::Http2(shared) = &sender
-            && !self.closed.get()
-        {
-            self.shared.borrow_mut().push(InUse {
-                sender: shared.clone(),
-                last_used: Instant::now(),
-            });
-        }
-        Ok(self.lease(sender, false))
-    }
-
-    async fn open(&self, timeout: Duration) -> Result<Sender, ConnectError> {
-        let connecting = tokio::time::timeout(timeout, connect(&self.target, self.protocol));
-        connecting.await.map_err(|_| ConnectError::Timeout)?
-    }
-
-    fn pop(&self) -> Option<Rc<Link>> {
-        self.idle.borrow_mut().pop().map(|idle| idle.link)
-    }
-
-    /// A shared connection that takes one more request.
-    fn share(&self) -> Option<Shared> {
-        let mut shared = self.shared.borrow_mut();
-        shared.iter_mut().find_map(|connection| {
-            let handle = connection.sender.share()?;
-            connection.last_used = Instant::now();
-            Some(handle)
-        })
-    }
-
-    fn lease(self: &Rc<Self>, sender: Sender, reused: bool) -> Lease {
-        Lease {
-            sender,
-            pool: Rc::clone(self),
-            reused,
-        }
+    fn limits(&self) -> Rc<Limits> {
+        Rc::clone(&self.limits.borrow())
     }
 
     fn put(&self, sender: Sender) {
         let Sender::Http1(link) = sender else { return };
         let mut idle = self.idle.borrow_mut();
-        if !self.closed.get() && link.is_reusable() && idle.len() < MAX_IDLE {
-            let since = Instant::now();
+        let has_more = self
+            .limits
+            .borrow()
+            .allows_more(link.requests(), link.opened(), self.now.get());
+        if !self.closed.get() && has_more && link.is_reusable() && idle.len() < MAX_IDLE {
+            let since = self.now.get();
             idle.push(Idle { link, since });
         }
     }
 
-    /// Closes idle connections that nobody has needed since `before`, and forgets those that the endpoint closed.
-    pub(crate) fn sweep(&self, before: Instant) {
-        let keep = |idle: &Idle| idle.since > before && idle.link.is_quiet(false);
-        self.idle.borrow_mut().retain(keep);
-        self.shared
-            .borrow_mut()
-            .retain(|connection| !connection.sender.is_unneeded(connection.last_used <= before));
+    /// Closes an idle connection, if there is one, to make room for another one of the cluster.
+    pub(crate) fn evict(&self) -> bool {
+        // The first is the one that was not used for longest.
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            drop(idle.remove(0));
+            return true;
+        }
+        let mut shared = self.shared.borrow_mut();
+        let unused = shared
+            .iter()
+            .position(|connection| connection.sender.is_unneeded(true));
+        unused.map(|at| shared.remove(at)).is_some()
+    }
+
+    /// Closes idle connections that nobody has needed for the idle time or that are too old, and forgets those that the
+    /// endpoint closed.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.now.set(now);
+        let limits = self.limits();
+        self.idle.borrow_mut().retain(|idle| {
+            !limits.is_idle_too_long(idle.since, now)
+                && limits.allows_more(idle.link.requests(), idle.link.opened(), now)
+                && idle.link.is_quiet(false)
+        });
+        self.shared.borrow_mut().retain(|connection| {
+            let is_old = limits.is_idle_too_long(connection.last_used, now)
+                || !limits.allows_more(connection.sender.requests(), connection.sender.opened(), now);
+            !connection.sender.is_unneeded(is_old)
+        });
+        // Places may have been given back by other workers, too.
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        }
     }
 
     /// Closes idle connections now, and those in use when they become idle.

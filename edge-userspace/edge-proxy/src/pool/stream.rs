@@ -23,6 +23,14 @@ impl EndpointStream {
         }
     }
 
+    /// The socket, where the stream's bytes are the socket's.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// Whether the endpoint has sent nothing and not closed, as far as the runtime has heard. Costs no system call then.
     pub(crate) fn seems_quiet(&mut self) -> bool {
         let peeked = self.tcp().try_io(Interest::READABLE, || peek(self.tcp()));

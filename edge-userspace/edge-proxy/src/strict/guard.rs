@@ -30,9 +30,10 @@ enum Verdict {
 }
 
 impl<K: Kind> Guard<K> {
-    pub(crate) fn new(kind: K) -> Self {
+    /// A guard of a stream from where the message after the first `heads` begins.
+    pub(crate) fn new(kind: K, heads: u64) -> Self {
         Self {
-            scanner: Scanner::new(kind),
+            scanner: Scanner::resumed(kind, heads),
             verdict: Verdict::Good,
         }
     }

@@ -114,12 +114,18 @@ pub(crate) struct Scanner<K: Kind> {
 const MAX_EMPTY_LINES: u8 = 1;
 
 impl<K: Kind> Scanner<K> {
+    #[cfg(test)]
     pub(crate) fn new(kind: K) -> Self {
+        Self::resumed(kind, 0)
+    }
+
+    /// A scanner of a stream from where the message after the first `heads` begins.
+    pub(crate) fn resumed(kind: K, heads: u64) -> Self {
         Self {
             kind,
             state: State::Start { empty_lines: 0 },
             partial: Partial::default(),
-            heads: 0,
+            heads,
         }
     }
 

@@ -18,8 +18,8 @@ use crate::config::ListenerConfig;
 use crate::connection::Conn;
 use crate::listener::refuse_new;
 use crate::protocol::Protocol;
-use crate::serve::serve;
-use crate::sniff::first_bytes;
+use crate::serve::{Served, serve};
+use crate::sniff::{first_bytes, readable};
 use crate::tls::forwarded_client_cert;
 use crate::{client_hello, tcp};
 
@@ -117,17 +117,39 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
     )
 }
 
-async fn plain(registered: Registered, stream: TcpStream) {
+async fn plain(registered: Registered, mut stream: TcpStream) {
     let conn = &registered.conn;
-    if let Some((protocol, prefix)) = first_bytes(conn, &stream).await {
-        conn.speaks(protocol);
-        // Boxed, so that a connection that waits for its first byte is no larger than its wait.
-        Box::pin(serve(Rc::clone(conn), stream, prefix)).await;
+    let Some((protocol, mut prefix)) = first_bytes(conn, &stream).await else {
+        return;
+    };
+    conn.speaks(protocol);
+    // Boxed, so that a connection that waits for its next byte is no larger than its wait.
+    while let Served::Parked(parked) = Box::pin(serve(Rc::clone(conn), stream, prefix)).await {
+        if !readable(conn, &parked).await {
+            return;
+        }
+        (stream, prefix) = (parked, Bytes::new());
     }
 }
 
 async fn tls(registered: Registered, stream: TcpStream, config: Arc<ListenerConfig>) {
     let conn = &registered.conn;
+    if let Some(mut stream) = Box::pin(secured(conn, stream, config)).await {
+        while let Served::Parked(parked) = Box::pin(serve(Rc::clone(conn), stream, Bytes::new())).await {
+            if !readable(conn, parked.get_ref().0).await {
+                return;
+            }
+            stream = parked;
+        }
+    }
+}
+
+/// Shakes hands. Answers the stream where HTTP is spoken inside; forwards the bytes where it is not.
+async fn secured(
+    conn: &Rc<Conn>,
+    stream: TcpStream,
+    config: Arc<ListenerConfig>,
+) -> Option<Box<TlsStream<TcpStream>>> {
     let worker = conn.worker();
     let limit = worker.timeouts().handshake;
     let handshake = Box::pin(handshake(conn, stream, &config));
@@ -138,7 +160,8 @@ async fn tls(registered: Registered, stream: TcpStream, config: Arc<ListenerConf
                 Some(b"h2") => Protocol::Http2,
                 Some(_) | None => Protocol::Http1,
             });
-            Box::pin(serve(Rc::clone(conn), stream, Bytes::new())).await;
+            conn.may_be_parked();
+            return Some(stream);
         }
         Ok(Secured::Bytes(stream, route)) => Box::pin(tcp::forward(conn, stream, &route)).await,
         Ok(Secured::Passed(stream, route)) => Box::pin(tcp::forward(conn, stream, &route)).await,
@@ -147,6 +170,7 @@ async fn tls(registered: Registered, stream: TcpStream, config: Arc<ListenerConf
             tracing::debug!(client = %conn.peer().address, %error, "TLS handshake failed");
         }
     }
+    None
 }
 
 /// What a connection to a port with TLS is, once its first flight was seen.

@@ -5,7 +5,7 @@ mod run;
 mod view;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,8 +44,12 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 /// Streams that the gateway may have had to reset for a client's errors; more end the connection (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 64;
 
-/// An upstream connection that nobody needed for so long is closed (Istio `connectionPool.http.idleTimeout`).
-const UPSTREAM_IDLE: Duration = Duration::from_secs(3600);
+/// A connection on which nothing came for so long gives its buffers back. Longer than a busy client ever waits, and short
+/// against the rate at which idle ones could come.
+const PARK_AFTER: Duration = Duration::from_millis(100);
+
+/// How often connections are looked over for that.
+const PARK_TICK: Duration = Duration::from_millis(50);
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -68,12 +72,15 @@ pub(crate) struct Worker {
     http2: http2::Builder<LocalExec>,
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
+    /// Connections that are not parked, since they were first idle.
+    parkable: RefCell<VecDeque<Rc<Conn>>>,
+    parkable_wanted: Notify,
     accepted: Cell<u64>,
     open_gauge: IntGauge,
     accepted_counter: IntCounter,
     closed: Notify,
     draining: Cell<bool>,
-    /// The present, as of the last sweep: enough for timeouts, and free of system calls.
+    /// The present, as of the last sweep, or of the last look for idle connections: enough for timeouts, and free of system calls.
     now: Cell<Instant>,
 }
 
@@ -97,6 +104,8 @@ impl Worker {
             http2,
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
+            parkable: RefCell::default(),
+            parkable_wanted: Notify::new(),
             accepted: Cell::new(0),
             open_gauge,
             accepted_counter,
@@ -211,6 +220,34 @@ impl Worker {
         Registered { id, conn }
     }
 
+    /// Parks a connection if nothing comes over it for a while.
+    pub(crate) fn may_park(&self, conn: &Rc<Conn>) {
+        let mut parkable = self.parkable.borrow_mut();
+        if parkable.is_empty() {
+            // The clock stood still while there was nothing to do.
+            self.now.set(Instant::now());
+            self.parkable_wanted.notify_one();
+        }
+        parkable.push_back(Rc::clone(conn));
+    }
+
+    /// Parks idle connections, for ever. It rests while there are none that could be parked.
+    async fn park(&self) {
+        loop {
+            if self.parkable.borrow().is_empty() {
+                self.parkable_wanted.notified().await;
+            }
+            tokio::time::sleep(PARK_TICK).await;
+            let now = Instant::now();
+            self.now.set(now);
+            if let Some(before) = now.checked_sub(PARK_AFTER) {
+                // One that nobody else holds has ended.
+                let stays = |conn: &Rc<Conn>| Rc::strong_count(conn) > 1 && conn.stays_queued(before);
+                self.parkable.borrow_mut().retain(stays);
+            }
+        }
+    }
+
     /// Ends what has gone on for too long.
     fn sweep(&self) {
         let now = Instant::now();
@@ -218,10 +255,8 @@ impl Worker {
         for conn in self.connections.borrow().values() {
             conn.sweep(now);
         }
-        if let Some(before) = now.checked_sub(UPSTREAM_IDLE) {
-            for pool in self.pools.borrow().values() {
-                pool.sweep(before);
-            }
+        for pool in self.pools.borrow().values() {
+            pool.sweep(now);
         }
     }
 }

@@ -102,6 +102,8 @@ impl Running {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let timed = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move { timed.timers().run().await });
+        let parking = Rc::clone(&self.worker);
+        tokio::task::spawn_local(async move { parking.park().await });
         let mut sweeps = tokio::time::interval(SWEEP);
         loop {
             let command = tokio::select! {

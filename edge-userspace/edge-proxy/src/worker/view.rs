@@ -12,14 +12,15 @@ use edge_upstream::outlier::{self, Outcome};
 use edge_upstream::rate_limit::LocalRateLimiter;
 use edge_upstream::{Balancer, ClusterLoad, EndpointLoad, Pick};
 use fastrand::Rng;
+use foldhash::fast::FixedState;
 use prometheus::IntCounter;
 
 use crate::config::{ClusterConfig, Config};
 use crate::metrics::{Labels, Metrics, SeriesCache};
-use crate::pool::{Pool, Target};
+use crate::pool::{ConnectError, Lease, Limits, Pool, Target, Want};
 use crate::protocol::Protocol;
 
-/// Pools of a worker; clusters that share an endpoint share its connections.
+/// Pools of a worker, one for each endpoint and protocol of a cluster, whose limits its connections are under.
 pub(crate) type Pools = HashMap<PoolKey, Rc<Pool>>;
 
 /// Where the connections of a pool lead to, and what is spoken on them.
@@ -27,15 +28,14 @@ pub(crate) type Pools = HashMap<PoolKey, Rc<Pool>>;
 pub(crate) struct PoolKey {
     address: SocketAddr,
     protocol: Protocol,
-    /// With TLS, whose terms are the cluster's, it has connections of its own.
-    cluster: Option<ClusterName>,
+    cluster: ClusterName,
 }
 
 /// One configuration, for one worker.
 pub(crate) struct View {
     config: Arc<Config>,
     /// The same value in memory as before when no cluster changed.
-    clusters: Rc<HashMap<ClusterName, Rc<ClusterView>>>,
+    clusters: Rc<HashMap<ClusterName, Rc<ClusterView>, FixedState>>,
     /// Limiters by the address of their definition, which the configuration keeps in place.
     limiters: RefCell<HashMap<*const LocalRateLimit, Option<Limit>>>,
 }
@@ -77,14 +77,16 @@ impl View {
     }
 
     fn close_unused(&self, pools: &mut Pools) {
-        let endpoints = self
-            .config
-            .clusters
-            .values()
-            .flat_map(|cluster| &cluster.model.endpoints);
-        let used: std::collections::HashSet<_> = endpoints.map(|endpoint| endpoint.address).collect();
+        let endpoints = self.config.clusters.iter().flat_map(|(name, cluster)| {
+            cluster
+                .model
+                .endpoints
+                .iter()
+                .map(move |endpoint| (name, endpoint.address))
+        });
+        let used: std::collections::HashSet<_> = endpoints.collect();
         pools.retain(|key, pool| {
-            let keep = used.contains(&key.address);
+            let keep = used.contains(&(&key.cluster, key.address));
             if !keep {
                 pool.close();
             }
@@ -135,11 +137,13 @@ pub(crate) struct ClusterView {
     config: Arc<ClusterConfig>,
     balancer: RefCell<Balancer>,
     endpoints: Vec<Rc<EndpointView>>,
+    limits: Rc<Limits>,
     series: SeriesCache,
 }
 
 impl ClusterView {
     fn new(config: &Arc<ClusterConfig>, pools: &mut Pools, rng: &mut Rng) -> Self {
+        let limits = Rc::new(Limits::new(&config.model, config.load.circuit()));
         let endpoints = config
             .model
             .endpoints
@@ -147,7 +151,7 @@ impl ClusterView {
             .enumerate()
             .map(|(index, endpoint)| {
                 let load = config.load.get(index).cloned().unwrap_or_default();
-                Rc::new(EndpointView::new(config, endpoint, load, pools))
+                Rc::new(EndpointView::new(config, endpoint, load, &limits, pools))
             });
         Self {
             balancer: RefCell::new(Balancer::new(
@@ -157,6 +161,7 @@ impl ClusterView {
                 rng,
             )),
             endpoints: endpoints.collect(),
+            limits: Rc::clone(&limits),
             series: SeriesCache::new(Labels::new(&config.model, None)),
             config: Arc::clone(config),
         }
@@ -215,6 +220,25 @@ impl ClusterView {
         self.endpoints.iter().position(|own| Rc::ptr_eq(own, endpoint))
     }
 
+    /// A connection to an endpoint, for a request of a client that speaks `client`.
+    pub(crate) async fn checkout(
+        &self,
+        endpoint: &EndpointView,
+        client: Protocol,
+        want: Want,
+    ) -> Result<Lease, ConnectError> {
+        let evict = || self.endpoints.iter().any(|other| other.evict());
+        endpoint
+            .pool(client)
+            .checkout(want, self.connect_timeout(), evict)
+            .await
+    }
+
+    /// What its connections are under.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Time to establish a connection.
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.config.model.connect_timeout
@@ -239,7 +263,13 @@ pub(crate) struct EndpointView {
 }
 
 impl EndpointView {
-    fn new(cluster: &ClusterConfig, endpoint: &Endpoint, load: Arc<EndpointLoad>, pools: &mut Pools) -> Self {
+    fn new(
+        cluster: &ClusterConfig,
+        endpoint: &Endpoint,
+        load: Arc<EndpointLoad>,
+        limits: &Rc<Limits>,
+        pools: &mut Pools,
+    ) -> Self {
         let target = Target {
             address: endpoint.address,
             tls: cluster.tls.clone(),
@@ -248,14 +278,15 @@ impl EndpointView {
             let key = PoolKey {
                 address: endpoint.address,
                 protocol,
-                cluster: target.tls.as_ref().map(|_| cluster.model.name.clone()),
+                cluster: cluster.model.name.clone(),
             };
-            let new = || Rc::new(Pool::new(target.clone(), protocol));
+            let new = || Rc::new(Pool::new(target.clone(), protocol, Rc::clone(limits)));
             let pool = pools.entry(key).or_insert_with(new);
             if !pool.leads_to(&target) {
                 pool.close();
                 *pool = new();
             }
+            pool.set_limits(limits);
             Rc::clone(pool)
         };
         let protocol = cluster.model.protocol;
@@ -285,8 +316,13 @@ impl EndpointView {
         &self.target
     }
 
+    /// Closes an idle connection to it, if there is one.
+    fn evict(&self) -> bool {
+        self.http1.evict() || self.http2.as_ref().is_some_and(|pool| pool.evict())
+    }
+
     /// Connections of this worker, for a request of a client that speaks `client`.
-    pub(crate) fn pool(&self, client: Protocol) -> &Rc<Pool> {
+    fn pool(&self, client: Protocol) -> &Rc<Pool> {
         match (&self.http2, self.protocol, client) {
             (Some(http2), UpstreamProtocol::Http2, _)
             | (Some(http2), UpstreamProtocol::ClientProtocol, Protocol::Http2) => http2,

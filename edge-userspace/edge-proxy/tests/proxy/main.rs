@@ -10,6 +10,7 @@
 mod actions;
 mod apply;
 mod bodies;
+mod connections;
 mod desync;
 mod drain;
 mod endpoint_http1;

@@ -24,6 +24,9 @@ impl LeastRequest {
         rng: &mut Rng,
     ) -> Option<usize> {
         let first = self.weights.draw_avoiding(tried, rng)?;
+        if self.weights.len() == 1 {
+            return Some(first);
+        }
         let Some(second) = self.draw_second(first, tried, rng) else {
             return Some(first);
         };

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -67,6 +69,7 @@ pub(crate) fn http2(port: u16, requests: Vec<Request<Full<Bytes>>>) -> Vec<Resul
 /// and the trailers `grpc-status: 0` and `x-sum`, the length of the request's body.
 pub(crate) struct Http2Backend {
     pub(crate) address: SocketAddr,
+    connections: Arc<AtomicU64>,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -76,6 +79,8 @@ impl Http2Backend {
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
+        let connections = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&connections);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -83,19 +88,29 @@ impl Http2Backend {
                 .unwrap();
             runtime.block_on(async move {
                 tokio::select! {
-                    () = accept(listener) => {}
+                    () = accept(listener, &counter) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Self { address, _stop: stop }
+        Self {
+            address,
+            connections,
+            _stop: stop,
+        }
+    }
+
+    /// Connections so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
     }
 }
 
-async fn accept(listener: TcpListener) {
+async fn accept(listener: TcpListener, connections: &AtomicU64) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        connections.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             drop(
