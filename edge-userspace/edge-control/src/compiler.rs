@@ -7,7 +7,8 @@ use edge_config::istio::virtual_service::VirtualService;
 use edge_config::k8s::endpoint_slice::SERVICE_NAME_LABEL;
 use edge_config::{ObjectName, Problem, Resource};
 use edge_model::{
-    HostPattern, Kind, Listener, ListenerProtocol, ObjectRef, RouteTable, Snapshot, TlsServer, TlsService,
+    ClusterName, HostPattern, Kind, Listener, ListenerProtocol, ObjectRef, RouteTable, Snapshot, TlsServer,
+    TlsService,
 };
 
 use crate::compile::{compile_all, service_host, stands_before_gateway};
@@ -15,8 +16,8 @@ use crate::{CompileOptions, Compiled, ReadFile};
 
 /// Keeps the resources and what they came to.
 ///
-/// A VirtualService with plain host names, or an EndpointSlice, costs what it touches: the virtual hosts of its names, or
-/// the clusters of its Service. Any other change compiles everything. Either way the result is the same as that of
+/// A VirtualService with plain host names, a DestinationRule for one host and an EndpointSlice cost what they touch: the
+/// virtual hosts of its names, the clusters of its service and the routes to them, or the clusters alone. Any other change compiles everything. Either way the result is the same as that of
 /// [`compile`](crate::compile()) on all resources.
 #[derive(Debug)]
 pub struct Compiler {
@@ -27,6 +28,8 @@ pub struct Compiler {
     problems: HashMap<Option<ObjectName>, Vec<Problem>>,
     /// How often the problems became others.
     problems_count: u64,
+    /// The clusters of each service's host.
+    clusters_of: HashMap<String, Vec<ClusterName>>,
 }
 
 /// An object as it was and as it is.
@@ -50,6 +53,8 @@ struct Index {
     rules: HashMap<String, BTreeSet<ObjectRef>>,
     wildcard_rules: BTreeSet<ObjectRef>,
     routes: HashMap<HostPattern, BTreeSet<ObjectRef>>,
+    /// VirtualServices by the hosts of their destinations.
+    users: HashMap<String, BTreeSet<ObjectRef>>,
     wildcard_routes: BTreeSet<ObjectRef>,
     /// EndpointSlices by namespace and name of their Service.
     slices: HashMap<(String, String), BTreeSet<ObjectRef>>,
@@ -70,6 +75,7 @@ impl Compiler {
             snapshot: Snapshot::default(),
             problems: HashMap::new(),
             problems_count: 0,
+            clusters_of: HashMap::new(),
         };
         for resource in resources {
             let object = resource.object_ref();
@@ -164,16 +170,12 @@ impl Compiler {
         let (routes, others): (Vec<_>, Vec<_>) = touched
             .iter()
             .partition(|touched| touched.object.kind == Kind::VirtualService);
-        for Touched {
-            object,
-            before,
-            after,
-        } in others
-        {
-            if object.kind != Kind::EndpointSlice {
-                return None;
+        for touched in others {
+            if touched.object.kind == Kind::EndpointSlice {
+                self.change_endpoints(touched.before.as_deref(), touched.after.as_deref())?;
+            } else {
+                self.change_rule(touched)?;
             }
-            self.change_endpoints(before.as_deref(), after.as_deref())?;
         }
         if routes.is_empty() {
             return Some(());
@@ -195,6 +197,11 @@ impl Compiler {
         let all: Vec<_> = self.resources.values().map(AsRef::as_ref).collect();
         let Compiled { snapshot, problems } = compile_all(&all, &self.options, read);
         self.snapshot = snapshot;
+        self.clusters_of.clear();
+        for cluster in self.snapshot.clusters.values() {
+            let of_host = self.clusters_of.entry(cluster.host.clone()).or_default();
+            of_host.push(cluster.name.clone());
+        }
         self.problems.clear();
         self.problems_count += 1;
         for problem in problems {
@@ -207,42 +214,142 @@ impl Compiler {
 
     /// Compiles the virtual hosts of VirtualServices anew. `None` when more than they may change.
     fn change_routes(&mut self, touched: &[&Touched]) -> Option<()> {
-        if !self.index.filters.is_empty() {
-            // Whether a filter's patch fits anything depends on all virtual hosts.
-            return None;
-        }
         let mut domains = HashSet::new();
         for Touched { before, after, .. } in touched {
             for resource in [before, after].into_iter().flatten() {
                 domains.extend(plain_hosts(resource)?);
             }
         }
+        let owners = touched.iter().map(|touched| touched.object.clone());
+        self.compile_hosts(&domains, BTreeSet::new(), owners.collect())?;
+        Some(())
+    }
+
+    /// Compiles some domains' virtual hosts anew, together with more objects, and finds what is wrong with `owners` now:
+    /// objects that are seen as a whole by it. `None` when other virtual hosts may change as well.
+    fn compile_hosts(
+        &mut self,
+        domains: &HashSet<HostPattern>,
+        more: BTreeSet<ObjectRef>,
+        owners: BTreeSet<ObjectRef>,
+    ) -> Option<Compiled> {
+        if !self.index.filters.is_empty() {
+            // Whether a filter's patch fits anything depends on all virtual hosts.
+            return None;
+        }
         let mut objects = self.index.of_every_route();
-        for domain in &domains {
+        for domain in domains {
             objects.extend(self.index.routes.get(domain).into_iter().flatten().cloned());
         }
         self.add_destinations(&mut objects);
-        let part = self.compile_part(&objects);
+        objects.extend(more);
+        let mut part = self.compile_part(&objects);
         let mut listeners = vec![];
         for listener in &self.snapshot.listeners {
-            let own = part
-                .snapshot
-                .listeners
-                .iter()
-                .find(|other| other.name == listener.name);
-            listeners.push(replace_hosts(listener, own?, &domains)?);
+            let mut parts = part.snapshot.listeners.iter();
+            let own = parts.find(|other| other.name == listener.name);
+            listeners.push(replace_hosts(listener, own?, domains)?);
         }
         self.snapshot.listeners = listeners;
         let mut problems: HashMap<_, Vec<_>> = HashMap::new();
-        for problem in part.problems {
+        for problem in part.problems.drain(..) {
             problems.entry(problem.object.clone()).or_default().push(problem);
         }
-        for Touched { object, .. } in touched {
+        for object in &owners {
             let own = Some(ObjectName::from(object));
             let found = problems.remove(&own).unwrap_or_default();
             self.set_problems(own, found);
         }
+        Some(part)
+    }
+
+    /// Compiles what leads to the service of a DestinationRule anew: its clusters, and the routes to them, which a rule can
+    /// make retry elsewhere or leave without their subset. `None` when more than they may change.
+    fn change_rule(&mut self, touched: &Touched) -> Option<()> {
+        let (mut hosts, mut domains) = (BTreeSet::new(), HashSet::new());
+        for resource in [&touched.before, &touched.after].into_iter().flatten() {
+            let Resource::DestinationRule(rule) = &**resource else {
+                return None;
+            };
+            let domain = &self.options.cluster_domain;
+            let host = service_host(&rule.spec.host, &rule.meta.namespace, domain);
+            // One for many hosts, or one whose clusters' TLS settings name files.
+            if host.starts_with('*') || self.has_tls_to(&host) {
+                return None;
+            }
+            hosts.insert(host);
+        }
+        let mut owners = BTreeSet::from([touched.object.clone()]);
+        let mut more = BTreeSet::new();
+        for host in &hosts {
+            for object in self.index.users.get(host).into_iter().flatten() {
+                // A delegate's routes stand at the hosts of others.
+                domains.extend(plain_hosts(self.resources.get(object)?)?);
+                owners.insert(object.clone());
+            }
+            owners.extend(self.index.rules.get(host).into_iter().flatten().cloned());
+            self.add_service(host, &mut more)?;
+        }
+        let part = self.compile_hosts(&domains, more, owners)?;
+        for host in &hosts {
+            let own = part
+                .snapshot
+                .clusters
+                .iter()
+                .filter(|(_, cluster)| cluster.host == *host);
+            let own: HashMap<_, _> = own.collect();
+            if own.values().any(|cluster| cluster.tls.is_some()) {
+                return None;
+            }
+            for gone in self.clusters_of.get(host).into_iter().flatten() {
+                if !own.contains_key(gone) {
+                    self.snapshot.clusters.remove(gone);
+                }
+            }
+            for (name, cluster) in &own {
+                self.snapshot
+                    .clusters
+                    .insert((*name).clone(), Arc::clone(cluster));
+            }
+            let names = own.into_keys().cloned().collect();
+            self.clusters_of.insert(host.clone(), names);
+        }
         Some(())
+    }
+
+    /// Adds the services of a host with what is behind them. `None` when that cannot be told from the names.
+    fn add_service(&self, host: &str, objects: &mut BTreeSet<ObjectRef>) -> Option<()> {
+        for object in self.index.of_host(host) {
+            if let Resource::ServiceEntry(entry) = &**self.resources.get(&object)?
+                && entry.spec.workload_selector.is_some()
+            {
+                return None;
+            }
+            if object.kind == Kind::Service {
+                self.add_slices(&(object.namespace.clone(), object.name.clone()), objects);
+            }
+            objects.insert(object);
+        }
+        Some(())
+    }
+
+    /// Adds the EndpointSlices of a Service, by its namespace and name, and the Pods that they refer to.
+    fn add_slices(&self, key: &(String, String), objects: &mut BTreeSet<ObjectRef>) {
+        for slice in self.index.slices.get(key).into_iter().flatten() {
+            if let Some(Resource::EndpointSlice(found)) = self.resources.get(slice).map(AsRef::as_ref) {
+                let endpoints = found.spec.endpoints.iter();
+                let targets = endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref());
+                objects.extend(targets.map(|target| ObjectRef {
+                    kind: Kind::Pod,
+                    namespace: match target.namespace.as_str() {
+                        "" => key.0.clone(),
+                        other => other.to_owned(),
+                    },
+                    name: target.name.clone(),
+                }));
+            }
+            objects.insert(slice.clone());
+        }
     }
 
     /// Adds the services that VirtualServices name, and the rules for them.
@@ -254,7 +361,7 @@ impl Compiler {
             .filter(|object| object.kind == Kind::VirtualService)
         {
             if let Some(Resource::VirtualService(found)) = self.resources.get(object).map(AsRef::as_ref) {
-                self.hosts_of(&found.spec, &object.namespace, &mut hosts);
+                hosts.extend(destinations(&found.spec, &object.namespace, &self.options));
                 for named in found.spec.http.iter().filter_map(|rule| rule.delegate.as_ref()) {
                     let namespace = match named.namespace.as_str() {
                         "" => object.namespace.clone(),
@@ -270,29 +377,12 @@ impl Compiler {
         }
         for object in &delegates {
             if let Some(Resource::VirtualService(found)) = self.resources.get(object).map(AsRef::as_ref) {
-                self.hosts_of(&found.spec, &object.namespace, &mut hosts);
+                hosts.extend(destinations(&found.spec, &object.namespace, &self.options));
             }
         }
         objects.append(&mut delegates);
         for host in &hosts {
             objects.extend(self.index.of_host(host));
-        }
-    }
-
-    fn hosts_of(&self, spec: &VirtualService, namespace: &str, hosts: &mut HashSet<String>) {
-        for rule in &spec.http {
-            let routes = rule.route.iter().filter_map(|route| route.destination.as_ref());
-            let mirrors = rule
-                .mirrors
-                .iter()
-                .filter_map(|mirror| mirror.destination.as_ref());
-            for destination in routes.chain(mirrors).chain(&rule.mirror) {
-                hosts.insert(service_host(
-                    &destination.host,
-                    namespace,
-                    &self.options.cluster_domain,
-                ));
-            }
         }
     }
 
@@ -312,25 +402,7 @@ impl Compiler {
         if objects.iter().any(is_rule) && self.has_tls_to(&host) {
             return None;
         }
-        let slices = self.index.slices.get(&key)?;
-        for slice in slices {
-            if let Some(Resource::EndpointSlice(found)) = self.resources.get(slice).map(AsRef::as_ref) {
-                let targets = found
-                    .spec
-                    .endpoints
-                    .iter()
-                    .filter_map(|endpoint| endpoint.target_ref.as_ref());
-                objects.extend(targets.map(|target| ObjectRef {
-                    kind: Kind::Pod,
-                    namespace: match target.namespace.as_str() {
-                        "" => key.0.clone(),
-                        other => other.to_owned(),
-                    },
-                    name: target.name.clone(),
-                }));
-            }
-        }
-        objects.extend(slices.iter().cloned());
+        self.add_slices(&key, &mut objects);
         let part = self.compile_part(&objects);
         for (name, cluster) in part
             .snapshot
@@ -345,10 +417,9 @@ impl Compiler {
 
     /// Whether any cluster of a host has TLS settings, which name files and Secrets.
     fn has_tls_to(&self, host: &str) -> bool {
-        self.snapshot
-            .clusters
-            .values()
-            .any(|cluster| cluster.host == host && cluster.tls.is_some())
+        let names = self.clusters_of.get(host).into_iter().flatten();
+        let mut clusters = names.filter_map(|name| self.snapshot.clusters.get(name));
+        clusters.any(|cluster| cluster.tls.is_some())
     }
 
     /// Compiles some of the objects by themselves. Their files are not read: certificates stay as they are.
@@ -364,6 +435,23 @@ impl Compiler {
             &|_| Err(std::io::ErrorKind::NotFound.into()),
         )
     }
+}
+
+/// Full names of the services that a VirtualService of a namespace leads to.
+fn destinations(spec: &VirtualService, namespace: &str, options: &CompileOptions) -> Vec<String> {
+    let http = spec.http.iter().flat_map(|rule| {
+        let routes = rule.route.iter().filter_map(|route| route.destination.as_ref());
+        let mirrors = rule
+            .mirrors
+            .iter()
+            .filter_map(|mirror| mirror.destination.as_ref());
+        routes.chain(mirrors).chain(&rule.mirror)
+    });
+    let tls = spec.tls.iter().flat_map(|rule| &rule.route);
+    let tcp = tls.chain(spec.tcp.iter().flat_map(|rule| &rule.route));
+    let all = http.chain(tcp.filter_map(|route| route.destination.as_ref()));
+    all.map(|destination| service_host(&destination.host, namespace, &options.cluster_domain))
+        .collect()
 }
 
 /// The hosts of a VirtualService that only has rules for HTTP and no wildcards; else `None`.
@@ -511,6 +599,9 @@ impl Index {
                 }
             }
             Resource::VirtualService(object) => {
+                for host in destinations(&object.spec, &meta.namespace, options) {
+                    act(self.users.entry(host).or_default());
+                }
                 for host in object
                     .spec
                     .hosts

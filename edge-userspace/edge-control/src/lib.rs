@@ -18,4 +18,5 @@ pub use compiler::Compiler;
 pub use control::{Control, StartError, Status};
 pub use load::{Loaded, check_together, load};
 pub use options::{CompileOptions, Process};
+pub use publish::succeed;
 pub use source::file::{BOOTSTRAP, TextFile, read_path};

@@ -12,7 +12,8 @@ use edge_model::{
 /// nothing happened to them. `None` when nothing changed at all.
 ///
 /// Where `next` shares parts with `running` already, these are not looked at.
-pub(crate) fn succeed(next: &Snapshot, running: &Snapshot) -> Option<Snapshot> {
+#[must_use]
+pub fn succeed(next: &Snapshot, running: &Snapshot) -> Option<Snapshot> {
     let listeners = next.listeners.iter().map(|listener| {
         let same_socket = |old: &&Arc<Listener>| (old.port, old.bind) == (listener.port, listener.bind);
         match running.listeners.iter().find(same_socket) {

@@ -26,6 +26,7 @@ fn parse(text: &str) -> Arc<Resource> {
 }
 
 fn virtual_service(name: usize, host: &str, path: usize, service: usize) -> Arc<Resource> {
+    let subset = if path == 1 { "v1" } else { "" };
     parse(&format!(
         "apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -35,7 +36,7 @@ spec:
   gateways: [web]
   http:
     - match: [{{uri: {{prefix: /p{path}}}}}]
-      route: [{{destination: {{host: s{service}}}}}]
+      route: [{{destination: {{host: s{service}, subset: '{subset}'}}}}]
 "
     ))
 }
@@ -62,12 +63,20 @@ endpoints: [{{addresses: [10.0.{number}.{address}]}}]
     ))
 }
 
-fn rule(number: usize, balancer: &str) -> Arc<Resource> {
+/// A rule under one of two names for one of the services, with a subset or without.
+fn rule(numbers: &mut Numbers, number: usize) -> Arc<Resource> {
+    let (name, service) = (numbers.below(2), numbers.below(3) + number);
+    let balancer = [
+        "simple: RANDOM",
+        "simple: ROUND_ROBIN",
+        "consistentHash: {useSourceIp: true}",
+    ][numbers.below(3)];
+    let subsets = ["[]", "[{name: v1, labels: {version: v1}}]"][numbers.below(2)];
     parse(&format!(
         "apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {{name: s{number}}}
-spec: {{host: s{number}, trafficPolicy: {{loadBalancer: {{simple: {balancer}}}}}}}
+metadata: {{name: rule{number}-{name}}}
+spec: {{host: s{service}, subsets: {subsets}, trafficPolicy: {{loadBalancer: {{{balancer}}}}}}}
 "
     ))
 }
@@ -89,10 +98,10 @@ impl Numbers {
 fn step(numbers: &mut Numbers) -> (Arc<Resource>, bool) {
     let is_removal = numbers.below(4) == 0;
     let small = numbers.below(5);
-    let resource = match numbers.below(8) {
+    let resource = match numbers.below(9) {
         0 => service(small, 80 + numbers.below(2)),
         1 | 2 => slice(small, 1 + numbers.below(9)),
-        3 => rule(small, ["RANDOM", "ROUND_ROBIN"][numbers.below(2)]),
+        3 | 4 => rule(numbers, small),
         _ => {
             let host = ["h1.com", "h2.com", "h3.com", "a.wild.com", "*.wild.com", "*"][numbers.below(6)];
             virtual_service(small, host, numbers.below(3), numbers.below(5))
@@ -209,4 +218,32 @@ fn a_change_of_one_host_among_thousands_leaves_all_others_as_they_are_in_memory(
     let after = compiler.snapshot().listener(80).cloned().unwrap();
     let (before, after) = (before.tables().next().unwrap(), after.tables().next().unwrap());
     assert_eq!(after.virtual_hosts.changes_since(&before.virtual_hosts).len(), 50);
+}
+
+#[test]
+fn a_rule_for_one_service_leaves_all_others_as_they_are_in_memory() {
+    let read = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let mut all = vec![parse(GATEWAY)];
+    all.extend((0..2).flat_map(|number| [service(number, 80), slice(number, 1)]));
+    all.extend((0..100).map(|number| virtual_service(number, &format!("host{number}.com"), 0, number % 2)));
+    let mut compiler = Compiler::new(CompileOptions::default(), all, &read);
+    let before = compiler.snapshot().clone();
+    let rule = parse(
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: rule}
+spec: {host: s1, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}}
+",
+    );
+    compiler.change(&rule.object_ref(), Some(rule), &read);
+    let after = compiler.snapshot();
+    let clusters = after.clusters.changes_since(&before.clusters, Arc::ptr_eq);
+    assert_eq!(clusters.len(), 1);
+    let hosts = |snapshot: &edge_model::Snapshot| {
+        let table = snapshot.listener(80).unwrap().tables().next().unwrap();
+        table.virtual_hosts.clone()
+    };
+    let (before, after) = (hosts(&before), hosts(after));
+    let changed = after.changes_since(&before);
+    assert!(changed.len() <= 50, "{} virtual hosts", changed.len());
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use criterion::BatchSize;
 use edge_config::{Problem, Resource, parse_documents};
-use edge_control::{CompileOptions, Compiled, Compiler, compile};
+use edge_control::{CompileOptions, Compiled, Compiler, compile, succeed};
 use edge_model::Snapshot;
 use edge_routing::Table;
 
@@ -119,6 +119,7 @@ fn changed(round: usize) -> Result<Arc<Resource>> {
 /// A configuration that changes object by object.
 struct Running {
     compiler: Compiler,
+    snapshot: Snapshot,
     tables: Vec<Table>,
 }
 
@@ -133,22 +134,30 @@ impl Running {
             !compiler.problems().any(Problem::is_error),
             "the resources are refused"
         );
-        let tables = tables(compiler.snapshot(), &[]);
-        Ok(Self { compiler, tables })
+        let snapshot = compiler.snapshot().clone();
+        Ok(Self {
+            tables: tables(&snapshot, &[]),
+            snapshot,
+            compiler,
+        })
     }
 
-    /// From a changed object to tables that have it.
+    /// From a changed object to the published Snapshot and tables that have it.
     fn change(&mut self, changed: Option<Arc<Resource>>) {
         if let Some(changed) = changed {
             self.compiler
                 .change(&changed.object_ref(), Some(changed), &no_file);
-            self.tables = tables(self.compiler.snapshot(), &self.tables);
+            if let Some(next) = succeed(self.compiler.snapshot(), &self.snapshot) {
+                self.compiler.share(&next);
+                self.tables = tables(&next, &self.tables);
+                self.snapshot = next;
+            }
         }
     }
 
     fn check(self) -> Result<()> {
         check(&Served {
-            snapshot: self.compiler.snapshot().clone(),
+            snapshot: self.snapshot,
             tables: self.tables,
         })
     }
