@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use edge_config::VirtualAddress;
-use edge_model::{DataPathConfig, Protocol, Vip, Worker, WorkerId, WorkerKind};
+use edge_model::{DataPathConfig, Protocol, TunnelRole, Vip, Worker, WorkerId, WorkerKind};
 
 use super::gateways::{PortServers, Socket};
 use crate::CompileOptions;
@@ -34,6 +34,10 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
     let mut vips: Vec<_> = vips.collect();
     vips.sort();
     vips.dedup_by_key(|vip| (vip.address, vip.free_bits, vip.port, vip.protocol));
+    // A host's own servers take what was in tunnels: no gateway worker answers for a port.
+    if is_plain_host(options) {
+        vips.clear();
+    }
     DataPathConfig {
         vips,
         workers: (0..options.workers.max(1)).map(local_worker).collect(),
@@ -49,6 +53,11 @@ pub(crate) fn datapath(options: &CompileOptions, ports: &PortMap) -> DataPathCon
         tunnel: options.tunnel.clone(),
         connections: options.connections,
     }
+}
+
+fn is_plain_host(options: &CompileOptions) -> bool {
+    let role = options.tunnels.as_ref().map(|tunnels| &tunnels.role);
+    matches!(role, Some(TunnelRole::PlainHost { .. }))
 }
 
 /// The services of one address: the ports that it is given, else all that the Gateways declare.
