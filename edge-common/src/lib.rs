@@ -24,6 +24,7 @@ pub mod event;
 pub mod flood;
 pub mod flow;
 pub mod header;
+pub mod icmp;
 pub mod maglev;
 pub mod malformed;
 pub mod maps;

@@ -66,7 +66,7 @@ pub fn check(network: &Network, transport: &Transport, is_for_service: bool) -> 
 /// Whether no host can have the address on the internet: unspecified, loopback, multicast, reserved (RFC 6890), and
 /// what stands for an IPv4 address in an IPv6 header (RFC 4291 2.5.5, RFC 4942 2.2).
 #[inline(always)]
-const fn is_impossible_source(source: Address, is_v6: bool) -> bool {
+pub(crate) const fn is_impossible_source(source: Address, is_v6: bool) -> bool {
     let [a, b, c, d] = source.0;
     if is_v6 {
         let first = u32::from_be(a) >> 24;

@@ -68,6 +68,20 @@ impl Network {
         self.header_len
     }
 
+    /// Bytes after the IP header, by its own account.
+    #[inline(always)]
+    #[must_use]
+    pub const fn payload_len(&self) -> usize {
+        self.payload_len
+    }
+
+    /// Whether an IPv4 header says that this is a part of a datagram. IPv6 says so in an extension header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fragment(&self) -> bool {
+        self.is_fragment
+    }
+
     /// Whether the header is IPv6's, whatever the addresses in it.
     #[inline(always)]
     #[must_use]

@@ -51,7 +51,7 @@ reasons! {
         NotIp = "not_ip",
         /// To an address that is no virtual address.
         NoVip = "no_vip",
-        /// To a virtual address, but neither TCP nor UDP (ICMP, ESP, ...).
+        /// To a virtual address, but neither TCP nor UDP: ESP, ICMP errors, or any ICMP where the node has the address too.
         OtherProtocol = "other_protocol",
         /// To a virtual address that is the node's own too, on a port that no VIP has: its ssh, for example.
         PortNotServed = "port_not_served",
@@ -93,8 +93,8 @@ reasons! {
         TruncatedIpv6Extension = "truncated_ipv6_extension",
         /// More IPv6 extension headers than a packet to a service has use for.
         Ipv6ExtensionLimit = "ipv6_extension_limit",
-        /// A fragment to a virtual address, of anything but ICMP. Later fragments carry no ports, so they cannot
-        /// follow their flow; the first is of no use without them.
+        /// A fragment to a virtual address. Later fragments carry no ports, so they cannot follow their flow; the first
+        /// is of no use without them.
         Fragment = "fragment",
         /// Ends inside the TCP header or its options.
         TruncatedTcp = "truncated_tcp",
@@ -243,7 +243,7 @@ pub enum Verdict {
     Reply {
         /// Into which.
         reason: ReplyReason,
-        /// Index of the VIP.
+        /// Index of the VIP; [`Trace::NONE`] where the answer is the address's.
         vip: u32,
     },
     /// Away.
@@ -316,7 +316,7 @@ impl Trace {
             }),
             Self::REPLY => Some(Verdict::Reply {
                 reason: ReplyReason::ALL.get(reason).copied()?,
-                vip: index(self.vip)?,
+                vip: self.vip,
             }),
             Self::DROP => DropReason::ALL.get(reason).map(|&reason| Verdict::Drop {
                 reason,

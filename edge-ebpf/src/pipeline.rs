@@ -13,17 +13,23 @@ use crate::settle::{self, settle};
 use crate::stage::source::Trust;
 use crate::stage::syncookie::Admission;
 use crate::stage::vip::Target;
-use crate::stage::{flood, forward, malformed, penalty, prefixes, select, source, syncookie, vip};
+use crate::stage::{flood, forward, icmp, malformed, penalty, prefixes, select, source, syncookie, vip};
 use crate::state::{self, Packet, SETTLE, settle_later};
 
 /// What a function of the pipeline answers if the next is to be asked; else it answers with the XDP action.
 const NEXT: u32 = u32::MAX;
 
+/// The same, if the packet is for a virtual address and has no ports.
+const WITHOUT_PORTS: u32 = u32::MAX - 2;
+
 /// Judges a frame: functions that are called one after the other, not each by the one before, because all that are at
 /// work at a time share a stack of 512 bytes.
 #[inline(always)]
 pub(crate) fn judge(ctx: &XdpContext) -> u32 {
-    let next = headers(ctx.ctx);
+    let mut next = headers(ctx.ctx);
+    if next == WITHOUT_PORTS {
+        next = icmp::icmp(ctx.ctx);
+    }
     if next == SETTLE {
         return finish(ctx.ctx);
     }
@@ -46,6 +52,11 @@ pub extern "C" fn headers(ctx: *mut xdp_md) -> u32 {
     let bytes = frame.len();
     match read(&ctx, frame) {
         Ok(()) => NEXT,
+        Err(verdict)
+            if verdict.kind == Trace::PASS && verdict.reason == PassReason::OtherProtocol.index() =>
+        {
+            WITHOUT_PORTS
+        }
         // Most packets of a node are for no VIP: they go their way at once.
         Err(verdict) if verdict.kind == Trace::PASS => settle::passed(&verdict),
         Err(verdict) => settle_later(verdict, bytes),

@@ -7,7 +7,6 @@ use aya_ebpf::programs::XdpContext;
 use edge_common::decap::{self, CONGESTION_EXPERIENCED, Inner, MAX_TRUSTED, Outer};
 use edge_common::header::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_LEN};
 use edge_common::parse;
-use edge_common::vip::Key;
 use edge_common::{Address, Config, DropReason, PassReason, Verdict};
 
 use super::vip;
@@ -74,7 +73,7 @@ fn try_unpack(ctx: &XdpContext, config: &Config) -> Result<u32, DropReason> {
         return Err(DropReason::TunnelSource);
     }
     let inner = decap::inner(&mut frame, &outer)?;
-    if vip::lookup(&Key::marker(inner.destination)).is_none() {
+    if vip::marker(inner.destination, config.flags).is_none() {
         return Err(DropReason::TunnelInner);
     }
     strip(ctx.as_ptr().cast(), link_len, &outer, &inner)?;

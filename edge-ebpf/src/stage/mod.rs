@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod decap;
 pub(crate) mod flood;
 pub(crate) mod forward;
+pub(crate) mod icmp;
 pub(crate) mod malformed;
 pub(crate) mod penalty;
 pub(crate) mod prefixes;

@@ -113,7 +113,7 @@ pub(crate) fn wide(key: Key, flags: u32) -> Option<Entry> {
 
 /// The marker of an address, or of the prefix that it belongs to.
 #[inline(always)]
-fn marker(address: Address, flags: u32) -> Option<Entry> {
+pub(crate) fn marker(address: Address, flags: u32) -> Option<Entry> {
     let key = Key::marker(address);
     match lookup(&key) {
         None if flags & Config::HAS_VIP_PREFIXES != 0 => lookup(&key.on_prefix(prefix(address)?)),

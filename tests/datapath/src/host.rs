@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use edge_common::cursor::Slice;
 use edge_common::decap::{self, Settings};
 use edge_common::header::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_LEN};
-use edge_common::{Address, DropReason, Verdict, malformed, parse};
+use edge_common::{Address, DropReason, PassReason, Verdict, icmp, malformed, parse};
 use edge_model::DataPathConfig;
 
 /// Why a frame drops on a node with this configuration and no lists or limits; `None`: it does not.
@@ -84,6 +84,7 @@ fn judged(frame: &[u8], config: &DataPathConfig) -> Option<DropReason> {
     }
     let transport = match parse::transport(&mut cursor, &network) {
         Ok(transport) => transport,
+        Err(Verdict::Pass(PassReason::OtherProtocol)) => return without_ports(frame),
         Err(verdict) => return reason(verdict),
     };
     let is_served = config.vips.iter().any(|vip| {
@@ -95,4 +96,10 @@ fn judged(frame: &[u8], config: &DataPathConfig) -> Option<DropReason> {
         return Some(DropReason::NoService);
     }
     malformed::check(&network, &transport, true).err()
+}
+
+fn without_ports(frame: &[u8]) -> Option<DropReason> {
+    let mut cursor = Slice::new(frame);
+    let network = parse::network(&mut cursor).ok()?;
+    icmp::message(&mut cursor, &network).err()
 }

@@ -157,10 +157,16 @@ fn every_kind_of_packet_gets_its_action_and_its_reason() {
             "no_vip",
         ),
         (
-            "ping",
-            ipv4(VIP, 1, 0, &[8, 0, 0, 0, 0, 1, 0, 1]),
+            "an error about a connection",
+            ipv4(VIP, 1, 0, &[11, 0, 0, 0, 0, 0, 0, 0]),
             "XDP_PASS",
             "other_protocol",
+        ),
+        (
+            "a redirect",
+            ipv4(VIP, 1, 0, &[5, 1, 0, 0, 0, 0, 0, 0]),
+            "XDP_DROP",
+            "icmp_type",
         ),
         ("arp", ethernet(0x0806, &[0; 28]), "XDP_PASS", "not_ip"),
         (
