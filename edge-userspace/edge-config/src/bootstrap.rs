@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use edge_model::{
     ClientLimits, ClientTimeouts, Connections, FloodLimits, FormatString, Fraction, HealthCheck, PathPolicy,
-    PenaltyPolicy, Pool, Prefix, Protocol, Spread, SynCookies, TokenRate, Tunnel, Tunnels, Unserved,
+    PenaltyPolicy, Pool, Prefix, Protocol, ProxyProtocolIn, Spread, SynCookies, TokenRate, Tunnel, Tunnels,
+    Unserved,
 };
 use serde_yaml::Value;
 
@@ -95,6 +96,8 @@ pub struct Bootstrap {
     pub timeouts: ClientTimeouts,
     /// How much clients may send.
     pub limits: ClientLimits,
+    /// Which connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: ProxyProtocolIn,
 }
 
 /// The access log.

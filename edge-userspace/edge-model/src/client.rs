@@ -1,6 +1,9 @@
 //! What clients of the gateway may do, and for how long: the operator's bounds.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use crate::Prefix;
 
 /// How long a client may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,4 +143,23 @@ pub struct PathPolicy {
     pub normalization: PathNormalization,
     /// What becomes of escaped slashes.
     pub escaped_slashes: EscapedSlashes,
+}
+
+/// Which connections begin with a header of the PROXY protocol (either version), which tells the client's address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProxyProtocolIn {
+    /// Addresses of the proxies in front. From them the header is required, and from nobody else it is taken.
+    pub from: Vec<Prefix>,
+    /// Ports that are listened on; none stands for all.
+    pub ports: Vec<u16>,
+}
+
+impl ProxyProtocolIn {
+    /// Whether a connection from `peer` to `port` begins with a header.
+    #[must_use]
+    pub fn applies(&self, port: u16, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        let is_port = self.ports.is_empty() || self.ports.contains(&port);
+        is_port && self.from.iter().any(|prefix| prefix.contains(peer))
+    }
 }

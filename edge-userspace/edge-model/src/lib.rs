@@ -25,7 +25,9 @@ mod tls;
 mod tunnel;
 mod virtual_hosts;
 
-pub use client::{ClientLimits, ClientTimeouts, EscapedSlashes, Http2Limits, PathNormalization, PathPolicy};
+pub use client::{
+    ClientLimits, ClientTimeouts, EscapedSlashes, Http2Limits, PathNormalization, PathPolicy, ProxyProtocolIn,
+};
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterName, ConnectionPool, ConsistentHash, Discovery, DnsEndpoint, Endpoint,
     HashAlgorithm, HashCookie, HashKey, Http2Keepalive, LoadBalancer, LocalityPolicy, OutlierDetection,

@@ -36,6 +36,12 @@ impl Prefix {
         Some(Self { address, len })
     }
 
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Self::new(address, self.len) == Some(*self)
+    }
+
     /// First address.
     #[must_use]
     pub const fn address(&self) -> IpAddr {

@@ -14,6 +14,8 @@ mod config;
 mod connection;
 mod error;
 mod facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod h1;
 mod http;
 mod io;
@@ -23,6 +25,7 @@ mod options;
 mod pool;
 mod protocol;
 mod proxy;
+mod proxy_protocol;
 mod serve;
 mod sniff;
 mod splice;
@@ -35,6 +38,6 @@ mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use error::Error;
-pub use options::{Http2Limits, Limits, PathPolicy, ProxyOptions, Timeouts};
+pub use options::{Http2Limits, Limits, PathPolicy, ProxyOptions, ProxyProtocolIn, Timeouts};
 pub use proxy::{Drained, ListeningSocket, Proxy};
 pub use status::{ClusterStatus, EndpointStatus, WorkerStatus};

@@ -1,6 +1,8 @@
 //! What the operator sets about the proxy itself; all else comes with the Snapshot.
 
-pub use edge_model::{ClientLimits as Limits, ClientTimeouts as Timeouts, Http2Limits, PathPolicy};
+pub use edge_model::{
+    ClientLimits as Limits, ClientTimeouts as Timeouts, Http2Limits, PathPolicy, ProxyProtocolIn,
+};
 
 use crate::AccessLog;
 
@@ -22,6 +24,8 @@ pub struct ProxyOptions {
     pub limits: Limits,
     /// What is made of paths.
     pub paths: PathPolicy,
+    /// Which connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: ProxyProtocolIn,
 }
 
 impl ProxyOptions {
@@ -36,6 +40,7 @@ impl ProxyOptions {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             paths: PathPolicy::default(),
+            proxy_protocol: ProxyProtocolIn::default(),
         }
     }
 }

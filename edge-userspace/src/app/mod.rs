@@ -128,6 +128,7 @@ impl App {
             timeouts: bootstrap.timeouts.clone(),
             limits: bootstrap.limits.clone(),
             paths: bootstrap.paths,
+            proxy_protocol: bootstrap.proxy_protocol.clone(),
             ..ProxyOptions::new(process.workers)
         };
         let ask = move |penalty: Penalty| {

@@ -10,10 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod draws;
+pub mod frames;
 pub mod hosts;
 pub mod lookup;
 pub mod mutate;
 pub mod packet;
+pub mod proxy_header;
+pub mod requests;
+pub mod responses;
 pub mod yaml;
 
 pub use draws::Draws;
@@ -56,5 +60,29 @@ pub const TARGETS: &[Target] = &[
         run: yaml::target,
         cases: 1_500,
         more_seeds: &["config"],
+    },
+    Target {
+        name: "frames",
+        run: frames::target,
+        cases: 20_000,
+        more_seeds: &[],
+    },
+    Target {
+        name: "proxy_header",
+        run: proxy_header::target,
+        cases: 20_000,
+        more_seeds: &[],
+    },
+    Target {
+        name: "requests",
+        run: requests::target,
+        cases: 10_000,
+        more_seeds: &[],
+    },
+    Target {
+        name: "responses",
+        run: responses::target,
+        cases: 20_000,
+        more_seeds: &[],
     },
 ];

@@ -91,7 +91,16 @@ macro_rules! targets {
     };
 }
 
-targets!(hosts, lookup, packet, yaml);
+targets!(
+    frames,
+    hosts,
+    lookup,
+    packet,
+    proxy_header,
+    requests,
+    responses,
+    yaml
+);
 
 #[test]
 fn every_target_has_its_program_and_its_test() {

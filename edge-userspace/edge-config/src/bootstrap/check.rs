@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use edge_model::{
     Connections, FloodLimits, FormatString, Fraction, Measure, PenaltyPolicy, PenaltyScope, Prefix,
-    SynCookies, TokenRate,
+    ProxyProtocolIn, SynCookies, TokenRate,
 };
 
-use super::clients::{RawLimits, paths};
+use super::clients::{RawLimits, RawProxyProtocol, paths};
 use super::raw::{
     RawAccessLog, RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
     SynCookieMode, Workers,
@@ -60,6 +60,10 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         paths: paths(raw.path_normalization, raw.path_with_escaped_slashes),
         timeouts: raw.timeouts.into(),
         limits: raw.limits.into(),
+        proxy_protocol: raw
+            .proxy_protocol
+            .map(|raw| check.proxy_protocol(raw))
+            .unwrap_or_default(),
         access_log: raw.access_log.map(|log| check.access_log(&log)),
         num_trusted_proxies: raw.num_trusted_proxies,
         virtual_addresses: check.virtual_addresses(&raw.virtual_addresses, &raw.pools),
@@ -125,6 +129,24 @@ impl Check<'_> {
                     "leave the key out for its default",
                 );
             }
+        }
+    }
+
+    fn proxy_protocol(&mut self, raw: RawProxyProtocol) -> ProxyProtocolIn {
+        if raw.from.is_empty() {
+            let hint = "name the proxies in front: whoever may send the header may call itself any address";
+            self.error("proxyProtocol.from", "must not be empty", hint);
+        }
+        if raw.ports.contains(&0) {
+            self.error(
+                "proxyProtocol.ports",
+                "holds a 0",
+                "take ports that are listened on",
+            );
+        }
+        ProxyProtocolIn {
+            from: self.prefixes(&raw.from, "proxyProtocol.from"),
+            ports: raw.ports,
         }
     }
 

@@ -170,3 +170,11 @@ impl From<RawLimits> for ClientLimits {
         }
     }
 }
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default)]
+pub(super) struct RawProxyProtocol {
+    pub(super) from: Vec<String>,
+    pub(super) ports: Vec<u16>,
+}

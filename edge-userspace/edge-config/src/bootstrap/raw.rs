@@ -6,7 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
 
-use super::clients::{RawEscapedSlashes, RawLimits, RawPathNormalization, RawTimeouts};
+use super::clients::{RawEscapedSlashes, RawLimits, RawPathNormalization, RawProxyProtocol, RawTimeouts};
 use crate::GoDuration;
 
 /// The whole file. `Serialize` is there for the test that compares its keys with the reference.
@@ -45,6 +45,7 @@ pub(super) struct RawBootstrap {
     pub(super) path_with_escaped_slashes: RawEscapedSlashes,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
+    pub(super) proxy_protocol: Option<RawProxyProtocol>,
 }
 
 impl Default for RawBootstrap {
@@ -81,6 +82,7 @@ impl Default for RawBootstrap {
             path_with_escaped_slashes: RawEscapedSlashes::KeepUnchanged,
             timeouts: RawTimeouts::default(),
             limits: RawLimits::default(),
+            proxy_protocol: None,
         }
     }
 }

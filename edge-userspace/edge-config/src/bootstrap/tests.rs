@@ -186,7 +186,18 @@ limits:
             },
         }
     );
+    let text = "proxyProtocol: {from: [192.0.2.0/24, '2001:db8::1'], ports: [8443]}";
+    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    let applies = |port, peer: &str| {
+        found
+            .proxy_protocol
+            .applies(port, peer.parse().expect("an address"))
+    };
+    assert!(applies(8443, "192.0.2.9") && applies(8443, "::ffff:192.0.2.9") && applies(8443, "2001:db8::1"));
+    assert!(!applies(8080, "192.0.2.9") && !applies(8443, "192.0.3.9") && !applies(8443, "2001:db8::2"));
     for (text, field) in [
+        ("proxyProtocol: {}", "proxyProtocol.from"),
+        ("proxyProtocol: {from: [a]}", "proxyProtocol.from[0]"),
         ("timeouts: {idle: 0s}", "timeouts.idle"),
         (
             "limits: {requestHeadersBytes: 8191}",

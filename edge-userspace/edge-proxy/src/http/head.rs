@@ -119,7 +119,7 @@ fn authority_value(client: &Parts, authority: &str) -> Option<HeaderValue> {
 
 /// Copies what is meant for the server itself. `x-envoy-*` and the client certificate are statements of a gateway,
 /// which a client at the edge is not in a position to make.
-fn copy_end_to_end(from: &HeaderMap, to: &mut HeaderMap) {
+pub(super) fn copy_end_to_end(from: &HeaderMap, to: &mut HeaderMap) {
     let nominated = Nominated::of(from);
     for (name, value) in from {
         let dropped = *name == HOST
@@ -226,7 +226,7 @@ fn new_request_id(rng: &mut Rng) -> HeaderValue {
 }
 
 /// Writes the framing that the body really has (RFC 9112 section 6), whatever header operations may have put there.
-fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
+pub(super) fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
     for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE, TE] {
         headers.remove(name);
     }

@@ -105,7 +105,7 @@ impl Sender {
 }
 
 /// Writes a head as HTTP/1.1 has it. Its fields are all there, those for framing too.
-fn write_head(head: &Parts, text: &mut Vec<u8>) {
+pub(crate) fn write_head(head: &Parts, text: &mut Vec<u8>) {
     text.extend_from_slice(head.method.as_str().as_bytes());
     text.extend_from_slice(b" ");
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);

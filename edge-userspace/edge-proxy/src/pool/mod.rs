@@ -23,6 +23,7 @@ pub(crate) use link::{Asked, BodyFault, SendError, Upgraded};
 pub(crate) use stream::EndpointStream;
 
 use crate::protocol::Protocol;
+pub(crate) use connect::write_head;
 
 /// Idle connections that a worker keeps to one endpoint; more than that are closed as they become idle.
 const MAX_IDLE: usize = 256;

@@ -19,5 +19,5 @@ pub(crate) use chunk::size as chunk_size;
 pub(crate) use field::{Framing, field};
 pub(crate) use guard::Guard;
 pub(crate) use http2::{Blocked, Code, Fault as Http2Fault, Http2Guard};
-pub(crate) use message::{Body, Follows};
+pub(crate) use message::{Body, Follows, Place};
 pub(crate) use request::Requests;

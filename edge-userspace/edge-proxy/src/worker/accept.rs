@@ -1,5 +1,6 @@
 //! From a listening socket to connections.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::config::ListenerConfig;
 use crate::connection::Conn;
 use crate::listener::refuse_new;
 use crate::protocol::Protocol;
+use crate::proxy_protocol::{self, Origin};
 use crate::serve::{Served, serve};
 use crate::sniff::{first_bytes, readable};
 use crate::tls::forwarded_client_cert;
@@ -74,30 +76,69 @@ impl Port {
         }
     }
 
-    fn start(&mut self, stream: TcpStream, peer: std::net::SocketAddr) {
-        let view = self.worker.view();
-        if let Some(config) = view.config().listener(self.number) {
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if let Some(config) = self.worker.view().config().listener(self.number) {
             self.config = Arc::clone(config);
         }
-        let conn = Conn::new(Rc::clone(&self.worker), self.number, peer.ip(), &self.config);
-        if self.worker.needs_addresses()
-            && let Ok(local) = stream.local_addr()
-        {
-            conn.between(peer, local);
+        let (worker, port, config) = (Rc::clone(&self.worker), self.number, Arc::clone(&self.config));
+        match worker.reads_proxy_header(port, peer.ip()) {
+            true => {
+                tokio::task::spawn_local(Box::pin(behind_proxy(worker, port, config, stream, peer)));
+            }
+            false => begin(&worker, port, config, stream, peer, None),
         }
-        match &*self.config {
-            ListenerConfig::Http(table) => {
-                conn.starts_with(&view, table);
-                tokio::task::spawn_local(plain(self.worker.register(conn), stream));
-            }
-            ListenerConfig::Https { .. } => {
-                let config = Arc::clone(&self.config);
-                tokio::task::spawn_local(tls(self.worker.register(conn), stream, config));
-            }
-            ListenerConfig::Tcp(route) => {
-                let (registered, route) = (self.worker.register(conn), Arc::clone(route));
-                tokio::task::spawn_local(async move { tcp::forward(&registered.conn, stream, &route).await });
-            }
+    }
+}
+
+/// Begins a connection of a proxy in front by the client that it is passed on for.
+async fn behind_proxy(
+    worker: Rc<Worker>,
+    port: u16,
+    config: Arc<ListenerConfig>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let limit = worker.timeouts().header;
+    let read = tokio::time::timeout(limit, proxy_protocol::read(&mut stream)).await;
+    let (client, local) = match read {
+        Ok(Ok(Origin::Local)) => (peer, None),
+        Ok(Ok(Origin::Client { source, destination })) => (source, Some(destination)),
+        Ok(Err(error)) => {
+            tracing::debug!(proxy = %peer, %error, "no connection without a PROXY header");
+            return worker.metrics().connection_cut("proxy protocol");
+        }
+        Err(_) => return worker.metrics().connection_cut("proxy protocol"),
+    };
+    begin(&worker, port, config, stream, client, local);
+}
+
+/// Begins a client's connection. `local` is what the client connected to, where that is not this socket.
+fn begin(
+    worker: &Rc<Worker>,
+    port: u16,
+    config: Arc<ListenerConfig>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: Option<SocketAddr>,
+) {
+    let view = worker.view();
+    let conn = Conn::new(Rc::clone(worker), port, peer.ip(), &config);
+    if worker.needs_addresses()
+        && let Some(local) = local.or_else(|| stream.local_addr().ok())
+    {
+        conn.between(peer, local);
+    }
+    match &*config {
+        ListenerConfig::Http(table) => {
+            conn.starts_with(&view, table);
+            tokio::task::spawn_local(plain(worker.register(conn), stream));
+        }
+        ListenerConfig::Https { .. } => {
+            tokio::task::spawn_local(tls(worker.register(conn), stream, Arc::clone(&config)));
+        }
+        ListenerConfig::Tcp(route) => {
+            let (registered, route) = (worker.register(conn), Arc::clone(route));
+            tokio::task::spawn_local(async move { tcp::forward(&registered.conn, stream, &route).await });
         }
     }
 }

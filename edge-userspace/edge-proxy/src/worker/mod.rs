@@ -6,6 +6,7 @@ mod view;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -158,6 +159,11 @@ impl Worker {
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.shared.options.timeouts
+    }
+
+    /// Whether a connection from `peer` to `port` begins with a header of the PROXY protocol.
+    fn reads_proxy_header(&self, port: u16, peer: IpAddr) -> bool {
+        self.shared.options.proxy_protocol.applies(port, peer)
     }
 
     /// What is made of paths.

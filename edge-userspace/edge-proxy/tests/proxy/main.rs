@@ -22,6 +22,7 @@ mod http2;
 mod limits;
 mod malformed;
 mod observe;
+mod proxy_protocol;
 mod routing;
 mod support;
 mod tls;
