@@ -9,21 +9,19 @@ use edge_common::event::{Event, HEAD_LEN};
 use crate::opaque::opaque;
 use crate::{clock, counters, maps};
 
-/// Writes an event of a dropped packet, if no other of its reason was written by this CPU since the last timer tick.
+/// Whether an event of a dropped packet is to be written: no other of its reason was by this CPU since the last timer tick.
 ///
 /// That is 100 to 1000 a second of each reason, enough to see what arrives, and a flood costs one comparison for each
 /// packet; a flood of one kind does not hide a single packet of another.
 #[inline(always)]
-pub(crate) fn dropped(ctx: &XdpContext, reason: u32, vip: u32, frame_len: u64) {
+pub(crate) fn is_due(reason: u32) -> bool {
     let tick = clock::tick();
     let mut is_first = false;
     counters::update(&maps::SAMPLED_AT, reason, |sampled_at| {
         is_first = *sampled_at != tick;
         *sampled_at = tick;
     });
-    if is_first {
-        write(ctx, reason, vip, frame_len);
-    }
+    is_first
 }
 
 /// Userspace looks for events by itself, a few times a second: to be woken up would cost the packet more than the event.
@@ -31,7 +29,7 @@ const NO_WAKEUP: u64 = BPF_RB_NO_WAKEUP as u64;
 
 /// Writes the event; a full ring buffer takes none.
 #[inline(always)]
-fn write(ctx: &XdpContext, reason: u32, vip: u32, frame_len: u64) {
+pub(crate) fn write(ctx: &XdpContext, reason: u32, vip: u32, frame_len: u64) {
     let Some(mut event) = maps::EVENTS.reserve::<Event>(0) else {
         return;
     };

@@ -71,10 +71,27 @@ fn trace(trace: &Trace) {
     }
 }
 
-/// Counts and samples a packet that is dropped. It is a function of its own, because so many ways lead here.
+/// Counts a packet that is dropped, and samples it if it is time.
+///
+/// What is seldom is a function of its own. What is not is inlined: on processors whose returns are guarded against
+/// speculation (AMD's Safe RET, see `spec_rstack_overflow` in the kernel's documentation) a call costs as much as a look-up.
+#[inline(always)]
+pub(crate) fn dropped(ctx: *mut xdp_md, reason: u32, vip: u32, bytes: u32) -> u32 {
+    counters::drop(reason, vip);
+    let sampled = if events::is_due(reason) { SAMPLED } else { 0 };
+    if sampled != 0 || EXPLAIN.load() != 0 || reason == DropReason::NoWorker.index() {
+        dropped_in_full(ctx, reason, vip, bytes | sampled);
+    }
+    XDP_DROP
+}
+
+/// Bit beside a frame's length: it is to be sampled.
+const SAMPLED: u32 = 1 << 31;
+
+/// Samples a packet that is dropped, and says so where it must be. `bytes` may have the bit [`SAMPLED`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dropped(ctx: *mut xdp_md, reason: u32, vip: u32, bytes: u32) -> u32 {
+pub extern "C" fn dropped_in_full(ctx: *mut xdp_md, reason: u32, vip: u32, bytes: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
     trace(&Trace {
         kind: Trace::DROP,
@@ -83,8 +100,9 @@ pub extern "C" fn dropped(ctx: *mut xdp_md, reason: u32, vip: u32, bytes: u32) -
         worker: Trace::NONE,
         flow: Trace::NONE,
     });
-    counters::drop(reason, vip);
-    events::dropped(&ctx, reason, vip, u64::from(bytes));
+    if bytes & SAMPLED != 0 {
+        events::write(&ctx, reason, vip, u64::from(bytes & !SAMPLED));
+    }
     if reason == DropReason::NoWorker.index() && log_limit::no_worker() {
         aya_log_ebpf::warn!(&ctx, "packet dropped: VIP {} has no worker", vip);
     }

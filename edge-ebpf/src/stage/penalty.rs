@@ -26,8 +26,15 @@ pub(crate) fn check(
     if candidates == 0 {
         return Ok(());
     }
-    let [a, b, c, d] = source.0;
-    match penalty_search(pair(a, b), pair(c, d), candidates, opens_connection as u32) {
+    // As a rule one class is left: that saves the call.
+    let fate = if candidates & (candidates - 1) == 0 {
+        let prefix = Prefix::of_class(source, candidates.trailing_zeros());
+        hold(&prefix, clock::inlined(), opens_connection)
+    } else {
+        let [a, b, c, d] = source.0;
+        penalty_search(pair(a, b), pair(c, d), candidates, opens_connection as u32)
+    };
+    match fate {
         DROPPED => Err(DropReason::Penalty),
         BEYOND_RATE => Err(DropReason::PenaltyRate),
         _ => Ok(()),
@@ -51,21 +58,27 @@ pub extern "C" fn penalty_search(high: u64, low: u64, mut candidates: u32, opens
         }
         let prefix = Prefix::of_class(source, candidates.trailing_zeros());
         candidates &= candidates - 1;
-        let place = prefixes::find(
-            &maps::PENALISED,
-            &maps::MORE_PENALISED,
-            PENALTY_BUCKET_BITS,
-            &prefix,
-        );
-        let Some(entry) = place.and_then(|place| maps::PENALTIES.get_ptr_mut(place)) else {
-            continue;
-        };
-        let fate = serve(entry, now, opens_connection != 0);
+        let fate = hold(&prefix, now, opens_connection != 0);
         if fate != ADMITTED {
             return fate;
         }
     }
     ADMITTED
+}
+
+/// Holds a packet against the penalty of one prefix, if it has one.
+#[inline(always)]
+fn hold(prefix: &Prefix, now: u64, opens_connection: bool) -> u32 {
+    let place = prefixes::find(
+        &maps::PENALISED,
+        &maps::MORE_PENALISED,
+        PENALTY_BUCKET_BITS,
+        prefix,
+    );
+    match place.and_then(|place| maps::PENALTIES.get_ptr_mut(place)) {
+        Some(entry) => serve(entry, now, opens_connection),
+        None => ADMITTED,
+    }
 }
 
 /// Holds a packet against one penalty.

@@ -29,8 +29,14 @@ pub(crate) fn check(config: &Config, source: Address, marks: u64) -> Result<Trus
     if candidates == 0 {
         return Ok(Trust::Ordinary);
     }
-    let [a, b, c, d] = source.0;
     let has_allowed = config.flags & Config::HAS_ALLOWED;
+    // As a rule one class is left, and it is the right one: that saves the call.
+    let prefix = Prefix::of_class(source, candidates.trailing_zeros());
+    let kind = prefixes::find(&maps::SOURCES, &maps::MORE_SOURCES, SOURCE_BUCKET_BITS, &prefix);
+    if kind == Some(SOURCE_DENIED) && has_allowed == 0 {
+        return Err(DropReason::Denied);
+    }
+    let [a, b, c, d] = source.0;
     match source_search(pair(a, b), pair(c, d), candidates, has_allowed) {
         SOURCE_ALLOWED => Ok(Trust::Allowed),
         SOURCE_DENIED => Err(DropReason::Denied),
