@@ -210,6 +210,13 @@ pub struct MemberId {
     pub mode: ForwardMode,
 }
 
+/// `web/node-1 (10.0.0.11)`.
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} ({})", self.pool, self.name, self.address)
+    }
+}
+
 /// The bits of a VIP's entry.
 fn flags(vip: &Vip) -> u32 {
     use vip::Entry;

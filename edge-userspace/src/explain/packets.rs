@@ -37,6 +37,12 @@ struct Answer<'p> {
     reason: &'static str,
     vip: Option<String>,
     worker: Option<u16>,
+    /// The worker's pool, name and address, if it is a pool's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
+    /// Of a forwarded packet: how its worker was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow: Option<&'static str>,
     hex: String,
 }
 
@@ -72,6 +78,8 @@ impl<'p> Answer<'p> {
             reason: explanation.reason,
             vip: explanation.vip.map(|vip| vip.to_string()),
             worker: explanation.worker.map(|worker| worker.0),
+            member: explanation.member.as_ref().map(ToString::to_string),
+            flow: explanation.flow,
             hex: encode(&explanation.packet_out),
         }
     }

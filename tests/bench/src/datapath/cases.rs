@@ -8,8 +8,8 @@ use edge_common::verdict::ReplyReason;
 use edge_common::{DropReason, PassReason};
 use edge_datapath::{Detached, Flows};
 use edge_model::{
-    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyReason, Prefix, Protocol, SourceLists, SynCookies,
-    TokenRate, Vip, Worker, WorkerId, WorkerKind,
+    DataPathConfig, FloodLimits, ForwardMode, Measure, Member, MemberState, Penalty, PenaltyReason, Pool,
+    Prefix, Protocol, SourceLists, SynCookies, TokenRate, Tunnel, Vip, Worker, WorkerId, WorkerKind,
 };
 
 use crate::frame::Kind;
@@ -32,6 +32,11 @@ const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
 /// Flows that the connection table has room for: four times those of the largest case of known flows.
 const FLOWS: u32 = 1 << 22;
 
+/// First worker elsewhere.
+const MEMBERS: u32 = u32::from_be_bytes([10, 200, 0, 1]);
+/// MAC address of the router that they are behind.
+const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+
 const K64: u64 = 1 << 16;
 
 /// One measurement.
@@ -49,6 +54,8 @@ pub(crate) struct Case {
     pub(crate) fate: Fate,
     vips: u32,
     workers: u16,
+    /// How packets get to the workers, if they are elsewhere.
+    mode: Option<ForwardMode>,
     syn_cookies: Option<SynCookies>,
 }
 
@@ -72,8 +79,10 @@ pub(crate) struct Traffic {
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It goes to a worker.
+    /// It goes to a worker of this node.
     Deliver,
+    /// It goes to a worker elsewhere.
+    Forward,
     /// It passes untouched.
     Pass(PassReason),
     /// It is dropped.
@@ -99,8 +108,50 @@ pub(crate) fn all() -> Vec<Case> {
         },
         ..known(K64)
     };
+    let forwarded = |flows, mode| Case {
+        mode: Some(mode),
+        fate: Fate::Forward,
+        ..known(flows)
+    };
+    let ipip = |name, goal, flows| Case {
+        name,
+        goal: Some(goal),
+        ..forwarded(flows, ForwardMode::Ipip)
+    };
+    let forward_grown = |name, vips, workers| Case {
+        mode: Some(ForwardMode::Ipip),
+        fate: Fate::Forward,
+        ..grown(name, vips, workers)
+    };
     let from = |source| Traffic { source, ..ack() };
     vec![
+        ipip("known_hot", 3.5, 1),
+        ipip("known_64k", 7.2, K64),
+        ipip("known_1m", 8.0, 1 << 20),
+        Case {
+            goal: Some(8.2),
+            traffic: Traffic {
+                kind: Kind::Syn,
+                flows: 1 << 23,
+                ..ack()
+            },
+            mode: Some(ForwardMode::Ipip),
+            ..case("new_flow", Fate::Forward)
+        },
+        Case {
+            name: "gue_hot",
+            goal: Some(4.2),
+            ..forwarded(1, ForwardMode::Gue { port: 6080 })
+        },
+        Case {
+            name: "known_hot_v6",
+            traffic: Traffic {
+                is_v6: true,
+                destination: 0,
+                ..ack()
+            },
+            ..forwarded(1, ForwardMode::Ipip)
+        },
         Case {
             name: "local_hot",
             ..known(1)
@@ -172,6 +223,12 @@ pub(crate) fn all() -> Vec<Case> {
         grown("workers_4", 8, 4),
         grown("workers_64", 8, 64),
         grown("workers_1024", 8, 1024),
+        forward_grown("forward_vips_1", 1, 4),
+        forward_grown("forward_vips_64", 64, 4),
+        forward_grown("forward_vips_1000", 1000, 4),
+        forward_grown("forward_workers_4", 8, 4),
+        forward_grown("forward_workers_64", 8, 64),
+        forward_grown("forward_workers_1024", 8, 1024),
     ]
 }
 
@@ -196,6 +253,7 @@ fn case(name: &'static str, fate: Fate) -> Case {
         fate,
         vips: 8,
         workers: 4,
+        mode: None,
         syn_cookies: None,
     }
 }
@@ -231,7 +289,27 @@ impl Case {
         } else {
             Protocol::Tcp
         };
-        let vip = |n: u32| Vip::local(self.vip(n), 80, protocol, 8080);
+        let vip = |n: u32| Vip {
+            pool: self.mode.map(|_| 0),
+            ..Vip::local(self.vip(n), 80, protocol, 8080)
+        };
+        let member = |mode| {
+            move |n: u16| {
+                let address = Ipv4Addr::from(MEMBERS + u32::from(n));
+                Member {
+                    name: address.to_string().into(),
+                    address: address.into(),
+                    mode,
+                    weight: 1,
+                    state: MemberState::Active,
+                    next_hop: Some(NEXT_HOP),
+                }
+            }
+        };
+        let pool = |mode| Pool {
+            name: "bench".into(),
+            members: (0..self.workers).map(member(mode)).collect(),
+        };
         let worker = |id| Worker {
             id: WorkerId(id),
             weight: 1,
@@ -240,6 +318,11 @@ impl Case {
         DataPathConfig {
             vips: (0..self.vips).map(vip).collect(),
             workers: (0..self.workers).map(worker).collect(),
+            pools: self.mode.into_iter().map(pool).collect(),
+            tunnel: Tunnel {
+                source4: Prefix::new(IpAddr::from([172, 16, 0, 0]), 16),
+                ..Tunnel::default()
+            },
             // So high that no packet of a run meets them.
             flood: Some(FloodLimits {
                 packets: TokenRate {

@@ -147,6 +147,11 @@ fn check(case: &Case, before: &Stats, after: &Stats, packets: u64, time: Duratio
             .iter()
             .map(|worker| worker.traffic.packets)
             .sum::<u64>(),
+        Fate::Forward => stats
+            .members
+            .iter()
+            .map(|member| member.traffic.packets)
+            .sum::<u64>(),
         Fate::Pass(reason) => stats
             .passed
             .iter()
@@ -159,7 +164,7 @@ fn check(case: &Case, before: &Stats, after: &Stats, packets: u64, time: Duratio
     let met = count(after) - count(before);
     let allowed = match case.fate {
         Fate::Reply(_) => time.as_secs() + 2,
-        Fate::Deliver | Fate::Pass(_) | Fate::Drop(_) => 0,
+        Fate::Deliver | Fate::Forward | Fate::Pass(_) | Fate::Drop(_) => 0,
     };
     ensure!(
         met <= packets && packets - met <= allowed,
