@@ -54,6 +54,7 @@ const TESTS: &[&str] = &[
     "edge-fuzz",
     "edge-e2e",
     "edge-bench",
+    "edge-bench-proxy",
     "edge-bench-routing",
 ];
 
