@@ -82,7 +82,7 @@ pub(crate) struct Conn {
     port: u16,
     peer: Peer,
     /// Both ends, where the access log may ask for them.
-    addresses: OnceCell<(SocketAddr, SocketAddr)>,
+    addresses: OnceCell<Box<(SocketAddr, SocketAddr)>>,
     /// Server name of the TLS handshake.
     sni: OnceCell<Box<str>>,
     /// Route table of the configuration with the given generation.
@@ -100,7 +100,8 @@ pub(crate) struct Conn {
     upgrade: Cell<Option<u64>>,
     upgrade_decision: Cell<Option<bool>>,
     /// Where the bytes go once both sides have agreed to another protocol.
-    tunnel: RefCell<Option<Tunnel>>,
+    /// Boxed, as few connections have one and all have room for it.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The client takes nothing, since the last write.
     write_pending: Cell<bool>,
     last_write: Cell<Instant>,
@@ -176,17 +177,19 @@ impl Conn {
     /// Notes both ends of the connection.
     pub(crate) fn between(&self, remote: SocketAddr, local: SocketAddr) {
         // Set once: a connection does not move.
-        let _ = self.addresses.set((canonical(remote), canonical(local)));
+        let _ = self
+            .addresses
+            .set(Box::new((canonical(remote), canonical(local))));
     }
 
     /// The client's address and port.
     pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
-        self.addresses.get().map(|(remote, _)| *remote)
+        self.addresses.get().map(|both| both.0)
     }
 
     /// Address and port that the client connected to.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.addresses.get().map(|(_, local)| *local)
+        self.addresses.get().map(|both| both.1)
     }
 
     /// Server name of the TLS handshake.
@@ -307,13 +310,13 @@ impl Conn {
 
     /// Both sides have agreed to another protocol (HTTP/1.1 only).
     pub(crate) fn will_switch(&self, tunnel: Tunnel) {
-        *self.tunnel.borrow_mut() = Some(tunnel);
+        *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
         self.decide_upgrade(true);
     }
 
     /// Where the bytes go after the response that switches protocols.
     pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
-        self.tunnel.borrow_mut().take()
+        self.tunnel.borrow_mut().take().map(|tunnel| *tunnel)
     }
 
     /// What was decided since it was asked last.

@@ -2,7 +2,8 @@
 //!
 //! A request's way: `listener` and `worker` accept, `tls` shakes hands, `connection` watches over the byte
 //! stream, `http` checks, routes (by `edge-routing`), limits and forwards, `pool` holds the connections to
-//! endpoints that `edge-upstream` picks, and speaks HTTP/1.1 on them by `h1`. `config` is a Snapshot made ready for it; [`Proxy`] is all that others see.
+//! endpoints that `edge-upstream` picks, and speaks HTTP/1.1 on them by `h1`. `config` is a Snapshot made ready for it;
+//! [`Proxy`] is all that others see.
 //!
 //! Workers share the configuration (read through a cache, without a lock), the active requests of endpoints and the
 //! token buckets (atomics), and metrics. All else belongs to one worker and is neither locked nor atomic.

@@ -110,14 +110,14 @@ fn write_edge_fields(
             "x-forwarded-for",
             forwarded_for(&client.headers, peer).as_bytes(),
         ),
-        false => push_field(text, "x-forwarded-for", peer.text.as_bytes()),
+        false => push_field(text, "x-forwarded-for", peer.text().as_bytes()),
     }
     if !proto_is_known {
         push_field(text, "x-forwarded-proto", peer.scheme.as_bytes());
     }
     match trusted {
         Some(address) => push_field(text, "x-envoy-external-address", address.to_string().as_bytes()),
-        None => push_field(text, "x-envoy-external-address", peer.text.as_bytes()),
+        None => push_field(text, "x-envoy-external-address", peer.text().as_bytes()),
     }
     if let Some(certificate) = peer.certificate.get() {
         push_field(text, "x-forwarded-client-cert", certificate.as_bytes());

@@ -32,8 +32,8 @@ const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    /// The address as a header value, made once for the connection.
-    pub(super) text: HeaderValue,
+    /// The address as a header value, made once for the connection when it is first asked for.
+    text: OnceCell<HeaderValue>,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
     /// What the upstream is told of the client's certificate.
@@ -43,16 +43,21 @@ pub(crate) struct Peer {
 impl Peer {
     /// `address` in its canonical form: IPv4 as such, also when it came in on a dual-stack socket.
     pub(crate) fn new(address: IpAddr, scheme: &'static str) -> Self {
-        let address = address.to_canonical();
-        // An address in text has digits, hexadecimal letters, dots and colons, all of them allowed in a value.
-        let text = HeaderValue::from_str(&address.to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         Self {
-            address,
-            text,
+            address: address.to_canonical(),
+            text: OnceCell::new(),
             scheme,
             certificate: OnceCell::new(),
         }
+    }
+
+    /// The address as a header value.
+    pub(super) fn text(&self) -> &HeaderValue {
+        self.text.get_or_init(|| {
+            // An address in text has digits, hexadecimal letters, dots and colons, all of them allowed in a value.
+            HeaderValue::from_str(&self.address.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        })
     }
 }
 
@@ -162,7 +167,7 @@ fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr
         Some(address) => HeaderValue::try_from(address.to_string()).ok(),
         None => None,
     };
-    headers.insert(EXTERNAL_ADDRESS, external.unwrap_or_else(|| peer.text.clone()));
+    headers.insert(EXTERNAL_ADDRESS, external.unwrap_or_else(|| peer.text().clone()));
     if let Some(certificate) = peer.certificate.get() {
         headers.insert(FORWARDED_CLIENT_CERT, certificate.clone());
     }
@@ -177,11 +182,11 @@ pub(crate) fn forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
         list.extend_from_slice(b",");
     }
     if list.is_empty() {
-        return peer.text.clone();
+        return peer.text().clone();
     }
-    list.extend_from_slice(peer.text.as_bytes());
+    list.extend_from_slice(peer.text().as_bytes());
     // Pieces of valid values, joined by a comma, make a valid value.
-    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.text.clone())
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.text().clone())
 }
 
 /// The client's address as `count` trusted proxies in front tell it: the address that stands so many places from the
