@@ -117,11 +117,13 @@ impl Entry {
     pub const NO_CONNECTION_TABLE: u32 = 1 << 3;
     /// The pool has workers elsewhere: the packet is forwarded, and its flow remembered.
     pub const FORWARDS: u32 = 1 << 4;
-    /// Of a marker: what no VIP serves passes to the stack, because the node has the address on an interface too, with
-    /// services of its own (ssh, say), or is told to.
+    /// Of a marker: the node has the address on an interface too, with services of its own (ssh, say): what no VIP serves
+    /// passes to them, and the node answers ICMP itself.
     pub const SHARED: u32 = 1 << 16;
+    /// Of a marker: what no VIP serves passes to the stack, because the configuration says so.
+    pub const PASSES_UNSERVED: u32 = 1 << 17;
 
-    /// The marker of an address, with the last bit or without.
+    /// The marker of an address, with the last two bits or without.
     #[must_use]
     pub const fn marker(flags: u32) -> Self {
         Self {

@@ -87,7 +87,7 @@ pub extern "C" fn vip_search(high: u64, low: u64, service: u32, flags: u32) -> u
         return SERVICE;
     }
     match marker(address, flags) {
-        Some(marker) if marker.has(Entry::SHARED) => ADDRESS_ONLY,
+        Some(marker) if marker.has(Entry::SHARED | Entry::PASSES_UNSERVED) => ADDRESS_ONLY,
         Some(_) => NO_SERVICE,
         None => NO_VIP,
     }

@@ -158,8 +158,13 @@ impl Image {
             flags: flags(vip),
         };
         self.vips.insert(key, entry);
-        let is_shared = own.contains(&vip.address) || vip.unserved == Unserved::Pass;
-        let shared = if is_shared { vip::Entry::SHARED } else { 0 };
+        let mut shared = 0;
+        if own.contains(&vip.address) {
+            shared |= vip::Entry::SHARED;
+        }
+        if vip.unserved == Unserved::Pass {
+            shared |= vip::Entry::PASSES_UNSERVED;
+        }
         let marker = vip::Key::marker(address).on_prefix(vip.free_bits);
         self.vips.entry(marker).or_insert(vip::Entry::marker(0)).flags |= shared;
         if vip.free_bits > 0 {
