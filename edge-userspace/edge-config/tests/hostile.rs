@@ -116,6 +116,16 @@ fn long_texts_of_one_kind_cost_no_more_than_their_length() {
         check(part, &format!("a: [{}", filled(part)));
         check(part, &format!("a: \"{}", filled(part)));
     }
+    let children = (0..30_000).fold(String::new(), |text, number| text + &format!("  c{number}: 1\n"));
+    check(
+        "many fields below a long key",
+        &format!("? {}\n:\n{children}", "k".repeat(MEBIBYTE / 2)),
+    );
+    let list = "- 1\n".repeat(MEBIBYTE / 8);
+    check(
+        "a long list below a long key",
+        &format!("? \"{}\"\n:\n{list}", "k".repeat(MEBIBYTE / 2)),
+    );
     let numbers: String = (0..100_000).fold(String::new(), |text, number| text + &format!("k{number}: 1\n"));
     check("many keys", &numbers);
 }
@@ -144,6 +154,26 @@ fn large_objects_cost_no_more_than_their_length() {
     check(
         "many large expressions",
         &format!("{head}  hosts: [a]\n  http:\n{}", rules.repeat(500)),
+    );
+    let conditions = "x,".repeat(MEBIBYTE / 2);
+    check(
+        "many wrong conditions",
+        &format!(
+            "{head}  hosts: [a]\n  http: [{{route: [{{destination: {{host: a}}}}], retries: {{attempts: 1, retryOn: '{conditions}'}}}}]\n"
+        ),
+    );
+    let wildcards = (0..60_000).fold(String::new(), |text, n| text + &format!("  - '*h{n}.com'\n"));
+    check(
+        "many wildcards",
+        &format!("{head}  hosts:\n{wildcards}  http: [{{directResponse: {{status: 200}}}}]\n"),
+    );
+    let places = (0..50_000).fold(String::new(), |text, n| text + &format!("r{n}/z: 1, "));
+    check(
+        "many places",
+        &format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a\n  \
+             trafficPolicy: {{loadBalancer: {{localityLbSetting: {{distribute: [{{from: a, to: {{{places}}}}}]}}}}}}\n"
+        ),
     );
     let document = format!("{head}  hosts: [a]\n  http: [{{directResponse: {{status: 200}}}}]\n---\n");
     check("many documents", &document.repeat(MEBIBYTE / document.len()));

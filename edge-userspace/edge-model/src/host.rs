@@ -5,12 +5,13 @@ use std::fmt;
 /// `*`, `*.example.com` or `www.example.com`, in lower case.
 ///
 /// A wildcard stands for one or more labels: `*.foo.com` matches `a.foo.com` and `a.b.foo.com`, not `foo.com`
-/// (istio `pkg/config/host/name.go`).
+/// (istio `pkg/config/host/name.go`). VirtualServices may also have it for a part of a label: `*foo.com` and `*-foo.com`
+/// (istio `ValidateWildcardDomain`; Envoy `VirtualHost.domains`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
     /// One host name or IP address.
     Exact(String),
-    /// `*.suffix`; the value is the suffix with its leading dot (`.example.com`).
+    /// `*` and a suffix, which is the value: most often with a leading dot (`.example.com`).
     Suffix(String),
     /// `*`: every host.
     Any,
@@ -22,8 +23,8 @@ pub enum HostPatternError {
     /// The text is empty.
     #[error("host must not be empty")]
     Empty,
-    /// A `*` stands somewhere else than as the whole left-most label.
-    #[error("a wildcard is allowed only as the whole left-most label, as in *.example.com")]
+    /// A `*` stands somewhere else than at the beginning.
+    #[error("a wildcard is allowed only at the beginning, as in *.example.com")]
     Wildcard,
     /// A label is empty, longer than 63 characters, or has a character that DNS names lack.
     #[error("not a valid DNS name")]
@@ -49,17 +50,28 @@ impl HostPattern {
         if lower.parse::<std::net::IpAddr>().is_ok() {
             return Ok(Self::Exact(lower));
         }
-        let name = lower.strip_prefix("*.").unwrap_or(&lower);
+        let name = match lower.strip_prefix('*') {
+            Some(rest) => rest.strip_prefix(['.', '-']).unwrap_or(rest),
+            None => &lower,
+        };
         if name.contains('*') {
             return Err(HostPatternError::Wildcard);
         }
-        if name.len() > Self::MAX_LEN || !name.split('.').all(is_label) {
+        // A dot at the end says that the name is complete.
+        let labels = name.strip_suffix('.').unwrap_or(name);
+        if name.len() > Self::MAX_LEN || !labels.split('.').all(is_label) {
             return Err(HostPatternError::Name);
         }
         Ok(match lower.strip_prefix('*') {
             Some(suffix) => Self::Suffix(suffix.to_owned()),
             None => Self::Exact(lower),
         })
+    }
+
+    /// Whether the wildcard stands for a part of a label.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Suffix(suffix) if !suffix.starts_with('.'))
     }
 
     /// Whether a host name (lower case, without port) is one of this pattern's.
@@ -77,7 +89,9 @@ impl HostPattern {
     pub fn is_subset_of(&self, other: &Self) -> bool {
         match (self, other) {
             (_, Self::Any) => true,
-            (Self::Exact(name), _) => other.matches(name),
+            (Self::Exact(name), Self::Exact(_)) => other.matches(name),
+            // Here Istio's rule is wider than Envoy's: `foo.com` is within `*foo.com`.
+            (Self::Exact(name), Self::Suffix(theirs)) => name.ends_with(theirs.as_str()),
             (Self::Suffix(own), Self::Suffix(theirs)) => own.ends_with(theirs.as_str()),
             (Self::Suffix(_) | Self::Any, _) => false,
         }
@@ -137,6 +151,11 @@ mod tests {
         check("*.foo.com", "foo.com", false);
         check("*.foo.com", "afoo.com", false);
         check("*", "anything", true);
+        check("*foo.com", "afoo.com", true);
+        check("*foo.com", "a.foo.com", true);
+        check("*foo.com", "foo.com", false);
+        check("*-foo.com", "a-foo.com", true);
+        check("*-foo.com", "afoo.com", false);
         check("Foo.com", "foo.com", true);
     }
 
@@ -145,7 +164,8 @@ mod tests {
         for (text, expected) in [
             ("", HostPatternError::Empty),
             ("a.*.com", HostPatternError::Wildcard),
-            ("*a.com", HostPatternError::Wildcard),
+            ("*.*.com", HostPatternError::Wildcard),
+            ("*--a.com", HostPatternError::Name),
             ("**", HostPatternError::Wildcard),
             ("*.", HostPatternError::Name),
             ("a..b", HostPatternError::Name),
@@ -163,6 +183,10 @@ mod tests {
             ("a.foo.com", "*", Some("a.foo.com")),
             ("*.foo.com", "*.a.foo.com", Some("*.a.foo.com")),
             ("*.foo.com", "*.bar.com", None),
+            ("*foo.com", "*.foo.com", Some("*.foo.com")),
+            ("*foo.com", "*.com", Some("*foo.com")),
+            ("*foo.com", "afoo.com", Some("afoo.com")),
+            ("*foo.com", "foo.com", Some("foo.com")),
             ("a.com", "b.com", None),
         ] {
             let (a, b) = (HostPattern::parse(a).unwrap(), HostPattern::parse(b).unwrap());

@@ -13,6 +13,8 @@ use crate::{HostPattern, VirtualHost};
 pub struct VirtualHosts {
     exact: SharedMap<Arc<str>, Arc<VirtualHost>>,
     suffix: SharedMap<Arc<str>, Arc<VirtualHost>>,
+    /// Those whose wildcard stands for a part of a label. There is hardly ever one.
+    partial: SharedMap<Arc<str>, Arc<VirtualHost>>,
     any: Option<Arc<VirtualHost>>,
 }
 
@@ -20,7 +22,7 @@ impl VirtualHosts {
     /// Number of virtual hosts.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.exact.len() + self.suffix.len() + usize::from(self.any.is_some())
+        self.exact.len() + self.suffix.len() + self.partial.len() + usize::from(self.any.is_some())
     }
 
     /// Whether there is none.
@@ -34,8 +36,23 @@ impl VirtualHosts {
     pub fn find(&self, host: &str) -> Option<&Arc<VirtualHost>> {
         self.exact
             .get(host)
-            .or_else(|| self.find_suffix(host))
+            .or_else(|| {
+                if self.partial.is_empty() {
+                    self.find_suffix(host)
+                } else {
+                    self.find_any_suffix(host)
+                }
+            })
             .or(self.any.as_ref())
+    }
+
+    /// As [`find_suffix`](Self::find_suffix), with a look-up for each byte.
+    fn find_any_suffix(&self, host: &str) -> Option<&Arc<VirtualHost>> {
+        if host.len() > HostPattern::MAX_LEN {
+            return None;
+        }
+        let mut suffixes = (1..host.len()).filter_map(|at| host.get(at..));
+        suffixes.find_map(|suffix| self.suffix.get(suffix).or_else(|| self.partial.get(suffix)))
     }
 
     /// One lookup for each label: a name has 127 at most.
@@ -54,6 +71,7 @@ impl VirtualHosts {
     pub fn get(&self, domain: &HostPattern) -> Option<&Arc<VirtualHost>> {
         match domain {
             HostPattern::Exact(name) => self.exact.get(name.as_str()),
+            HostPattern::Suffix(suffix) if domain.is_partial() => self.partial.get(suffix.as_str()),
             HostPattern::Suffix(suffix) => self.suffix.get(suffix.as_str()),
             HostPattern::Any => self.any.as_ref(),
         }
@@ -64,6 +82,9 @@ impl VirtualHosts {
         match &host.domain {
             HostPattern::Exact(name) => {
                 self.exact.insert(name.as_str().into(), host);
+            }
+            HostPattern::Suffix(suffix) if host.domain.is_partial() => {
+                self.partial.insert(suffix.as_str().into(), host);
             }
             HostPattern::Suffix(suffix) => {
                 self.suffix.insert(suffix.as_str().into(), host);
@@ -76,6 +97,7 @@ impl VirtualHosts {
     pub fn remove(&mut self, domain: &HostPattern) -> Option<Arc<VirtualHost>> {
         match domain {
             HostPattern::Exact(name) => self.exact.remove(name.as_str()),
+            HostPattern::Suffix(suffix) if domain.is_partial() => self.partial.remove(suffix.as_str()),
             HostPattern::Suffix(suffix) => self.suffix.remove(suffix.as_str()),
             HostPattern::Any => self.any.take(),
         }
@@ -90,7 +112,8 @@ impl VirtualHosts {
 
     /// All of them; the order has no meaning, but is the same for equal tables.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<VirtualHost>> {
-        self.exact.values().chain(self.suffix.values()).chain(&self.any)
+        let suffix = self.suffix.values().chain(self.partial.values());
+        self.exact.values().chain(suffix).chain(&self.any)
     }
 
     /// All of them by name, for people to read.
@@ -108,7 +131,8 @@ impl VirtualHosts {
         let is_same = |a: &Arc<VirtualHost>, b: &Arc<VirtualHost>| Arc::ptr_eq(a, b);
         let exact = self.exact.changes_since(&older.exact, is_same);
         let suffix = self.suffix.changes_since(&older.suffix, is_same);
-        let listed = exact.into_iter().chain(suffix);
+        let partial = self.partial.changes_since(&older.partial, is_same);
+        let listed = exact.into_iter().chain(suffix).chain(partial);
         let mut changes: Vec<_> = listed
             .map(|Change { before, after, .. }| HostChange { before, after })
             .collect();
@@ -132,10 +156,13 @@ pub struct HostChange<'t> {
 impl FromIterator<Arc<VirtualHost>> for VirtualHosts {
     /// Of several with one domain the last counts.
     fn from_iter<I: IntoIterator<Item = Arc<VirtualHost>>>(hosts: I) -> Self {
-        let (mut exact, mut suffix, mut any) = (vec![], vec![], None);
+        let (mut exact, mut suffix, mut partial, mut any) = (vec![], vec![], vec![], None);
         for host in hosts {
             match &host.domain {
                 HostPattern::Exact(name) => exact.push((name.as_str().into(), host)),
+                HostPattern::Suffix(tail) if host.domain.is_partial() => {
+                    partial.push((tail.as_str().into(), host));
+                }
                 HostPattern::Suffix(tail) => suffix.push((tail.as_str().into(), host)),
                 HostPattern::Any => any = Some(host),
             }
@@ -143,6 +170,7 @@ impl FromIterator<Arc<VirtualHost>> for VirtualHosts {
         Self {
             exact: exact.into_iter().collect(),
             suffix: suffix.into_iter().collect(),
+            partial: partial.into_iter().collect(),
             any,
         }
     }
@@ -174,6 +202,28 @@ mod tests {
             assert_eq!(hosts.find(name).unwrap().name, expected, "{name}");
         }
         assert_eq!(hosts.len(), 4);
+    }
+
+    #[test]
+    fn wildcards_for_a_part_of_a_label_stand_in_line_by_their_length() {
+        let hosts: VirtualHosts = ["*foo.com", "*.com", "*.b.foo.com", "*-foo.com"]
+            .map(host)
+            .into_iter()
+            .collect();
+        for (name, expected) in [
+            ("afoo.com", Some("*foo.com:80")),
+            ("a.foo.com", Some("*foo.com:80")),
+            ("a-foo.com", Some("*-foo.com:80")),
+            ("a.b.foo.com", Some("*.b.foo.com:80")),
+            ("foo.com", Some("*.com:80")),
+            ("foo.org", None),
+        ] {
+            assert_eq!(
+                hosts.find(name).map(|host| host.name.as_str()),
+                expected,
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_agrees_with_the_definition(
-            names in prop::collection::btree_set(r"(\*\.)?[abA]{1,2}(\.[ab]{1,2}){0,3}|\*", 0..12),
+            names in prop::collection::btree_set(r"(\*\.|\*-?)?[abA]{1,2}(\.[ab]{1,2}){0,3}|\*", 0..12),
             host in r"[abB]{1,2}(\.[abB]{1,2}){0,4}",
         ) {
             let mut patterns: Vec<_> = names.iter().filter_map(|n| HostPattern::parse(n).ok()).collect();

@@ -58,7 +58,7 @@ kind: Service
 ",
         &["Service/shop/web"],
         &[
-            "a.yaml:2: error a.yaml a[0]: while parsing a flow sequence, expected ',' or ']' \
+            "a.yaml:1: error a.yaml a[0]: while parsing a flow sequence, expected ',' or ']' \
              (mend the YAML syntax; often it is the indentation)",
             "a.yaml:7: error a.yaml: an object is needed, with apiVersion, kind and metadata \
              (see whether the indentation is right)",

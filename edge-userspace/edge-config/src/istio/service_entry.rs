@@ -30,6 +30,19 @@ pub struct ServiceEntry {
     pub subject_alt_names: Vec<String>,
 }
 
+impl ServiceEntry {
+    /// Most endpoints that a ServiceEntry may stand for. Each host has every port, and each of these every endpoint: of
+    /// a mebibyte of text, hundreds of millions could be made.
+    pub const MAX_ENDPOINTS: usize = 1_000_000;
+
+    /// Endpoints of all ports of all hosts.
+    #[must_use]
+    pub fn endpoint_count(&self) -> usize {
+        let ports = self.hosts.len().saturating_mul(self.ports.len());
+        ports.saturating_mul(self.endpoints.len().max(1))
+    }
+}
+
 /// A port of a ServiceEntry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

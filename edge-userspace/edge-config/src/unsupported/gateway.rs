@@ -4,8 +4,8 @@ use super::{NoEffect, NotEnforced, Row, not_enforced, report, row};
 use crate::checker::Checker;
 use crate::istio::gateway::{Gateway, Server, ServerTlsSettings, TlsMode, TlsProtocol};
 
-/// Protocols of a port that the edge speaks.
-const SPOKEN: [&str; 7] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS", "TCP"];
+/// The protocol of a port that the edge does not speak. Of those for databases it forwards the bytes, as of TCP.
+const NOT_SPOKEN: &str = "UDP";
 
 #[rustfmt::skip] // A table: one field, one line.
 const SERVER: &[Row<Server>] = &[
@@ -48,7 +48,7 @@ pub(super) fn check(check: &mut Checker<'_>, gateway: &Gateway) {
             .as_ref()
             .map(|port| port.protocol.to_ascii_uppercase())
             .unwrap_or_default();
-        if !protocol.is_empty() && !SPOKEN.contains(&protocol.as_str()) {
+        if protocol == NOT_SPOKEN {
             let instead = "nothing listens for it: only HTTP, TLS and TCP are served";
             let what = format!("protocol {protocol}");
             not_enforced(check, &format!("{path}.port.protocol"), &what, instead);

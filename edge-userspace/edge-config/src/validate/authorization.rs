@@ -147,7 +147,9 @@ fn source(check: &mut Checker<'_>, path: &str, source: &Source, action: Action) 
     }
     for (name, texts) in fields {
         let field = format!("{path}.{name}");
-        if name.to_lowercase().ends_with("ipblocks") {
+        if name.to_lowercase().ends_with("serviceaccounts") && action != Action::Custom {
+            // See below.
+        } else if name.to_lowercase().ends_with("ipblocks") {
             addresses(check, &field, texts);
         } else {
             no_empty_text(check, &field, texts);
@@ -171,19 +173,55 @@ fn source(check: &mut Checker<'_>, path: &str, source: &Source, action: Action) 
         let message = "service accounts exclude principals and namespaces";
         check.error(&format!("{path}.serviceAccounts"), message, "keep one of them");
     }
-    for (name, accounts) in [
+    for (name, texts) in [
         ("serviceAccounts", &source.service_accounts),
         ("notServiceAccounts", &source.not_service_accounts),
     ] {
-        for (index, account) in accounts.iter().enumerate() {
-            if account.contains('*') || account.matches('/').count() > 1 {
-                let message = format!("{account:?} is not a service account");
-                check.error(
-                    &format!("{path}.{name}[{index}]"),
-                    message,
-                    "write [namespace/]name",
-                );
-            }
+        service_accounts(check, &format!("{path}.{name}"), texts);
+    }
+    for (name, texts) in [
+        ("trustDomains", &source.trust_domains),
+        ("notTrustDomains", &source.not_trust_domains),
+    ] {
+        let field = format!("{path}.{name}");
+        one_wildcard(check, &field, texts);
+        for (index, text) in texts.iter().enumerate().filter(|(_, text)| text.contains('/')) {
+            let message = format!("{text:?} is not a trust domain");
+            check.error(
+                &format!("{field}[{index}]"),
+                message,
+                "write what stands before the first slash",
+            );
+        }
+    }
+}
+
+/// `[namespace/]name`, not too many and none too long.
+fn service_accounts(check: &mut Checker<'_>, field: &str, accounts: &[String]) {
+    if accounts.len() > MAX_ACCOUNTS {
+        let message = format!("more than {MAX_ACCOUNTS} service accounts");
+        check.error(field, message, "make several sources of them");
+    }
+    for (index, account) in accounts.iter().enumerate() {
+        let (namespace, name) = account.split_once('/').unwrap_or(("a", account));
+        let is_account = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        if !is_account || account.contains('*') || account.len() > MAX_ACCOUNT_LEN {
+            let message = format!("{account:?} is not a service account");
+            check.error(&format!("{field}[{index}]"), message, "write [namespace/]name");
+        }
+    }
+}
+
+/// Texts of which each may begin or end with one `*`.
+fn one_wildcard(check: &mut Checker<'_>, field: &str, texts: &[String]) {
+    for (index, text) in texts.iter().enumerate() {
+        let inner = text
+            .strip_prefix('*')
+            .or_else(|| text.strip_suffix('*'))
+            .unwrap_or(text);
+        if inner.contains('*') {
+            let message = format!("{text:?} has a * elsewhere than at one end");
+            check.error(&format!("{field}[{index}]"), message, "write a*, *a or *");
         }
     }
 }
@@ -221,11 +259,32 @@ fn operation(check: &mut Checker<'_>, path: &str, operation: &Operation) {
     }
 }
 
-/// Whether a path with `{*}` or `{**}` has other variables or wildcards beside them.
+/// Whether braces or wildcards of a path are none of a template's: its parts may be `{*}` and, as the last of these,
+/// `{**}`; the others are then plain text (RFC 3986, `pchar`).
 fn is_bad_template(path: &str) -> bool {
-    let rest = path.replace("{**}", "").replace("{*}", "");
-    rest.len() < path.len() && rest.contains(['{', '}', '*'])
+    let is_template = path.contains("{*}") || path.contains("{**}");
+    let mut after_any = false;
+    for part in path.trim_matches('/').split('/') {
+        match part {
+            "{*}" | "{**}" if after_any => return true,
+            "{*}" => {}
+            "{**}" => after_any = true,
+            _ if part.contains(['{', '}']) || (is_template && !is_literal(part)) => return true,
+            _ => {}
+        }
+    }
+    false
 }
+
+/// Characters of a part of a path, without the star.
+fn is_literal(part: &str) -> bool {
+    let is_pchar = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&b);
+    !part.is_empty() && part.bytes().all(is_pchar)
+}
+
+/// Most service accounts of a source, and the longest.
+const MAX_ACCOUNTS: usize = 16;
+const MAX_ACCOUNT_LEN: usize = 320;
 
 /// Attributes that Istio knew once.
 const REPLACED: [(&str, &str); 4] = [
@@ -260,8 +319,11 @@ fn condition(check: &mut Checker<'_>, path: &str, condition: &Condition, action:
             "write a value",
         );
     }
-    let is_of_custom =
-        !matches!(key, "source.namespace" | "source.principal") && !key.starts_with("request.auth.");
+    let about_identity = matches!(
+        key,
+        "source.namespace" | "source.principal" | "source.serviceAccount" | "source.trustDomain"
+    );
+    let is_of_custom = !about_identity && !key.starts_with("request.auth.");
     if action == Action::Custom && !is_of_custom {
         check.error(
             &field,
@@ -307,6 +369,7 @@ fn condition(check: &mut Checker<'_>, path: &str, condition: &Condition, action:
         match key {
             "source.ip" | "remote.ip" | "destination.ip" => addresses(check, &field, texts),
             "destination.port" => ports(check, &field, texts),
+            "source.serviceAccount" => service_accounts(check, &field, texts),
             _ => no_empty_text(check, &field, texts),
         }
     }
@@ -325,7 +388,12 @@ mod tests {
             ("/{*}/{**}", false),
             ("/{*}/{name}", true),
             ("/{*}/*", true),
-            ("/{name}", false),
+            ("/{name}", true),
+            ("/{**}/a", false),
+            ("/{**}/{*}", true),
+            ("/{*}/a b", true),
+            ("/a b", false),
+            ("/a{*}", true),
         ] {
             assert_eq!(is_bad_template(path), is_bad, "{path}");
         }

@@ -49,16 +49,22 @@ pub(super) fn check(check: &mut Checker<'_>, meta: &Meta, rule: &DestinationRule
 }
 
 fn selector_labels(check: &mut Checker<'_>, selector: &crate::istio::destination_rule::WorkloadSelector) {
-    for key in selector
-        .match_labels
-        .keys()
-        .filter(|key| key.is_empty() || key.contains('*'))
-    {
-        let hint = "name labels in full";
-        check.error(
-            "spec.workloadSelector.matchLabels",
-            format!("{key:?} is not a label"),
+    if selector.match_labels.is_empty() {
+        let hint = "name labels, or remove workloadSelector";
+        check.warn(
+            "spec.workloadSelector",
+            "without labels it is for all workloads",
             hint,
         );
+    }
+    for (key, value) in &selector.match_labels {
+        if key.is_empty() || key.contains('*') || value.contains('*') {
+            let message = format!("{key}: {value} is not a label");
+            check.error(
+                "spec.workloadSelector.matchLabels",
+                message,
+                "name labels in full",
+            );
+        }
     }
 }

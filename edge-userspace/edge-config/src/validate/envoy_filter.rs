@@ -47,6 +47,14 @@ pub(super) fn check(check: &mut Checker<'_>, filter: &Object<EnvoyFilter>) {
 }
 
 fn config_patch(check: &mut Checker<'_>, path: &str, config: &ConfigPatch) {
+    let for_waypoint = config
+        .r#match
+        .as_ref()
+        .filter(|scope| scope.context == PatchContext::Waypoint);
+    if let Some(scope) = for_waypoint {
+        // Istio's webhook looks at nothing of these.
+        return waypoint_match(check, &format!("{path}.match"), scope);
+    }
     if config.apply_to == ApplyTo::Invalid {
         check.error(
             &format!("{path}.applyTo"),
@@ -101,6 +109,14 @@ fn patch_value(check: &mut Checker<'_>, field: &str, value: &Value, apply_to: Ap
         );
         return;
     }
+    old_types(check, field, value);
+    if value
+        .get("name")
+        .is_some_and(|name| !name.is_string() && !name.is_null())
+    {
+        check.error(&format!("{field}.name"), "text is needed", "put it in quotes");
+        return;
+    }
     let is_filter = matches!(
         apply_to,
         ApplyTo::HttpFilter | ApplyTo::NetworkFilter | ApplyTo::ListenerFilter
@@ -112,6 +128,24 @@ fn patch_value(check: &mut Checker<'_>, field: &str, value: &Value, apply_to: Ap
     let name = value.get("name").and_then(Value::as_str).unwrap_or_default();
     if is_filter && is_whole && name.is_empty() {
         check.error(&format!("{field}.name"), "the filter has no name", "add name");
+    }
+}
+
+/// Types of Envoy's second API, which no Envoy knows any more.
+fn old_types(check: &mut Checker<'_>, field: &str, value: &Value) {
+    match value {
+        Value::Mapping(map) => {
+            let types = ["@type", "type_url"]
+                .iter()
+                .filter_map(|key| map.get(*key)?.as_str());
+            for old in types.filter(|name| name.contains(".v2.")) {
+                let hint = "use the message of Envoy's API v3 in its place";
+                check.error(field, format!("{old} is not known any more"), hint);
+            }
+            map.values().for_each(|inner| old_types(check, field, inner));
+        }
+        Value::Sequence(list) => list.iter().for_each(|inner| old_types(check, field, inner)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Tagged(_) => {}
     }
 }
 
@@ -174,7 +208,7 @@ fn listener_match(check: &mut Checker<'_>, path: &str, listener: &ListenerMatch,
     let Some(inner) = &filter.sub_filter else { return };
     if apply_to != ApplyTo::HttpFilter {
         let hint = "patch HTTP_FILTER, or remove it";
-        check.warn(
+        check.error(
             &format!("{path}.subFilter"),
             "has an effect only on HTTP filters",
             hint,

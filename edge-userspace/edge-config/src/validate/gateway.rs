@@ -10,19 +10,23 @@ use crate::istio::gateway::{Gateway, Port, Server};
 use crate::k8s::meta::Meta;
 
 /// Protocols of a server's port, in upper case.
-const PROTOCOLS: [&str; 11] = [
+const PROTOCOLS: [&str; 12] = [
     "HTTP",
     "HTTPS",
     "HTTP2",
     "GRPC",
     "GRPC-WEB",
-    "GRPC-WEB-TLS",
     "TCP",
     "TLS",
+    "UDP",
     "MONGO",
     "REDIS",
     "MYSQL",
+    "HTTP_PROXY",
 ];
+
+/// Beginning of a `bind` that names a unix domain socket.
+const UNIX: &str = "unix://";
 
 pub(super) fn check(check: &mut Checker<'_>, meta: &Meta, gateway: &Gateway) {
     if !is_dns_label(&meta.name) {
@@ -76,7 +80,7 @@ fn server(check: &mut Checker<'_>, path: &str, server: &Server) {
             check,
             &format!("{path}.port"),
             port,
-            server.bind.starts_with("unix:"),
+            server.bind.starts_with(UNIX),
         ),
     }
     if let Some(port) = &server.port {
@@ -117,7 +121,7 @@ fn port(check: &mut Checker<'_>, path: &str, port: &Port, unix: bool) {
             "name the port, such as http",
         );
     }
-    if port.target_port.is_some() {
+    if port.target_port.is_some_and(|target| target != 0) {
         let hint = "remove it; the Service of the gateway has the target port";
         check.error(&format!("{path}.targetPort"), "has no effect on a Gateway", hint);
     }
@@ -125,7 +129,9 @@ fn port(check: &mut Checker<'_>, path: &str, port: &Port, unix: bool) {
 
 fn bind(check: &mut Checker<'_>, path: &str, server: &Server) {
     let bind = server.bind.as_str();
-    if !bind.is_empty() && !bind.starts_with("unix:") && bind.parse::<IpAddr>().is_err() {
+    if let Some(socket) = bind.strip_prefix(UNIX) {
+        values::socket_path(check, &format!("{path}.bind"), socket);
+    } else if !bind.is_empty() && bind.parse::<IpAddr>().is_err() {
         let hint = "write an IP address, or leave it out for all addresses";
         check.error(
             &format!("{path}.bind"),
@@ -148,6 +154,9 @@ fn server_host(check: &mut Checker<'_>, field: &str, written: &str) {
     if let Some(problem) = wildcard_domain_problem(host) {
         let hint = "write a name such as www.example.com or *.example.com";
         check.error(field, format!("host {host:?} {problem}"), hint);
+    } else if names::is_partial_wildcard(host) {
+        let message = format!("host {host:?} has a wildcard for a part of a label");
+        check.error(field, message, "write *. before whole labels");
     } else if host != "*" && !host.contains('.') {
         let hint = "write the full name: a Gateway has no search domains";
         check.error(field, format!("host {host:?} is a short name"), hint);

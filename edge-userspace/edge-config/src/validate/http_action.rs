@@ -6,6 +6,7 @@ use super::{names, values};
 use crate::checker::Checker;
 use crate::istio::virtual_service::http::{
     HeaderOperations, Headers, HttpBody, HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRewrite,
+    HttpRoute,
 };
 
 /// Largest body of a direct response, in bytes.
@@ -20,7 +21,7 @@ pub(super) fn redirect(
     redirect: &HttpRedirect,
     matches: &[HttpMatchRequest],
 ) {
-    let prefix_rewrite = redirect.prefix_rewrite.as_ref();
+    let prefix_rewrite = redirect.prefix_rewrite.as_ref().filter(|text| !text.is_empty());
     if !redirect.uri.is_empty() && prefix_rewrite.is_some() {
         check.error(
             path,
@@ -48,7 +49,8 @@ pub(super) fn redirect(
     if redirect.port.is_some() && redirect.derive_port.is_some() {
         check.error(path, "port and derivePort exclude each other", "keep one of them");
     }
-    if let Some(port) = redirect.port {
+    // 0 leaves the port as it is.
+    if let Some(port) = redirect.port.filter(|port| *port != 0) {
         values::port(check, &format!("{path}.port"), port);
     }
     if !matches!(redirect.scheme.as_str(), "" | "http" | "https") {
@@ -144,6 +146,42 @@ pub(super) fn rewrite(check: &mut Checker<'_>, path: &str, rewrite: &HttpRewrite
     }
 }
 
+/// The host of a request can be rewritten in one place of a rule only.
+pub(super) fn authority(check: &mut Checker<'_>, path: &str, route: &HttpRoute) {
+    let request = route
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.request.as_ref());
+    let named = request.into_iter().flat_map(|request| {
+        let lists = [("set", &request.set), ("add", &request.add)];
+        lists
+            .into_iter()
+            .flat_map(|(verb, headers)| headers.keys().map(move |name| (verb, name)))
+    });
+    let in_headers = named
+        .filter(|(_, name)| is_host(name))
+        .map(|(verb, name)| format!("{path}.headers.request.{verb}.{name}"));
+    let in_rewrite = route
+        .rewrite
+        .iter()
+        .filter(|rewrite| !rewrite.authority.is_empty());
+    let places = in_rewrite
+        .map(|_| format!("{path}.rewrite.authority"))
+        .chain(in_headers);
+    for place in places.skip(1) {
+        let hint = "keep one of rewrite.authority, headers.request.set and headers.request.add";
+        check.error(
+            &place,
+            "the host is rewritten in another place of the rule, too",
+            hint,
+        );
+    }
+}
+
+fn is_host(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
+}
+
 /// The highest of the groups `\0` to `\9` in a substitution; `\\` is a backslash.
 fn highest_group(substitution: &str) -> usize {
     let mut rest = substitution.chars();
@@ -173,8 +211,7 @@ fn operations(check: &mut Checker<'_>, path: &str, operations: &HeaderOperations
         for (name, value) in headers {
             let field = format!("{path}.{verb}.{name}");
             // Setting the host of a request means to rewrite it.
-            let is_host = name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
-            if !(is_request && is_host) {
+            if !(is_request && is_host(name)) {
                 header(check, &field, name);
             }
             header_value(check, &field, value);
@@ -186,12 +223,12 @@ fn operations(check: &mut Checker<'_>, path: &str, operations: &HeaderOperations
 }
 
 fn header(check: &mut Checker<'_>, field: &str, name: &str) {
-    names::header_name(check, field, name);
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
         let hint =
             "rewrite the host with headers.request.set or rewrite.authority, the path with rewrite.uri";
-        check.error(field, format!("{name} cannot be changed here"), hint);
+        return check.error(field, format!("{name} cannot be changed here"), hint);
     }
+    names::header_name(check, field, name);
 }
 
 fn header_value(check: &mut Checker<'_>, field: &str, value: &str) {
@@ -202,11 +239,8 @@ fn header_value(check: &mut Checker<'_>, field: &str, value: &str) {
             "write %% for a percent sign",
         );
     }
-    if http::HeaderValue::from_str(value).is_err() {
-        check.error(
-            field,
-            "is not the value of a header",
-            "use visible ASCII characters",
-        );
+    if http::HeaderValue::from_bytes(value.as_bytes()).is_err() {
+        let hint = "remove the control characters, such as line ends";
+        check.error(field, "is not the value of a header", hint);
     }
 }

@@ -31,9 +31,9 @@ pub(super) fn check(check: &mut Checker<'_>, path: &str, block: &HttpMatchReques
         for name in headers.keys() {
             header_key(check, &format!("{path}.{field}.{name}"), name, root);
         }
-        values_of(check, &format!("{path}.{field}"), headers, false);
+        values_of(check, &format!("{path}.{field}"), headers, field == "headers");
     }
-    values_of(check, &format!("{path}.queryParams"), &block.query_params, true);
+    values_of(check, &format!("{path}.queryParams"), &block.query_params, false);
     // 0 stands for every port.
     if block.port != 0 {
         values::port(check, &format!("{path}.port"), block.port);
@@ -43,8 +43,16 @@ pub(super) fn check(check: &mut Checker<'_>, path: &str, block: &HttpMatchReques
     source_namespace(check, path, &block.source_namespace);
 }
 
+/// Fields of a request's head that HTTP/2 sends as headers (RFC 9113, 8.3); Istio's webhook lets conditions on them
+/// through.
+const PSEUDO_HEADERS: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":status"];
+
 fn header_key(check: &mut Checker<'_>, field: &str, name: &str, root: Root) {
-    if !name.starts_with(CLAIM_PREFIX) {
+    if PSEUDO_HEADERS.contains(&name) {
+        return;
+    }
+    let beginning = name.get(..CLAIM_PREFIX.len());
+    if !beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(CLAIM_PREFIX)) {
         return names::header_name(check, field, name);
     }
     let rest = &name[CLAIM_PREFIX.len()..];
@@ -54,8 +62,9 @@ fn header_key(check: &mut Checker<'_>, field: &str, name: &str, root: Root) {
         let hint = format!("write {CLAIM_PREFIX}.name or {CLAIM_PREFIX}[name]");
         check.error(field, "the claim has no name", hint);
     }
-    if !root.at_gateway && !root.is_delegate {
-        let hint = "name a Gateway under spec.gateways";
+    if !root.at_gateway {
+        // A delegate names no Gateway, so that Istio refuses claims there, too.
+        let hint = "name a Gateway under spec.gateways, without mesh";
         check.error(field, "claims can be matched only at a gateway", hint);
     }
 }
@@ -65,19 +74,20 @@ fn values_of(
     check: &mut Checker<'_>,
     path: &str,
     entries: &BTreeMap<String, Option<StringMatch>>,
-    empty_prefix: bool,
+    null_refused: bool,
 ) {
     for (name, value) in entries {
         let field = format!("{path}.{name}");
         match value {
-            None => check.error(
+            None if null_refused => check.error(
                 &field,
                 "must not be null",
                 "write {} to ask only that it be there",
             ),
+            None => {}
             // Istio's own way to write "is there"; as an expression it would be wrong.
             Some(value) if value.regex.as_deref() == Some("*") => {}
-            Some(value) => string_match(check, &field, value, empty_prefix),
+            Some(value) => string_match(check, &field, value, false),
         }
     }
 }

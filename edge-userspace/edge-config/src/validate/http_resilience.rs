@@ -5,11 +5,11 @@ use super::http_match::string_match;
 use super::{names, values};
 use crate::checker::Checker;
 use crate::istio::virtual_service::http::{
-    CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, HttpRetry, StringMatch,
+    CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, HttpRetry,
 };
 
 /// Conditions of `retryOn` (Envoy `x-envoy-retry-on` and `x-envoy-retry-grpc-on`).
-const RETRY_CONDITIONS: [&str; 17] = [
+const RETRY_CONDITIONS: [&str; 16] = [
     "5xx",
     "gateway-error",
     "reset",
@@ -26,7 +26,6 @@ const RETRY_CONDITIONS: [&str; 17] = [
     "internal",
     "resource-exhausted",
     "unavailable",
-    "unknown",
 ];
 
 /// Names of gRPC statuses.
@@ -71,26 +70,34 @@ pub(super) fn retries(check: &mut Checker<'_>, path: &str, retries: &HttpRetry) 
     }
     values::duration(check, &format!("{path}.perTryTimeout"), retries.per_try_timeout);
     values::duration(check, &format!("{path}.backoff"), retries.backoff);
-    for condition in retries
-        .retry_on
-        .split(',')
-        .map(str::trim)
-        .filter(|condition| !condition.is_empty())
-    {
-        let field = format!("{path}.retryOn");
-        match condition.parse::<i64>() {
-            Ok(status) => http_status(check, &field, status),
-            Err(_) if RETRY_CONDITIONS.contains(&condition) => {}
-            Err(_) => {
-                let message = format!("{condition:?} is not a condition to retry on");
-                let hint = crate::yaml::nearest(condition, RETRY_CONDITIONS).map_or_else(
-                    || "such as 5xx,connect-failure".to_owned(),
-                    |near| format!("did you mean {near}?"),
-                );
-                check.error(&field, message, hint);
-            }
-        }
+    if !retries.retry_on.is_empty() {
+        retry_on(check, &format!("{path}.retryOn"), &retries.retry_on);
     }
+}
+
+/// Conditions with commas and nothing else between them.
+fn retry_on(check: &mut Checker<'_>, field: &str, conditions: &str) {
+    for condition in conditions.split(',') {
+        let is_status = condition.parse().is_ok_and(is_registered_status);
+        if is_status || RETRY_CONDITIONS.contains(&condition) {
+            continue;
+        }
+        let message = format!("{condition:?} is not a condition to retry on");
+        let hint = match crate::yaml::nearest(condition.trim(), RETRY_CONDITIONS) {
+            Some(near) if near == condition.trim() => "put no spaces around commas".to_owned(),
+            Some(near) => format!("did you mean {near}?"),
+            None => "write conditions and registered statuses, as 5xx,connect-failure,429".to_owned(),
+        };
+        check.error(field, message, hint);
+    }
+}
+
+/// Statuses that IANA has registered (RFC 9110, section 16.2); Go knows no others, and Istio goes by it.
+fn is_registered_status(status: u16) -> bool {
+    matches!(
+        status,
+        100..=103 | 200..=208 | 226 | 300..=308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451 | 500..=508 | 510 | 511
+    ) && status != 306
 }
 
 pub(super) fn fault(check: &mut Checker<'_>, path: &str, fault: &HttpFaultInjection) {
@@ -106,7 +113,7 @@ pub(super) fn fault(check: &mut Checker<'_>, path: &str, fault: &HttpFaultInject
 }
 
 fn delay(check: &mut Checker<'_>, path: &str, delay: &FaultDelay) {
-    values::percent(check, &format!("{path}.percentage"), delay.percentage);
+    values::fault_percent(check, &format!("{path}.percentage"), delay.percentage);
     values::percent_value(check, &format!("{path}.percent"), f64::from(delay.percent));
     if delay.percent != 0 {
         let hint = "write percentage: {value: ...}";
@@ -120,9 +127,9 @@ fn delay(check: &mut Checker<'_>, path: &str, delay: &FaultDelay) {
             hint,
         );
     } else if delay.fixed_delay.is_none() {
-        check.error(
+        check.warn(
             &format!("{path}.fixedDelay"),
-            "is missing",
+            "is missing, so that nothing is delayed",
             "set how long requests are held, such as 5s",
         );
     }
@@ -130,7 +137,7 @@ fn delay(check: &mut Checker<'_>, path: &str, delay: &FaultDelay) {
 }
 
 fn abort(check: &mut Checker<'_>, path: &str, abort: &FaultAbort) {
-    values::percent(check, &format!("{path}.percentage"), abort.percentage);
+    values::fault_percent(check, &format!("{path}.percentage"), abort.percentage);
     let kinds = [
         abort.http_status.is_some(),
         abort.grpc_status.is_some(),
@@ -170,8 +177,10 @@ fn abort(check: &mut Checker<'_>, path: &str, abort: &FaultAbort) {
 pub(super) fn cors(check: &mut Checker<'_>, path: &str, cors: &CorsPolicy) {
     for (index, origin) in cors.allow_origins.iter().enumerate() {
         let field = format!("{path}.allowOrigins[{index}]");
-        if *origin == StringMatch::default() {
+        let texts = [&origin.exact, &origin.prefix, &origin.regex];
+        if texts.into_iter().flatten().all(String::is_empty) {
             check.error(&field, "names no origin", "set exact, prefix or regex");
+            continue;
         }
         string_match(check, &field, origin, false);
     }

@@ -31,6 +31,7 @@ pub(super) fn check(check: &mut Checker<'_>, path: &str, route: &HttpRoute, root
     if let Some(rewrite) = &route.rewrite {
         http_action::rewrite(check, &format!("{path}.rewrite"), rewrite);
     }
+    http_action::authority(check, path, route);
     values::duration(check, &format!("{path}.timeout"), route.timeout);
     if let Some(retries) = &route.retries {
         resilience::retries(check, &format!("{path}.retries"), retries);
@@ -82,7 +83,8 @@ fn mirrors(check: &mut Checker<'_>, path: &str, route: &HttpRoute) {
     }
 }
 
-/// Which actions exclude each other.
+/// Which actions exclude each other. A rule of a root that delegates must only have no route and no redirect: what else
+/// it has is inherited by the delegate's rules.
 fn conflicts(check: &mut Checker<'_>, path: &str, route: &HttpRoute, is_delegate: bool) {
     let has = [
         ("route", !route.route.is_empty()),
@@ -95,10 +97,9 @@ fn conflicts(check: &mut Checker<'_>, path: &str, route: &HttpRoute, is_delegate
         ("mirrors", !route.mirrors.is_empty()),
     ];
     let has = |name: &str| has.contains(&(name, true));
-    const EXCLUSIVE: [(&str, &str); 11] = [
+    const EXCLUSIVE: [(&str, &str); 10] = [
         ("delegate", "route"),
         ("delegate", "redirect"),
-        ("delegate", "directResponse"),
         ("redirect", "route"),
         ("redirect", "fault"),
         ("redirect", "rewrite"),
@@ -108,8 +109,9 @@ fn conflicts(check: &mut Checker<'_>, path: &str, route: &HttpRoute, is_delegate
         ("directResponse", "rewrite"),
         ("mirrors", "mirror"),
     ];
+    let is_root = has("delegate") && !is_delegate;
     for (one, other) in EXCLUSIVE {
-        if has(one) && has(other) {
+        if has(one) && has(other) && (one == "delegate" || !is_root) {
             let message = format!("{one} and {other} exclude each other");
             check.error(
                 &format!("{path}.{one}"),
@@ -139,7 +141,7 @@ fn conflicts(check: &mut Checker<'_>, path: &str, route: &HttpRoute, is_delegate
         .is_some_and(|delegate| delegate.name.is_empty())
     {
         let hint = "name a VirtualService without hosts";
-        check.error(&format!("{path}.delegate.name"), "is missing", hint);
+        check.warn(&format!("{path}.delegate.name"), "is missing", hint);
     }
 }
 

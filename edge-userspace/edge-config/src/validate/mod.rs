@@ -20,8 +20,12 @@ mod service_entry;
 mod values;
 mod virtual_service;
 
+use crate::unsupported::DRY_RUN;
+
 pub use http_match::CLAIM_PREFIX;
 pub use values::has_format_command;
+
+use edge_model::Kind;
 
 use crate::checker::Checker;
 use crate::{Problem, Resource};
@@ -36,9 +40,9 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
     let meta = resource.meta();
     match resource {
         Resource::Gateway(object) => gateway::check(&mut check, meta, &object.spec),
-        Resource::VirtualService(object) => virtual_service::check(&mut check, &object.spec),
+        Resource::VirtualService(object) => virtual_service::check(&mut check, meta, &object.spec),
         Resource::DestinationRule(object) => destination_rule::check(&mut check, meta, &object.spec),
-        Resource::ServiceEntry(object) => service_entry::check(&mut check, &object.spec),
+        Resource::ServiceEntry(object) => service_entry::check(&mut check, meta, &object.spec),
         Resource::WorkloadEntry(object) => service_entry::check_workload(&mut check, &object.spec),
         Resource::EnvoyFilter(object) => envoy_filter::check(&mut check, object),
         Resource::AuthorizationPolicy(object) => authorization::check(&mut check, meta, &object.spec),
@@ -52,7 +56,37 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
         Resource::ConfigMap(object) => kubernetes::check_config_map(&mut check, &object.spec),
     }
     names::object_name(&mut check, &meta.name);
+    annotations(&mut check, resource);
     check.into_problems()
+}
+
+/// Annotations that Istio's own controllers set, or that make its webhook refuse whatever has them.
+const RESERVED: [&str; 3] = [
+    "internal.istio.io/webhook-always-reject",
+    "internal.istio.io/parent-namespace",
+    "internal.istio.io/parents",
+];
+
+/// Annotations that Istio keeps for itself, or knows on other kinds only (istio `validateMetadata`).
+fn annotations(check: &mut Checker<'_>, resource: &Resource) {
+    let is_istio = !matches!(
+        resource.kind(),
+        Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Namespace | Kind::Secret | Kind::ConfigMap
+    );
+    if !is_istio {
+        return;
+    }
+    for name in resource.meta().annotations.keys() {
+        let field = format!("metadata.annotations.{name}");
+        let hint = "remove the annotation";
+        let is_policy = matches!(resource, Resource::AuthorizationPolicy(_));
+        if name == DRY_RUN && !is_policy {
+            check.error(&field, "only an AuthorizationPolicy can be tried out", hint);
+        }
+        if RESERVED.contains(&name.as_str()) {
+            check.error(&field, "is Istio's own and not for users", hint);
+        }
+    }
 }
 
 /// A boolean as Go's `strconv.ParseBool` reads it; `None` when it is none.

@@ -28,18 +28,26 @@ pub(super) fn is_domain(text: &str) -> bool {
     text.len() <= 255 && !numeric && name.split('.').all(is_dns_label)
 }
 
-/// Says what is wrong with a host that may be a wildcard; `None` when nothing is.
+/// Says what is wrong with a host that may be a wildcard; `None` when nothing is. A wildcard may stand for the first
+/// label, or for its beginning: `*.foo.com`, `*foo.com`, `*-foo.com` (istio `ValidateWildcardDomain`).
 pub(super) fn wildcard_domain_problem(host: &str) -> Option<&'static str> {
-    if host == "*" {
-        return None;
-    }
-    let name = host.strip_prefix("*.").unwrap_or(host);
+    let name = match host.strip_prefix('*') {
+        Some("") => return None,
+        Some(rest) => rest.strip_prefix(['.', '-']).unwrap_or(rest),
+        None => host,
+    };
     match (host.is_empty(), name.contains('*')) {
         (true, _) => Some("must not be empty"),
-        (false, true) => Some("has a wildcard elsewhere than as its whole first label"),
+        (false, true) => Some("has a wildcard elsewhere than at its beginning"),
         (false, false) if is_domain(name) => None,
         (false, false) => Some("is not a valid domain name"),
     }
+}
+
+/// Whether a wildcard stands for a part of a label.
+pub(super) fn is_partial_wildcard(host: &str) -> bool {
+    let rest = host.strip_prefix('*');
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('.'))
 }
 
 /// A host: a domain, a wildcard or an IP address.
@@ -81,15 +89,20 @@ pub(super) fn export_to(check: &mut Checker<'_>, export_to: &[String], export: &
     let mut seen = HashSet::new();
     for (index, namespace) in export_to.iter().enumerate() {
         let field = format!("spec.exportTo[{index}]");
+        let meant = if namespace == "." {
+            export.namespace
+        } else {
+            namespace
+        };
         let known = matches!(namespace.as_str(), "*" | ".") || (namespace == "~" && export.none_allowed);
         if !known && !is_dns_label(namespace) {
             let hint = "write *, . or the name of a namespace";
             check.error(&field, format!("{namespace:?} is not a namespace"), hint);
         }
-        if !seen.insert(namespace) {
+        if !seen.insert(meant) {
             check.error(&field, format!("{namespace:?} stands twice"), "keep one of them");
         }
-        if export.stays && namespace != "." && namespace != export.namespace {
+        if export.stays && meant != export.namespace {
             let message = "with a workloadSelector, only the own namespace is possible";
             check.error(&field, message, "write \".\"");
         }
@@ -156,12 +169,12 @@ fn is_label_text(text: &str) -> bool {
     text.len() <= 63 && well_ended && text.bytes().all(inner)
 }
 
-/// Name of a header; pseudo-headers are for the caller to let through.
+/// Name of a header.
 pub(super) fn header_name(check: &mut Checker<'_>, field: &str, name: &str) {
     let hint = "use letters, digits and dashes";
     if name.is_empty() {
         check.error(field, "the name of a header must not be empty", hint);
-    } else if http::HeaderName::from_bytes(name.trim_start_matches(':').as_bytes()).is_err() {
+    } else if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
         check.error(field, format!("{name:?} is not the name of a header"), hint);
     }
 }
@@ -186,15 +199,15 @@ mod tests {
             "a-b.c1",
             "outbound_.80_.v1_.a.b",
             "outbound_.80_._.a",
+            "*foo.com",
+            "*-foo.com",
+            "*foo",
         ] {
             check(host, None);
         }
         check("", Some("must not be empty"));
-        for host in ["*foo.com", "a.*.com", "**", "foo.*"] {
-            check(
-                host,
-                Some("has a wildcard elsewhere than as its whole first label"),
-            );
+        for host in ["a.*.com", "**", "foo.*", "*.*.com"] {
+            check(host, Some("has a wildcard elsewhere than at its beginning"));
         }
         for host in [
             "foo_bar.com",
@@ -204,6 +217,8 @@ mod tests {
             "foo.123",
             "b@d",
             "outbound_.80_.a_b",
+            "*--foo.com",
+            "*_foo.com",
         ] {
             check(host, Some("is not a valid domain name"));
         }

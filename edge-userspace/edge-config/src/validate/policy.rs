@@ -135,7 +135,7 @@ fn http(check: &mut Checker<'_>, path: &str, http: &HttpSettings) {
     for (field, count) in counts {
         values::not_negative(check, &format!("{path}.{field}"), count);
     }
-    values::duration_or_zero(check, &format!("{path}.idleTimeout"), http.idle_timeout);
+    values::duration(check, &format!("{path}.idleTimeout"), http.idle_timeout);
     if http.h2_upgrade_policy == H2UpgradePolicy::Upgrade && http.use_client_protocol {
         let message = "cannot be true when h2UpgradePolicy is UPGRADE";
         check.error(&format!("{path}.useClientProtocol"), message, "keep one of them");
@@ -188,6 +188,9 @@ fn client_tls(check: &mut Checker<'_>, path: &str, tls: &ClientTlsSettings) {
         tls.mode == ClientTlsMode::Simple,
         tls.mode == ClientTlsMode::Mutual,
     );
+    if let Some(reference) = tls.credential_name.strip_prefix("configmap://") {
+        config_map(check, &format!("{path}.credentialName"), reference);
+    }
     let verifies = has_ca || !tls.subject_alt_names.is_empty() || (simple && !tls.credential_name.is_empty());
     if tls.insecure_skip_verify == Some(true) && (simple || mutual) && verifies {
         let hint = "remove insecureSkipVerify: with it, they are not looked at";
@@ -217,6 +220,18 @@ fn client_tls(check: &mut Checker<'_>, path: &str, tls: &ClientTlsSettings) {
     if mutual && tls.private_key.is_empty() {
         let hint = "name the file with the private key";
         check.error(&format!("{path}.privateKey"), "MUTUAL needs a private key", hint);
+    }
+}
+
+/// `configmap://namespace/name`, in the rule's own namespace.
+fn config_map(check: &mut Checker<'_>, field: &str, reference: &str) {
+    let own = check.namespace();
+    if reference
+        .split_once('/')
+        .is_none_or(|(namespace, name)| namespace != own || name.is_empty())
+    {
+        let message = format!("configmap://{reference} names no ConfigMap of the rule's own namespace");
+        check.error(field, message, format!("write configmap://{own}/name"));
     }
 }
 

@@ -25,9 +25,9 @@ pub(super) fn request(check: &mut Checker<'_>, policy: &RequestAuthentication) {
 }
 
 fn jwt_rule(check: &mut Checker<'_>, path: &str, rule: &JwtRule) {
-    if rule.issuer.is_empty() {
+    if rule.issuer.is_empty() && rule.jwks_uri.is_empty() {
         let hint = "write the iss of the tokens";
-        check.error(&format!("{path}.issuer"), "is missing", hint);
+        check.error(&format!("{path}.issuer"), "issuer or jwksUri is needed", hint);
     }
     if !rule.jwks_uri.is_empty() && !is_http_uri(&rule.jwks_uri) {
         let message = format!("{:?} is not an http or https URL", rule.jwks_uri);
@@ -68,8 +68,22 @@ fn jwt_rule(check: &mut Checker<'_>, path: &str, rule: &JwtRule) {
 }
 
 fn is_http_uri(text: &str) -> bool {
-    text.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    // Parsing alone takes a port that is no number.
+    let has_port = |uri: &http::Uri| {
+        let authority = uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .unwrap_or_default();
+        let after = authority
+            .rsplit_once(['@', ']'])
+            .map_or(authority, |(_, after)| after);
+        after
+            .rsplit_once(':')
+            .is_none_or(|(_, port)| port.parse::<u16>().is_ok())
+    };
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && has_port(&uri)
+    })
 }
 
 /// A key or a set of keys (RFC 7517), as far as it can be told without looking into the keys.
@@ -140,6 +154,10 @@ pub(super) fn scope(check: &mut Checker<'_>, scope: &Scope<'_>) {
 }
 
 fn match_labels(check: &mut Checker<'_>, selector: &WorkloadSelector) {
+    if selector.match_labels.is_empty() {
+        let hint = "name labels, or remove the selector";
+        check.warn("spec.selector", "without labels it is for all workloads", hint);
+    }
     for (key, value) in &selector.match_labels {
         let field = format!("spec.selector.matchLabels.{key}");
         if key.is_empty() {
@@ -194,7 +212,7 @@ pub(super) fn addresses(check: &mut Checker<'_>, path: &str, texts: &[String]) {
     }
 }
 
-fn is_block(text: &str) -> bool {
+pub(super) fn is_block(text: &str) -> bool {
     let (address, length) = text.split_once('/').unwrap_or((text, "0"));
     let length = length.parse::<u8>();
     let Ok(address) = address.parse::<IpAddr>() else {

@@ -24,6 +24,15 @@ pub(super) fn port_selector(check: &mut Checker<'_>, path: &str, selector: Optio
     }
 }
 
+/// Path of a unix domain socket, or an abstract one's name with `@` before it.
+pub(super) fn socket_path(check: &mut Checker<'_>, field: &str, path: &str) {
+    let is_file = path.starts_with('/') && !path.ends_with('/');
+    if !is_file && !path.starts_with('@') {
+        let hint = "write it as unix:///path/of/socket";
+        check.error(field, format!("{path:?} is not an absolute path to a file"), hint);
+    }
+}
+
 /// A duration of at least a millisecond, in whole milliseconds.
 pub(super) fn duration(check: &mut Checker<'_>, field: &str, duration: Option<GoDuration>) {
     let Some(GoDuration(duration)) = duration else {
@@ -40,15 +49,24 @@ pub(super) fn duration(check: &mut Checker<'_>, field: &str, duration: Option<Go
     }
 }
 
-/// As [`duration`], where 0 turns something off.
+/// As [`duration`], where 0 turns something off; less than a millisecond is 0, too.
 pub(super) fn duration_or_zero(check: &mut Checker<'_>, field: &str, value: Option<GoDuration>) {
-    duration(check, field, value.filter(|value| !value.0.is_zero()));
+    duration(check, field, value.filter(|value| value.0.as_millis() != 0));
 }
 
 /// A percentage that may have a fraction.
 pub(super) fn percent(check: &mut Checker<'_>, path: &str, percent: Option<Percent>) {
     if let Some(Percent { value }) = percent {
         percent_value(check, &format!("{path}.value"), value);
+    }
+}
+
+/// A percentage of requests that a fault is injected into: Envoy counts in millionths, so that smaller ones would be 0.
+pub(super) fn fault_percent(check: &mut Checker<'_>, path: &str, share: Option<Percent>) {
+    percent(check, path, share);
+    if let Some(Percent { value }) = share.filter(|share| share.value > 0.0 && share.value < 0.0001) {
+        let message = format!("{value} % is neither 0 nor at least 0.0001");
+        check.error(&format!("{path}.value"), message, "write 0 or 0.0001");
     }
 }
 

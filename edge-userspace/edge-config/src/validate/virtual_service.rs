@@ -1,6 +1,6 @@
 //! VirtualService: hosts, gateways, and the rules for TLS and TCP.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use edge_model::HostPattern;
 
@@ -11,8 +11,9 @@ use crate::checker::Checker;
 use crate::istio::virtual_service::{
     Destination, L4MatchAttributes, RouteDestination, TcpRoute, TlsMatchAttributes, TlsRoute, VirtualService,
 };
+use crate::k8s::meta::Meta;
 
-pub(super) fn check(check: &mut Checker<'_>, service: &VirtualService) {
+pub(super) fn check(check: &mut Checker<'_>, meta: &Meta, service: &VirtualService) {
     let is_delegate = service.hosts.is_empty();
     if is_delegate {
         delegate(check, service);
@@ -27,10 +28,9 @@ pub(super) fn check(check: &mut Checker<'_>, service: &VirtualService) {
             "add a rule under http",
         );
     }
-    let at_gateway = service.gateways.iter().any(|gateway| gateway != "mesh");
     let root = Root {
         is_delegate,
-        at_gateway,
+        at_gateway: !service.gateways.is_empty() && !is_in_mesh(service),
     };
     for (index, route) in service.http.iter().enumerate() {
         http_route::check(check, &format!("spec.http[{index}]"), route, root);
@@ -43,7 +43,7 @@ pub(super) fn check(check: &mut Checker<'_>, service: &VirtualService) {
         tcp_route(check, &format!("spec.tcp[{index}]"), route);
     }
     let export = Export {
-        namespace: "",
+        namespace: &meta.namespace,
         none_allowed: false,
         stays: false,
     };
@@ -70,19 +70,60 @@ fn delegate(check: &mut Checker<'_>, service: &VirtualService) {
     }
 }
 
+fn is_in_mesh(service: &VirtualService) -> bool {
+    service.gateways.is_empty() || service.gateways.iter().any(|gateway| gateway == "mesh")
+}
+
 fn hosts(check: &mut Checker<'_>, service: &VirtualService) {
-    let in_mesh = service.gateways.is_empty() || service.gateways.iter().any(|gateway| gateway == "mesh");
-    let mut seen = HashSet::new();
+    let in_mesh = is_in_mesh(service);
+    let all = Hosts::new(&service.hosts);
     for (index, host) in service.hosts.iter().enumerate() {
         let field = format!("spec.hosts[{index}]");
         names::host(check, &field, host);
-        if !seen.insert(host.to_ascii_lowercase()) {
-            check.error(&field, format!("host {host:?} stands twice"), "keep one of them");
+        if let Some(other) = all.covering(index, host) {
+            let message = format!("host {host:?} overlaps with spec.hosts[{other}]");
+            check.error(&field, message, "keep the wider one of them");
         }
         if in_mesh && host == "*" {
             let hint = "name a Gateway under spec.gateways, without mesh";
             check.error(&field, "host * is not possible for the mesh gateway", hint);
         }
+    }
+}
+
+/// The hosts of a VirtualService, so that those which another one covers are found without comparing each with each
+/// (istio `host.Name`, `Matches`: a wildcard covers whatever ends as it does).
+struct Hosts<'a> {
+    /// The first place of each exact host.
+    exact: HashMap<&'a str, usize>,
+    /// The first place of each wildcard, without its star.
+    wildcards: HashMap<&'a str, usize>,
+}
+
+impl<'a> Hosts<'a> {
+    fn new(hosts: &'a [String]) -> Self {
+        let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
+        for (index, host) in hosts.iter().enumerate() {
+            match host.strip_prefix('*') {
+                Some(ending) => wildcards.entry(ending).or_insert(index),
+                None => exact.entry(host.as_str()).or_insert(index),
+            };
+        }
+        Self { exact, wildcards }
+    }
+
+    /// The place of another host that covers the one at `index`.
+    fn covering(&self, index: usize, host: &str) -> Option<usize> {
+        let is_other = |place: &usize| *place != index;
+        let name = host.strip_prefix('*').unwrap_or(host);
+        // Longer texts are no hosts, and are told so.
+        if name.len() > HostPattern::MAX_LEN {
+            return None;
+        }
+        let same = self.exact.get(host).copied().filter(is_other);
+        let endings = (0..=name.len()).filter_map(|at| name.get(at..));
+        let mut wildcards = endings.filter_map(|ending| self.wildcards.get(ending).copied());
+        same.or_else(|| wildcards.find(is_other))
     }
 }
 
@@ -121,7 +162,6 @@ fn tls_match(check: &mut Checker<'_>, path: &str, block: &TlsMatchAttributes, ho
         &block.gateways,
     );
     names::labels(check, &format!("{path}.sourceLabels"), &block.source_labels);
-    source_namespace(check, path, &block.source_namespace);
 }
 
 fn sni_host(check: &mut Checker<'_>, field: &str, sni: &str, hosts: &[String]) {
@@ -132,6 +172,15 @@ fn sni_host(check: &mut Checker<'_>, field: &str, sni: &str, hosts: &[String]) {
     if let Some(problem) = wildcard_domain_problem(sni) {
         let hint = "write a name such as www.example.com or *.example.com";
         return check.error(field, format!("SNI host {sni:?} {problem}"), hint);
+    }
+    if names::is_partial_wildcard(sni) {
+        // Envoy refuses such a filter chain, with the whole listener.
+        let hint = "write *. before whole labels";
+        check.warn(
+            field,
+            format!("{sni} is ignored: TLS knows no wildcards for a part of a label"),
+            hint,
+        );
     }
     let within = |host: &String| match (HostPattern::parse(sni), HostPattern::parse(host)) {
         (Ok(sni), Ok(host)) => sni.is_subset_of(&host),
@@ -149,17 +198,14 @@ fn tcp_route(check: &mut Checker<'_>, path: &str, route: &TcpRoute) {
         let L4MatchAttributes {
             destination_subnets,
             port,
-            source_subnet,
             source_labels,
             gateways,
-            source_namespace,
+            // Istio's webhook looks at neither.
+            source_subnet: _,
+            source_namespace: _,
         } = block;
         l4_match(check, &path, destination_subnets, *port, gateways);
-        if !source_subnet.is_empty() {
-            subnet(check, &format!("{path}.sourceSubnet"), source_subnet);
-        }
         names::labels(check, &format!("{path}.sourceLabels"), source_labels);
-        self::source_namespace(check, &path, source_namespace);
     }
     route_destinations(check, &format!("{path}.route"), &route.route);
 }
@@ -168,7 +214,8 @@ fn l4_match(check: &mut Checker<'_>, path: &str, subnets: &[String], port: Optio
     for (index, text) in subnets.iter().enumerate() {
         subnet(check, &format!("{path}.destinationSubnets[{index}]"), text);
     }
-    if let Some(port) = port {
+    // 0 stands for every port.
+    if let Some(port) = port.filter(|port| *port != 0) {
         values::port(check, &format!("{path}.port"), port);
     }
     names::gateways(check, &format!("{path}.gateways"), gateways);
@@ -191,7 +238,7 @@ fn subnet(check: &mut Checker<'_>, field: &str, text: &str) {
     }
 }
 
-/// `sourceNamespace` of any kind of rule.
+/// `sourceNamespace` of a rule for HTTP.
 pub(super) fn source_namespace(check: &mut Checker<'_>, path: &str, namespace: &str) {
     if !namespace.is_empty() && !is_dns_label(namespace) {
         let message = format!("{namespace:?} is not a namespace");

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use saphyr_parser::{Event, Parser, Span};
 
+use super::in_path;
 use crate::{ObjectName, Problem, Severity};
 
 /// Deepest nesting. An EnvoyFilter, the deepest kind, needs about 25 levels.
@@ -197,7 +198,7 @@ impl Walk {
         if !self.path.is_empty() {
             self.path.push('.');
         }
-        self.path.push_str(text);
+        self.path.push_str(in_path(text));
         if is_new {
             // The line of a field is that of its key, even if the value begins further down.
             self.index.lines.push((hash(&self.path), line));

@@ -162,6 +162,9 @@ fn bound_server<'r>(
 ) -> Option<BoundServer<'r>> {
     let port = server.port.as_ref()?;
     let declared_port = u16::try_from(port.number).ok().filter(|port| *port != 0)?;
+    if port.protocol.eq_ignore_ascii_case("UDP") {
+        return None;
+    }
     let mut hosts = vec![];
     for (number, text) in server.hosts.iter().enumerate() {
         match server_host(text, gateway.namespace()) {
@@ -400,7 +403,7 @@ pub(crate) fn class_of(server: &Server) -> Class {
     let protocol = server.port.as_ref().map_or("", |port| port.protocol.as_str());
     let mode = server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
     match protocol.to_ascii_uppercase().as_str() {
-        "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" => Class::Http,
+        "HTTP" | "HTTP2" | "HTTP_PROXY" | "GRPC" | "GRPC-WEB" => Class::Http,
         "HTTPS" if !matches!(mode, TlsMode::Passthrough | TlsMode::AutoPassthrough) => Class::Https,
         "HTTPS" | "TLS" => Class::Tls,
         _ => Class::Plain,

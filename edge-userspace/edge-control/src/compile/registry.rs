@@ -56,6 +56,8 @@ impl<'r> Registry<'r> {
             .service_entries
             .iter()
             .filter(|item| is_visible(&item.spec.export_to, item.namespace(), &options.gateway_namespace))
+            // A larger one is refused; what it would take to compile it must not be spent.
+            .filter(|item| item.spec.endpoint_count() <= ServiceEntry::MAX_ENDPOINTS)
             .flat_map(entry_services);
         let services: Vec<_> = kubernetes.chain(entries).collect();
         let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();

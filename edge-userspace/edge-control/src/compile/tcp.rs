@@ -97,6 +97,8 @@ fn sni_hosts(
                 report.warn(object, field, message, "name each server name once");
                 return None;
             }
+            // Envoy knows none such for server names. The VirtualService's own check says so.
+            Ok(host) if host.is_partial() => {}
             Ok(host) => hosts.push(host),
             Err(error) => report.error(object, field, format!("{text}: {error}"), "write a host name"),
         }

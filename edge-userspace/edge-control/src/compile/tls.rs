@@ -43,10 +43,17 @@ pub(crate) fn server_tls(
         }
         (vec![], ClientAuth::None)
     });
+    let min_version = version(tls.min_protocol_version, TlsVersion::V1_2);
+    let max_version = version(tls.max_protocol_version, TlsVersion::V1_3);
     ServerTls {
-        certificates,
-        min_version: version(tls.min_protocol_version, TlsVersion::V1_2),
-        max_version: version(tls.max_protocol_version, TlsVersion::V1_3),
+        // No handshake can succeed if there is no version between the two.
+        certificates: if min_version > max_version {
+            vec![]
+        } else {
+            certificates
+        },
+        min_version,
+        max_version,
         cipher_suites: cipher_suites(bound, tls, report),
         client_auth,
         alpn: alpn.to_vec(),

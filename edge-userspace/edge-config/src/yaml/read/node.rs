@@ -12,7 +12,7 @@ use super::access::{Elements, Entries, Fields};
 use super::error::ReadError;
 use super::{Finding, Reading, UnknownFields};
 use crate::Severity;
-use crate::yaml::nearest;
+use crate::yaml::{in_path, nearest};
 
 /// Where a value is, as a chain back to the root.
 pub(super) enum Path<'a> {
@@ -25,8 +25,8 @@ impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root(path) => f.write_str(path),
-            Self::Key(Self::Root(""), key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Key(Self::Root(""), key) => f.write_str(in_path(key)),
+            Self::Key(parent, key) => write!(f, "{parent}.{}", in_path(key)),
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }
