@@ -1,10 +1,10 @@
 //! What only shows when all objects are seen together, as `istioctl analyze` finds it. All of it is worth a warning:
 //! Istio accepts such objects, and they may be complete a moment later.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use edge_config::istio::virtual_service::VirtualService;
 use edge_config::istio::virtual_service::http::{HttpMatchRequest, HttpRoute};
+use edge_config::istio::virtual_service::{L4MatchAttributes, TcpRoute, VirtualService};
 use edge_model::HostPattern;
 
 use super::Ports;
@@ -33,6 +33,17 @@ pub(crate) fn analyze(
         gateways_exist(object, &known, report);
         hosts_are_taken(object, &servers, report);
         rules_are_reachable(object, report);
+        if object
+            .spec
+            .http
+            .iter()
+            .map(|rule| rule.r#match.len())
+            .sum::<usize>()
+            > 1
+        {
+            blocks_are_effective(object, report);
+        }
+        tcp_rules_are_reachable(object, report);
     }
     destination_rules_have_a_service(context, report);
     services_have_slices(input, workloads, context, report);
@@ -148,6 +159,119 @@ fn has_any_path(block: &HttpMatchRequest) -> bool {
         };
         uri.exact.is_none() && is_any
     })
+}
+
+/// Blocks that come after one for the same requests, or for all those whose path begins so (istioctl's
+/// `VirtualServiceIneffectiveMatch`).
+fn blocks_are_effective(object: &Item<'_, VirtualService>, report: &mut Report) {
+    let rules = object.spec.http.iter().enumerate();
+    let blocks = rules.flat_map(|(index, rule)| {
+        let blocks = rule.r#match.iter().enumerate();
+        blocks.map(move |(number, block)| (format!("spec.http[{index}].match[{number}]"), block))
+    });
+    let mut seen = Blocks::default();
+    for (field, block) in blocks {
+        if let Some(message) = seen.covering(block) {
+            let hint = "put it before the other one, or remove it";
+            report.warn(object, field.clone(), format!("unreachable: {message}"), hint);
+        }
+        seen.add(field, block);
+    }
+}
+
+/// Most blocks with the same path that are compared with each other, and most lengths of prefixes that are looked up:
+/// more are not written by hand.
+const COMPARED: usize = 16;
+
+/// Blocks that were seen, by their paths.
+#[derive(Default)]
+struct Blocks<'r> {
+    by_path: HashMap<(&'static str, &'r str), Vec<(String, &'r HttpMatchRequest)>>,
+    /// Prefixes of the blocks that have no other condition.
+    bare: HashMap<&'r str, String>,
+    lengths: BTreeSet<usize>,
+}
+
+impl<'r> Blocks<'r> {
+    fn add(&mut self, field: String, block: &'r HttpMatchRequest) {
+        if let (("prefix", prefix), true) = (path_of(block), has_only_path(block))
+            && self.lengths.len() < COMPARED
+        {
+            self.lengths.insert(prefix.len());
+            self.bare.entry(prefix).or_insert_with(|| field.clone());
+        }
+        let same_path = self.by_path.entry(path_of(block)).or_default();
+        if same_path.len() < COMPARED {
+            same_path.push((field, block));
+        }
+    }
+
+    fn covering(&self, block: &HttpMatchRequest) -> Option<String> {
+        let (kind, path) = path_of(block);
+        let same_path = self.by_path.get(&(kind, path)).into_iter().flatten();
+        let mut same = same_path.filter(|(_, other)| is_same(other, block));
+        if let Some((field, _)) = same.next() {
+            return Some(format!("{field} takes the same requests before"));
+        }
+        if !matches!(kind, "prefix" | "exact") || block.ignore_uri_case {
+            return None;
+        }
+        let prefixes = self.lengths.iter().filter_map(|length| path.get(..*length));
+        let mut found = prefixes.filter_map(|prefix| Some((prefix, self.bare.get(prefix)?)));
+        let (prefix, field) = found.next()?;
+        Some(format!(
+            "{field} takes every path before that begins with {prefix:?}"
+        ))
+    }
+}
+
+/// The condition on the path and its text.
+fn path_of(block: &HttpMatchRequest) -> (&'static str, &str) {
+    let Some(uri) = &block.uri else {
+        return ("any", "");
+    };
+    match (&uri.exact, &uri.prefix, &uri.regex) {
+        (Some(exact), ..) => ("exact", exact),
+        (None, Some(prefix), _) => ("prefix", prefix),
+        (None, None, Some(regex)) => ("regex", regex),
+        (None, None, None) => ("any", ""),
+    }
+}
+
+fn is_same(a: &HttpMatchRequest, b: &HttpMatchRequest) -> bool {
+    let conditions = |block: &HttpMatchRequest| HttpMatchRequest {
+        name: String::new(),
+        stat_prefix: String::new(),
+        ..block.clone()
+    };
+    conditions(a) == conditions(b)
+}
+
+/// Whether nothing but the path counts, and that letter by letter.
+fn has_only_path(block: &HttpMatchRequest) -> bool {
+    let others = HttpMatchRequest {
+        uri: None,
+        name: String::new(),
+        stat_prefix: String::new(),
+        ..block.clone()
+    };
+    others == HttpMatchRequest::default()
+}
+
+/// A `tcp` rule behind one without conditions is never looked at.
+fn tcp_rules_are_reachable(object: &Item<'_, VirtualService>, report: &mut Report) {
+    let takes_all = |rule: &TcpRoute| {
+        let is_bare = |block: &L4MatchAttributes| block.port.unwrap_or(0) == 0 && block.gateways.is_empty();
+        rule.r#match.is_empty() || rule.r#match.iter().any(is_bare)
+    };
+    let Some(first) = object.spec.tcp.iter().position(takes_all) else {
+        return;
+    };
+    for index in first + 1..object.spec.tcp.len() {
+        let message = format!("unreachable: spec.tcp[{first}] takes every connection before");
+        let hint = "put the rule before it, or remove it";
+        report.warn(object, format!("spec.tcp[{index}]"), message, hint);
+    }
 }
 
 fn destination_rules_have_a_service(context: &Context<'_, '_>, report: &mut Report) {

@@ -16,6 +16,14 @@ use super::traffic_policy::Blocks;
 use super::upstream_tls;
 use crate::CompileOptions;
 
+/// Most endpoints of all clusters together, a cluster itself counting as ten. Subsets, ports and endpoints multiply, so
+/// that a small text could ask for more than any memory holds; a thousand services with a hundred subsets of ten endpoints
+/// each are two millions.
+const MAX_PLACES: usize = 4_000_000;
+
+/// What a cluster takes beside its endpoints, in the memory of an endpoint.
+const PLACES_OF_CLUSTER: usize = 10;
+
 /// What clusters are made of.
 pub(crate) struct Clusters<'c, 'r> {
     pub(crate) registry: &'c Registry<'r>,
@@ -39,6 +47,7 @@ impl<'r> Clusters<'_, 'r> {
     /// with 503 and the flag NC.
     pub(crate) fn build(&self, report: &mut Report) -> SharedMap<ClusterName, Arc<Cluster>> {
         let mut clusters = vec![];
+        let mut places = 0_usize;
         for service in self.registry.hosts() {
             let rule = self.rules.find(&service.host, service.namespace);
             for port in &service.ports {
@@ -53,6 +62,11 @@ impl<'r> Clusters<'_, 'r> {
                     .into_iter()
                     .flat_map(|rule| rule.subsets.values().copied().map(Some));
                 for subset in std::iter::once(None).chain(subsets) {
+                    places = places.saturating_add(PLACES_OF_CLUSTER + of.endpoints.len());
+                    if places > MAX_PLACES {
+                        report_too_many(service, report);
+                        return clusters.into_iter().collect();
+                    }
                     let cluster = self.cluster(&of, subset, report);
                     clusters.push((cluster.name.clone(), Arc::new(cluster)));
                 }
@@ -118,6 +132,15 @@ impl<'r> Clusters<'_, 'r> {
             labels: &self.options.gateway_labels,
         };
         locality::apply(cluster, &endpoints, blocks.locality().as_ref(), own);
+    }
+}
+
+fn report_too_many(service: &Service<'_>, report: &mut Report) {
+    let message = format!("with it, services come to more than {MAX_PLACES} clusters and endpoints");
+    let hint = "spare subsets, ports or endpoints";
+    match &service.origin {
+        Origin::Kubernetes(item) => report.error(item, "spec", message, hint),
+        Origin::Entry(item) => report.error(item, "spec", message, hint),
     }
 }
 

@@ -13,6 +13,10 @@ use super::names::{gateway_key, is_visible};
 use super::report::Report;
 use super::routes;
 
+/// Most routes of one table: each of a Gateway's hosts gets those of every VirtualService that is for it, so that a small
+/// text could ask for more than any memory holds. A thousand hosts with a thousand routes each are a million.
+const MAX_ROUTES: usize = 2_000_000;
+
 /// The VirtualServices of each Gateway, in Istio's order.
 #[derive(Debug)]
 pub(crate) struct Binding<'r> {
@@ -102,12 +106,18 @@ pub(crate) fn table(
             }
             let routes = routes::routes(&bound.object, &key, server.declared_port, context, report);
             for host in names {
-                hosts.add(host, server, &routes);
+                hosts.add(host, server, &bound.object, &routes);
+            }
+            if hosts.routes > MAX_ROUTES {
+                let message = format!("with it, {name} has more than {MAX_ROUTES} routes");
+                let hint = "spare hosts that many VirtualServices have in common";
+                report.error(&bound.object, "spec.hosts", message, hint);
+                return RouteTable::new(name, hosts.finish(server.declared_port));
             }
         }
         if server.redirects_to_https() {
             for host in server.hosts.iter() {
-                hosts.add(host.name.clone(), server, &[]);
+                hosts.redirect(host.name.clone(), server);
             }
         }
     }
@@ -120,26 +130,51 @@ pub(crate) fn table(
 struct Hosts {
     hosts: Vec<VirtualHost>,
     numbers: HashMap<HostPattern, usize>,
+    /// Virtual hosts with the VirtualServices that were added to them, these by their place in memory.
+    added: HashSet<(usize, usize)>,
+    /// Routes of all virtual hosts.
+    routes: usize,
 }
 
 impl Hosts {
-    /// Appends routes to the virtual host of a domain. A route that another server brought already is left out: it
-    /// could never be reached.
-    fn add(&mut self, domain: HostPattern, server: &BoundServer<'_>, routes: &[Arc<Route>]) {
-        let number = *self.numbers.entry(domain.clone()).or_insert_with(|| {
-            self.hosts.push(VirtualHost::new(domain, server.declared_port));
-            self.hosts.len() - 1
-        });
+    /// Appends a VirtualService's routes to the virtual host of a domain. A route that another server brought already
+    /// is left out: it could never be reached.
+    fn add(
+        &mut self,
+        domain: HostPattern,
+        server: &BoundServer<'_>,
+        object: &Item<'_, VirtualService>,
+        routes: &[Arc<Route>],
+    ) {
+        let number = self.number(domain, server);
+        let is_new = self
+            .added
+            .insert((number, std::ptr::from_ref(object.spec).addr()));
         let Some(host) = self.hosts.get_mut(number) else {
             return;
         };
         host.require_tls |= server.redirects_to_https();
-        let is_new = host.routes.is_empty();
         let fresh = routes
             .iter()
             .filter(|route| is_new || !host.routes.iter().any(|known| is_same(known, route)));
         let mut fresh: Vec<_> = fresh.cloned().collect();
+        self.routes += fresh.len();
         host.routes.append(&mut fresh);
+    }
+
+    /// Makes the virtual host of a domain answer with redirects.
+    fn redirect(&mut self, domain: HostPattern, server: &BoundServer<'_>) {
+        let number = self.number(domain, server);
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.require_tls = true;
+        }
+    }
+
+    fn number(&mut self, domain: HostPattern, server: &BoundServer<'_>) -> usize {
+        *self.numbers.entry(domain.clone()).or_insert_with(|| {
+            self.hosts.push(VirtualHost::new(domain, server.declared_port));
+            self.hosts.len() - 1
+        })
     }
 
     /// Moves the routes that take every request behind the others, whose order stays (istio `SortVHostRoutes`).
