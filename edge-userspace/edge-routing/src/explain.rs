@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edge_model::{Listener, ListenerProtocol, Snapshot};
+use edge_model::{Listener, ListenerProtocol, Snapshot, TlsService};
 use http::HeaderMap;
 
 use crate::explanation::{Explanation, Outcome, Step, TraceStep};
@@ -33,10 +33,15 @@ pub struct Probe<'r> {
 #[must_use]
 pub fn explain(snapshot: &Snapshot, probe: &Probe<'_>) -> Explanation {
     let mut explanation = Explanation::nothing_yet();
-    if let Some(listener) = find_listener(snapshot, probe, &mut explanation)
-        && let Some(table) = find_table(listener, probe, &mut explanation)
-    {
+    let Some(listener) = find_listener(snapshot, probe, &mut explanation) else {
+        return explanation;
+    };
+    explanation.note_policies(snapshot);
+    if let Some(table) = find_table(snapshot, listener, probe, &mut explanation) {
         explain_table(snapshot, &table, probe, &mut explanation);
+    }
+    if !snapshot.unenforced.is_empty() {
+        explanation.outcome = Outcome::Refused;
     }
     explanation
 }
@@ -65,15 +70,26 @@ fn find_listener<'s>(
     listener
 }
 
-fn find_table(listener: &Listener, probe: &Probe<'_>, explanation: &mut Explanation) -> Option<Table> {
+/// The route table that the connection leads to. Of a connection that is forwarded as it is, this is all that there is
+/// to explain.
+fn find_table(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    probe: &Probe<'_>,
+    explanation: &mut Explanation,
+) -> Option<Table> {
     match (&listener.protocol, probe.tls) {
         (ListenerProtocol::Http(routes), false) => Some(Table::new(Arc::clone(routes))),
         (ListenerProtocol::Tls(servers), true) => {
             let index = SniIndex::new(servers);
             let selected = index.select(probe.sni).map(|(_, server)| server);
             explanation.note_tls(selected, probe.sni);
-            let routes = selected?.routes()?;
-            Some(Table::new(Arc::clone(routes)))
+            match &selected?.service {
+                TlsService::Http { routes, .. } => return Some(Table::new(Arc::clone(routes))),
+                TlsService::Tcp { route, .. } => explanation.conclude_tcp(snapshot, route, "tcp"),
+                TlsService::Passthrough { route } => explanation.conclude_tcp(snapshot, route, "tls"),
+            }
+            None
         }
         (ListenerProtocol::Http(_), true) => {
             explanation.note(
@@ -83,8 +99,7 @@ fn find_table(listener: &Listener, probe: &Probe<'_>, explanation: &mut Explanat
             None
         }
         (ListenerProtocol::Tcp(route), _) => {
-            let message = format!("{} forwards every connection as it is", route.object);
-            explanation.note(Step::Listener, message);
+            explanation.conclude_tcp(snapshot, route, "tcp");
             None
         }
         (ListenerProtocol::Tls(_), false) => {
@@ -124,14 +139,17 @@ fn explain_table(snapshot: &Snapshot, table: &Table, probe: &Probe<'_>, explanat
     });
     explanation.note_virtual_host(&decision, table, &request);
     explanation.trace.append(&mut passed_over);
-    explanation.conclude(snapshot, &decision);
+    explanation.conclude(snapshot, &decision, &request);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::{forward_to, prefix, route, table};
-    use edge_model::{Cluster, ClusterName, Protocol, RouteMatch, StringMatch, Vip};
+    use edge_model::{
+        Cluster, ClusterName, HostPattern, Kind, ObjectRef, Protocol, RouteMatch, StringMatch, TcpRoute,
+        TlsServer, Vip, WeightedCluster,
+    };
 
     fn snapshot() -> Snapshot {
         let post_only = RouteMatch {
@@ -198,6 +216,8 @@ mod tests {
                 r#""a.com" belongs to the domain a.com"#,
                 r#"VirtualService/default/vs http[0].match[0] does not match: method must be exact "POST", is "GET""#,
                 "VirtualService/default/vs all matches",
+                "it may take as long as it takes: no timeout is set",
+                "up to 2 more tries on connect-failure, refused-stream, retriable-status-codes, cancelled, unavailable",
                 "outbound|80||web has no ready endpoint: its share gets 503 (UH)",
                 "there is no cluster outbound|80||gone: its share gets 503 (NC)",
             ]
@@ -220,6 +240,98 @@ mod tests {
                 "{port} {host}{path}"
             );
         }
+    }
+
+    fn tcp_route() -> Arc<TcpRoute> {
+        let object = ObjectRef {
+            kind: Kind::VirtualService,
+            namespace: "default".into(),
+            name: "db".into(),
+        };
+        Arc::new(TcpRoute {
+            object: Arc::new(object),
+            rule: 1,
+            destinations: vec![WeightedCluster {
+                cluster: ClusterName::outbound(80, "", "web"),
+                weight: 1,
+            }],
+        })
+    }
+
+    #[test]
+    fn connections_that_are_forwarded_have_their_rule_and_its_clusters() {
+        let mut snapshot = snapshot();
+        let tcp = Listener::new(3306, ListenerProtocol::Tcp(tcp_route()));
+        let server = TlsServer {
+            gateway: ObjectRef {
+                kind: Kind::Gateway,
+                namespace: "default".into(),
+                name: "gw".into(),
+            },
+            hosts: vec![HostPattern::parse("a.com").unwrap()],
+            service: TlsService::Passthrough { route: tcp_route() },
+        };
+        let tls = Listener::new(443, ListenerProtocol::Tls(vec![Arc::new(server)]));
+        snapshot.listeners.extend([Arc::new(tcp), Arc::new(tls)]);
+        let headers = HeaderMap::new();
+        for (port, sni, outcome, route) in [
+            (3306, None, Outcome::Forward, Some("tcp[1]")),
+            (443, Some("a.com"), Outcome::Forward, Some("tls[1]")),
+            (443, Some("b.com"), Outcome::NoListener, None),
+        ] {
+            let probe = Probe {
+                port,
+                tls: port == 443,
+                sni,
+                authority: "a.com",
+                path_and_query: "/",
+                method: "GET",
+                headers: &headers,
+                claims: None,
+            };
+            let explanation = explain(&snapshot, &probe);
+            let clusters: Vec<_> = explanation
+                .clusters
+                .iter()
+                .map(|share| share.name.as_str())
+                .collect();
+            assert_eq!(explanation.outcome, outcome, "{sni:?}");
+            assert_eq!(explanation.route.as_deref(), route, "{sni:?}");
+            assert_eq!(clusters.contains(&"outbound|80||web"), route.is_some(), "{sni:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_closes_the_edge_goes_before_everything_and_the_route_is_told_all_the_same() {
+        let mut snapshot = snapshot();
+        snapshot.unenforced.push(ObjectRef {
+            kind: Kind::AuthorizationPolicy,
+            namespace: "istio-system".into(),
+            name: "deny".into(),
+        });
+        let headers = HeaderMap::new();
+        let probe = Probe {
+            port: 80,
+            tls: false,
+            sni: None,
+            authority: "a.com",
+            path_and_query: "/a",
+            method: "GET",
+            headers: &headers,
+            claims: None,
+        };
+        let explanation = explain(&snapshot, &probe);
+        assert_eq!(explanation.outcome, Outcome::Refused);
+        assert_eq!(explanation.route.as_deref(), Some("all"));
+        let policy = explanation
+            .trace
+            .iter()
+            .find(|step| step.step == Step::Policy)
+            .unwrap();
+        assert_eq!(
+            policy.object.as_deref(),
+            Some("AuthorizationPolicy/istio-system/deny")
+        );
     }
 
     #[test]

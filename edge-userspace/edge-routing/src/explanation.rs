@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use edge_model::{Route, RouteAction, Snapshot, TlsServer, TlsService, VirtualHost};
+use edge_model::{ClusterName, Route, RouteAction, Snapshot, TcpRoute, TlsServer, TlsService, VirtualHost};
 use serde::Serialize;
 
 use crate::predicate::Mismatch;
-use crate::{Decision, RequestView, Table};
+use crate::{Decision, RequestView, Table, explain_route};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -14,6 +14,10 @@ use crate::{Decision, RequestView, Table};
 pub enum Outcome {
     /// It is forwarded.
     Route,
+    /// The bytes of its connection are forwarded, whatever they are.
+    Forward,
+    /// It is refused with 403, or its connection closed: a security policy that cannot be enforced selects the edge.
+    Refused,
     /// It is answered with a route's redirect.
     Redirect,
     /// It is answered with a route's fixed response.
@@ -70,12 +74,32 @@ pub enum Step {
     Listener,
     /// The TLS handshake.
     Tls,
+    /// A security policy.
+    Policy,
     /// The path's normalisation.
     Path,
     /// The choice of the virtual host.
     VirtualHost,
     /// A route that was looked at.
     Route,
+    /// The route's rate limit.
+    RateLimit,
+    /// The route's policy for other origins.
+    Cors,
+    /// A fault that the route injects.
+    Fault,
+    /// What the edge answers by itself.
+    Answer,
+    /// What of the path and the host is replaced.
+    Rewrite,
+    /// Header operations.
+    Headers,
+    /// A copy of the request.
+    Mirror,
+    /// How long the request may take.
+    Timeout,
+    /// When it is tried again.
+    Retries,
     /// A cluster of the route.
     Cluster,
 }
@@ -94,7 +118,7 @@ pub struct TraceStep {
     /// Index into the rule's `match`.
     #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
     pub match_index: Option<usize>,
-    /// First field of the match block that did not hold.
+    /// First field of the match block that did not hold, or the field of the rule that asks for the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// What that field asked for.
@@ -182,7 +206,12 @@ impl Explanation {
         self.note(Step::VirtualHost, message);
     }
 
-    pub(crate) fn conclude(&mut self, snapshot: &Snapshot, decision: &Decision<'_>) {
+    pub(crate) fn conclude(
+        &mut self,
+        snapshot: &Snapshot,
+        decision: &Decision<'_>,
+        request: &RequestView<'_>,
+    ) {
         self.outcome = match decision {
             Decision::NoVirtualHost => Outcome::NoVirtualHost,
             Decision::RequireTls { .. } => {
@@ -196,32 +225,26 @@ impl Explanation {
                 self.note(Step::Route, "no route matches: 404".into());
                 Outcome::NoRoute
             }
-            Decision::Route { route, .. } => self.conclude_route(snapshot, route),
+            Decision::Route { route, .. } => self.conclude_route(snapshot, route, request),
         };
     }
 
-    fn conclude_route(&mut self, snapshot: &Snapshot, route: &Route) -> Outcome {
+    fn conclude_route(&mut self, snapshot: &Snapshot, route: &Route, request: &RequestView<'_>) -> Outcome {
         self.route = Some(name_of(route));
         self.object = Some(route.object.to_string());
         self.trace.push(TraceStep::taken(route));
+        let steps = explain_route::steps(route, request).into_iter();
+        self.trace.extend(steps.map(|(step, field, message)| TraceStep {
+            step,
+            field: Some(field.to_owned()).filter(|field| !field.is_empty()),
+            ..TraceStep::of_route(route, message)
+        }));
         match &route.action {
             RouteAction::Redirect(_) => Outcome::Redirect,
             RouteAction::DirectResponse(_) => Outcome::DirectResponse,
             RouteAction::Forward(forward) => {
-                let shares = forward.destinations.iter().filter(|d| d.weight > 0);
-                for destination in shares {
-                    let cluster = snapshot.clusters.get(destination.cluster.as_str());
-                    self.note_cluster(destination.cluster.as_str(), cluster.map(|c| c.endpoints.len()));
-                    self.clusters.push(ClusterShare {
-                        name: destination.cluster.to_string(),
-                        weight: destination.weight,
-                        endpoints: cluster.map(|c| {
-                            c.endpoints
-                                .iter()
-                                .map(|endpoint| endpoint.address.to_string())
-                                .collect()
-                        }),
-                    });
+                for destination in &forward.destinations {
+                    self.add_cluster(snapshot, &destination.cluster, destination.weight);
                 }
                 if self.clusters.iter().all(|share| share.endpoints.is_none()) {
                     Outcome::NoCluster
@@ -230,6 +253,53 @@ impl Explanation {
                 }
             }
         }
+    }
+
+    /// The bytes of a connection go to the clusters of a `tcp` or `tls` rule.
+    pub(crate) fn conclude_tcp(&mut self, snapshot: &Snapshot, route: &TcpRoute, kind: &str) {
+        self.outcome = Outcome::Forward;
+        self.route = Some(format!("{kind}[{}]", route.rule));
+        self.object = Some(route.object.to_string());
+        self.trace.push(TraceStep {
+            object: Some(route.object.to_string()),
+            rule: Some(route.rule),
+            ..TraceStep::plain(
+                Step::Route,
+                format!("{} {kind}[{}] takes every connection", route.object, route.rule),
+            )
+        });
+        for destination in &route.destinations {
+            self.add_cluster(snapshot, &destination.cluster, destination.weight);
+        }
+    }
+
+    /// Policies that cannot be enforced close the edge, whatever the routes say.
+    pub(crate) fn note_policies(&mut self, snapshot: &Snapshot) {
+        for object in &snapshot.unenforced {
+            let message =
+                format!("{object} selects this edge, which cannot enforce it: every request gets 403");
+            self.trace.push(TraceStep {
+                object: Some(object.to_string()),
+                ..TraceStep::plain(Step::Policy, message)
+            });
+        }
+    }
+
+    fn add_cluster(&mut self, snapshot: &Snapshot, name: &ClusterName, weight: u32) {
+        if weight == 0 {
+            return;
+        }
+        let cluster = snapshot.clusters.get(name.as_str());
+        self.note_cluster(name.as_str(), cluster.map(|cluster| cluster.endpoints.len()));
+        let addresses = cluster.map(|cluster| {
+            let endpoints = cluster.endpoints.iter();
+            endpoints.map(|endpoint| endpoint.address.to_string()).collect()
+        });
+        self.clusters.push(ClusterShare {
+            name: name.to_string(),
+            weight,
+            endpoints: addresses,
+        });
     }
 
     fn note_cluster(&mut self, name: &str, endpoints: Option<usize>) {

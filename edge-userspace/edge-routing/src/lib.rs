@@ -11,6 +11,7 @@ mod action;
 mod claim;
 mod edit;
 mod explain;
+mod explain_route;
 mod explanation;
 #[cfg(test)]
 mod fixture;

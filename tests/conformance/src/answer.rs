@@ -169,7 +169,10 @@ impl Answer {
                 .iter()
                 .map(|cluster| (cluster.name.to_string(), settings(cluster)))
                 .collect(),
-            passed_over: trace.filter_map(|step| step.field).collect(),
+            passed_over: trace
+                .filter(|step| step.expected.is_some())
+                .filter_map(|step| step.field)
+                .collect(),
             ..Self::default()
         }
     }
