@@ -205,6 +205,10 @@ fn record_in<W: Way>(ways: *mut W, key: &Key, state: State, now: u32, idle: u32,
         return false;
     };
     // One after the other, because the verifier wants offsets that it knows.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "an iterator hides the offset from the verifier"
+    )]
     for way in 0..WAYS {
         if way == at {
             // SAFETY: as above.

@@ -61,7 +61,7 @@ fn check(
     workers: &mut BTreeMap<Vec<u8>, IpAddr>,
 ) -> Result<(), String> {
     let (input, expected) = (bytes(&case["input"]), bytes(&case["expect_packet"]));
-    let answer = explainer.run(&input).expect("the kernel runs the frame");
+    let answer = explainer.run(&input).map_err(|error| error.to_string())?;
     let action = text(&case["expect_ret"]);
     if answer.action.name() != action {
         return Err(format!(

@@ -77,6 +77,9 @@ fn the_verifier_has_room_for_more() {
     assert!(walked <= VERIFIED, "{walked} instructions were verified");
 }
 
+/// A name, a configuration, a frame, how its answer begins behind the addresses, and the bytes of what is put around it.
+type TunnelRow = (&'static str, DataPathConfig, Vec<u8>, &'static [u8], usize);
+
 #[test]
 fn tunnels_carry_the_packet_as_it_is() {
     let v6_worker: IpAddr = "fd00::1".parse().expect("literal");
@@ -91,7 +94,7 @@ fn tunnels_carry_the_packet_as_it_is() {
             .truncate(if address.is_some() { 1 } else { 4 });
         config
     };
-    let rows: [(&str, DataPathConfig, Vec<u8>, &[u8], usize); 9] = [
+    let rows: [TunnelRow; 9] = [
         (
             "IPIP",
             to(ForwardMode::Ipip, None),
