@@ -65,6 +65,52 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })
 }
 
+/// Handshakes to make.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HandshakeArgs {
+    /// The proxy.
+    #[arg(long)]
+    to: SocketAddr,
+    /// How many at once.
+    #[arg(long)]
+    connections: u32,
+    /// For so many seconds.
+    #[arg(long)]
+    seconds: u64,
+}
+
+/// Makes full handshakes, with one request behind each, and prints how many. (wrk resumes sessions.)
+pub(crate) fn handshakes(args: &HandshakeArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut config = tls_config()?;
+    config.resumption = rustls::client::Resumption::disabled();
+    let tls = TlsConnector::from(Arc::new(config));
+    let end = tokio::time::Instant::from_std(std::time::Instant::now() + Duration::from_secs(args.seconds));
+    let done = runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..args.connections {
+            tasks.spawn(shake_hands(args.to, tls.clone(), end));
+        }
+        tasks.join_all().await
+    });
+    let done: Result<Vec<u64>> = done.into_iter().collect();
+    println!("{}", done?.into_iter().sum::<u64>());
+    Ok(())
+}
+
+async fn shake_hands(to: SocketAddr, tls: TlsConnector, end: tokio::time::Instant) -> Result<u64> {
+    let mut done = 0;
+    while tokio::time::Instant::now() < end {
+        let stream = TcpStream::connect(to).await.context("cannot connect")?;
+        let mut stream = tls.connect(ServerName::try_from("localhost")?, stream).await?;
+        http1(&mut stream).await?;
+        done += 1;
+    }
+    Ok(done)
+}
+
 /// Lets this process, and what it starts, have so many descriptors, or as many as the system allows.
 pub(crate) fn raise_limit(wanted: u64) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
@@ -82,7 +128,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
-async fn http1(stream: &mut Box<dyn Stream>) -> Result<()> {
+async fn http1(stream: &mut impl Stream) -> Result<()> {
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await?;

@@ -28,8 +28,19 @@ const RATE: u32 = 80;
 /// Requests that were answered with 200.
 pub(crate) fn requests(site: &Site, load: Load, port: u16, seconds: u32) -> Result<u64> {
     match load {
-        Load::Http1(kind) => wrk(site, &url(kind, port, "/"), CONNECTIONS, seconds, false),
-        Load::Handshakes(kind) => wrk(site, &url(kind, port, "/"), HANDSHAKES, seconds, true),
+        Load::Http1(kind) => wrk(site, &url(kind, port, "/"), CONNECTIONS, seconds),
+        Load::Handshakes(_) => {
+            let mut own = on_core(site.load_core, std::env::current_exe()?);
+            own.args(["handshakes", "--to", &format!("127.0.0.1:{port}")]);
+            own.args([
+                "--connections",
+                &HANDSHAKES.to_string(),
+                "--seconds",
+                &seconds.to_string(),
+            ]);
+            let done = output(&mut own)?;
+            done.trim().parse().context("no number of handshakes")
+        }
         Load::Http2(kind) => {
             let (connections, streams) = HTTP2;
             let mut h2load = on_core(site.load_core, "h2load");
@@ -49,13 +60,7 @@ pub(crate) fn requests(site: &Site, load: Load, port: u16, seconds: u32) -> Resu
 
 /// Large bodies that came whole.
 pub(crate) fn bodies(site: &Site, kind: Port, port: u16, seconds: u32) -> Result<u64> {
-    wrk(
-        site,
-        &url(kind, port, LARGE_PATH),
-        LARGE_CONNECTIONS,
-        seconds,
-        false,
-    )
+    wrk(site, &url(kind, port, LARGE_PATH), LARGE_CONNECTIONS, seconds)
 }
 
 /// So many requests of HTTP/1.1 over 8 connections.
@@ -110,7 +115,7 @@ fn url(kind: Port, port: u16, path: &str) -> String {
     format!("{scheme}://localhost:{port}{path}")
 }
 
-fn wrk(site: &Site, url: &str, connections: u32, seconds: u32, closes: bool) -> Result<u64> {
+fn wrk(site: &Site, url: &str, connections: u32, seconds: u32) -> Result<u64> {
     let mut wrk: Command = on_core(site.load_core, "wrk");
     wrk.args([
         "-t",
@@ -121,9 +126,6 @@ fn wrk(site: &Site, url: &str, connections: u32, seconds: u32, closes: bool) -> 
         &seconds.to_string(),
         "--latency",
     ]);
-    if closes {
-        wrk.args(["-H", "Connection: close"]);
-    }
     let report = WrkReport::parse(&output(wrk.arg(url))?)?;
     ensure!(
         report.bad_status == 0 && report.requests > 0,

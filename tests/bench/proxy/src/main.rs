@@ -86,6 +86,8 @@ enum Part {
     },
     /// Holds idle connections until it is ended.
     Idle(idle::Args),
+    /// Makes full TLS handshakes and counts them.
+    Handshakes(idle::HandshakeArgs),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Some(Part::Backend(args)) => backend::run(args),
         Some(Part::Floor { listen, to, splice }) => floor::run(*listen, *to, *splice),
         Some(Part::Idle(args)) => idle::run(args),
+        Some(Part::Handshakes(args)) => idle::handshakes(args),
         None => run(&arguments),
     };
     match done {
