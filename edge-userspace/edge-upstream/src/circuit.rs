@@ -56,6 +56,42 @@ impl Resource {
 pub struct Circuit {
     in_use: [AtomicU32; RESOURCES.len()],
     overflows: [AtomicU64; RESOURCES.len()],
+    recent: Recent,
+}
+
+/// Requests of about the last interval: those of the present one, and the share of the one before that a window of the
+/// same length still covers. Written only where a retry budget asks for it.
+#[derive(Debug, Default)]
+struct Recent {
+    /// Number of the present interval.
+    interval: AtomicU64,
+    present: AtomicU32,
+    before: AtomicU32,
+}
+
+impl Recent {
+    /// Turns to the interval of `now`. Of several workers one turns; what the others count in that moment may land in
+    /// either interval.
+    fn turn(&self, now: u64, length: u64) {
+        let number = now / length;
+        let last = self.interval.load(Ordering::Relaxed);
+        let turned = self
+            .interval
+            .compare_exchange(last, number, Ordering::Relaxed, Ordering::Relaxed);
+        if number > last && turned.is_ok() {
+            let ended = self.present.swap(0, Ordering::Relaxed);
+            let before = if number == last + 1 { ended } else { 0 };
+            self.before.store(before, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self, now: u64, length: u64) -> u32 {
+        self.turn(now, length);
+        let left = length - now % length;
+        let before = u64::from(self.before.load(Ordering::Relaxed)) * left / length;
+        let present = self.present.load(Ordering::Relaxed);
+        present.saturating_add(u32::try_from(before).unwrap_or(u32::MAX))
+    }
 }
 
 impl Circuit {
@@ -76,6 +112,22 @@ impl Circuit {
                 None
             }
         }
+    }
+
+    /// Counts a request that begins at `now` milliseconds, where the retry budget is a share of those of some time.
+    pub fn began(&self, breakers: &CircuitBreakers, now: u64) {
+        if let Some(length) = interval(breakers) {
+            self.recent.turn(now, length);
+            self.recent.present.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests that a retry budget is a share of at `now` milliseconds: those under way or, with `budgetInterval`, those
+    /// that began within it, if they are more.
+    #[must_use]
+    pub fn requests(&self, breakers: &CircuitBreakers, now: u64) -> u32 {
+        let active = self.in_use(Resource::Requests);
+        interval(breakers).map_or(active, |length| active.max(self.recent.count(now, length)))
     }
 
     /// Places taken now.
@@ -106,7 +158,13 @@ impl Drop for Place {
     }
 }
 
-/// Retries of a cluster that may be under way at once, while `active` requests are.
+/// Milliseconds over which a retry budget counts requests.
+fn interval(breakers: &CircuitBreakers) -> Option<u64> {
+    let interval = breakers.retry_budget?.budget_interval?;
+    Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// Retries of a cluster that may be under way at once, while `active` requests are ([`Circuit::requests`]).
 ///
 /// With a `retryBudget` its share of the load counts, else `maxRetries`. Where neither is set, retries add at most half
 /// of the load: under a failure of everything they never double it, and the few retries of one failing endpoint among
@@ -180,6 +238,41 @@ mod tests {
             }
         });
         assert_eq!(circuit.in_use(Resource::Requests), 0);
+    }
+
+    #[test]
+    fn a_budget_with_an_interval_counts_the_requests_of_that_time() {
+        let breakers = CircuitBreakers {
+            retry_budget: Some(RetryBudget {
+                percent: 20.0,
+                min_retry_concurrency: 0,
+                budget_interval: Some(std::time::Duration::from_secs(10)),
+            }),
+            ..CircuitBreakers::default()
+        };
+        let circuit = Arc::new(Circuit::default());
+        for at in 0..100 {
+            circuit.began(&breakers, 20_000 + at);
+        }
+        for (now, expected) in [
+            (20_100, 100),
+            (29_999, 100),
+            (30_000, 100),
+            (35_000, 50),
+            (39_000, 10),
+            (40_000, 0),
+        ] {
+            assert_eq!(circuit.requests(&breakers, now), expected, "{now}");
+        }
+        let without = CircuitBreakers::default();
+        circuit.began(&without, 50_000);
+        let _active = circuit.take(Resource::Requests, 1);
+        assert_eq!(circuit.requests(&without, 50_000), 1);
+        assert_eq!(
+            circuit.requests(&breakers, 90_000),
+            1,
+            "those under way count at least"
+        );
     }
 
     #[test]

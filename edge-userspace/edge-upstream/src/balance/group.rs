@@ -90,6 +90,15 @@ impl Group {
             .collect()
     }
 
+    pub(super) fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    /// Whether the endpoint at an index of the cluster is one of its own.
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.endpoints.contains(&index)
+    }
+
     pub(super) fn members(&self, load: &ClusterLoad, now: u64) -> Members {
         let healthy = self
             .endpoints

@@ -54,7 +54,12 @@ pub struct Pick<'a> {
     pub tried: &'a [usize],
     /// Hash of the request's key ([`hash_key`]), for consistent hashing. Without one any endpoint is taken.
     pub hash: Option<u64>,
+    /// Whether priorities in which tries have failed are left for others (Istio `retryRemoteLocalities`).
+    pub leave_priorities: bool,
 }
+
+/// Tries after which their priorities are left (Envoy's `previous_priorities`, `update_frequency` as Istio sets it).
+const TRIES_PER_PRIORITY: usize = 2;
 
 impl Balancer {
     /// A balancer for the endpoints of `cluster`, whose loads `load` holds in the same order.
@@ -81,6 +86,12 @@ impl Balancer {
         if pick.now >= self.changes_at || self.health_version != self.load.health_version() {
             self.refresh(pick.now, rng);
         }
+        if let Some(elsewhere) = self.elsewhere(&pick) {
+            let picked = self.pick_from(elsewhere, &pick, rng);
+            if picked.is_some() {
+                return picked;
+            }
+        }
         let first = match (self.only, pick.hash) {
             (Some(only), _) => only,
             (None, Some(hash)) => self.split.find(hash)?,
@@ -97,6 +108,28 @@ impl Balancer {
                 })
             })
             .or_else(|| self.pick_from(first, &again, rng))
+    }
+
+    /// The first group with healthy endpoints of a priority that no try has failed in; `None` while the priorities that
+    /// were tried are not to be left, or when there is none.
+    fn elsewhere(&self, pick: &Pick<'_>) -> Option<usize> {
+        let counted = pick.tried.len() - pick.tried.len() % TRIES_PER_PRIORITY;
+        if !pick.leave_priorities || counted == 0 {
+            return None;
+        }
+        let failed = pick.tried.get(..counted)?;
+        let has_failed = |group: &Group| {
+            let in_it = self
+                .groups
+                .iter()
+                .filter(|other| other.priority() == group.priority());
+            in_it
+                .into_iter()
+                .any(|other| failed.iter().any(|index| other.has(*index)))
+        };
+        self.groups
+            .iter()
+            .position(|group| !has_failed(group) && group.members(&self.load, pick.now).healthy > 0)
     }
 
     fn pick_from(&mut self, group: usize, pick: &Pick<'_>, rng: &mut Rng) -> Option<usize> {

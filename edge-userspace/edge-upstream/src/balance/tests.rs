@@ -292,3 +292,36 @@ fn a_new_endpoint_takes_its_share_little_by_little() {
         }
     }
 }
+
+#[test]
+fn priorities_in_which_tries_have_failed_are_left_for_others_where_it_is_asked_for() {
+    let mut own = cluster(LoadBalancer::Random, &[1; 5]);
+    own.locality = LocalityPolicy::Priority;
+    for (endpoint, priority) in own.endpoints.iter_mut().zip([0, 0, 0, 1, 2]) {
+        endpoint.priority = priority;
+    }
+    let mut rng = Rng::with_seed(5);
+    let mut balancer = balancer_of(own, &mut rng);
+    let rows: [(bool, &[usize], &[usize]); 6] = [
+        (true, &[], &[0, 1, 2]),
+        (true, &[0], &[1, 2]),
+        (true, &[0, 1], &[3]),
+        (true, &[0, 1, 3], &[2]),
+        (true, &[0, 1, 3, 2], &[4]),
+        (false, &[0, 1], &[2]),
+    ];
+    for (leave_priorities, tried, expected) in rows {
+        for _ in 0..50 {
+            let pick = Pick {
+                tried,
+                leave_priorities,
+                ..Pick::default()
+            };
+            let picked = balancer.pick(pick, &mut rng).unwrap();
+            assert!(
+                expected.contains(&picked),
+                "{leave_priorities} {tried:?}: {picked}"
+            );
+        }
+    }
+}

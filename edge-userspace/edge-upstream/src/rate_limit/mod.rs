@@ -20,7 +20,7 @@ pub use limiter::{Decision, LocalRateLimiter};
 ///
 /// Places that hold an equal limit of the same EnvoyFilter share its buckets, and a limit whose definition stays
 /// the same keeps its buckets from one configuration to the next: a reload gives nobody fresh tokens.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Limiters(Vec<Arc<LocalRateLimiter>>);
 
 impl Limiters {
