@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use edge_model::{
     ClientLimits, ClientTimeouts, Connections, FloodLimits, FormatString, Fraction, HealthCheck, PathPolicy,
@@ -18,11 +17,13 @@ use serde_yaml::Value;
 use crate::yaml::{self, Style, UnknownFields};
 use crate::{Problem, Severity, SourceRef};
 
+pub use operation::{Dns, Drain, Overload};
 pub use raw::{AccessLogEncoding, OnStop, XdpMode};
 
 mod check;
 mod clients;
 mod health;
+mod operation;
 mod pools;
 mod raw;
 #[cfg(test)]
@@ -84,8 +85,12 @@ pub struct Bootstrap {
     pub resources: PathBuf,
     /// Address of the admin server.
     pub admin: SocketAddr,
-    /// How long requests in flight may take to end after SIGTERM.
-    pub drain_deadline: Duration,
+    /// How the process comes to its end.
+    pub drain: Drain,
+    /// Bounds of the process.
+    pub overload: Overload,
+    /// How names of endpoints are resolved.
+    pub dns: Dns,
     /// Proxies in front of this gateway whose x-forwarded-for is believed (Istio `numTrustedProxies`).
     pub num_trusted_proxies: u32,
     /// What is logged of each request; `None` nothing.

@@ -23,7 +23,8 @@ mod validate;
 mod yaml;
 
 pub use bootstrap::{
-    AccessLog, AccessLogEncoding, Bootstrap, OnStop, Pinning, Sources, VirtualAddress, VirtualPort, XdpMode,
+    AccessLog, AccessLogEncoding, Bootstrap, Dns, Drain, OnStop, Overload, Pinning, Sources, VirtualAddress,
+    VirtualPort, XdpMode,
 };
 pub use document::{Parsed, parse_documents};
 pub use duration::GoDuration;

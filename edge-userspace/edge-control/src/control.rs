@@ -270,7 +270,9 @@ fn restart_needed(running: &Bootstrap, now: &Bootstrap) -> Vec<&'static str> {
         ("hashSeed", running.hash_seed != now.hash_seed),
         ("connections.flows", running.flows != now.flows),
         ("admin", running.admin != now.admin),
-        ("drain", running.drain_deadline != now.drain_deadline),
+        ("drain", running.drain != now.drain),
+        ("overload", running.overload != now.overload),
+        ("dns", running.dns != now.dns),
     ];
     changed
         .into_iter()

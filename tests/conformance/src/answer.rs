@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use edge_model::{Cluster, ListenerProtocol, Route, RouteAction, RouteTable, Snapshot, TcpRoute};
+use edge_model::{
+    Cluster, Discovery, DnsEndpoint, ListenerProtocol, Route, RouteAction, RouteTable, Snapshot, TcpRoute,
+};
 use edge_routing::{
     Decision, Explanation, Probe, RequestView, SniIndex, Table, apply_request_ops, apply_response_ops,
     choose_destination, explain, normalize_path, redirect_location, rewrite, tls_redirect_location,
@@ -313,9 +315,27 @@ fn settings(cluster: &Cluster) -> BTreeMap<String, String> {
         ("outliers", format!("{outliers:?}")),
         ("priorities", places.collect::<Vec<_>>().join(", ")),
         ("tls", format!("{:?}", cluster.tls)),
+        ("names", names(cluster)),
     ];
     words
         .into_iter()
         .map(|(key, text)| (key.to_owned(), text))
         .collect()
+}
+
+/// How a cluster's names are resolved, and each with its port, priority and weight.
+fn names(cluster: &Cluster) -> String {
+    let (kind, names): (_, &[DnsEndpoint]) = match &cluster.discovery {
+        Discovery::Static => ("static", &[]),
+        Discovery::OriginalDst => ("original", &[]),
+        Discovery::StrictDns(names) => ("all of", names),
+        Discovery::LogicalDns(names) => ("one of", names),
+    };
+    let texts = names
+        .iter()
+        .map(|name| format!("{}:{} {} {}", name.name, name.port, name.priority, name.weight));
+    [kind.to_owned(), texts.collect::<Vec<_>>().join(", ")]
+        .join(" ")
+        .trim_end()
+        .to_owned()
 }

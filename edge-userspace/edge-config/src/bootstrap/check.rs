@@ -49,7 +49,6 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
             check.error(key, "must not be empty", "leave the key out for its default");
         }
     }
-    let drain_deadline = raw.drain.deadline.0;
     for (key, time) in raw.timeouts.all() {
         if time.0.is_zero() {
             check.error(key, "must not be 0", "leave the key out for its default");
@@ -96,7 +95,9 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         root_namespace: raw.root_namespace,
         domain: raw.domain,
         resources: raw.resources.into(),
-        drain_deadline,
+        drain: check.drain(&raw.drain),
+        overload: check.overload(&raw.overload),
+        dns: check.dns(&raw.dns),
     }
 }
 

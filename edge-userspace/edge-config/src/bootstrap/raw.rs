@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
 
 use super::clients::{RawEscapedSlashes, RawLimits, RawPathNormalization, RawProxyProtocol, RawTimeouts};
+use super::operation::{RawDns, RawDrain, RawOverload};
 use crate::GoDuration;
 
 /// The whole file. `Serialize` is there for the test that compares its keys with the reference.
@@ -39,6 +40,8 @@ pub(super) struct RawBootstrap {
     pub(super) resources: String,
     pub(super) admin: String,
     pub(super) drain: RawDrain,
+    pub(super) overload: RawOverload,
+    pub(super) dns: RawDns,
     pub(super) num_trusted_proxies: u32,
     pub(super) access_log: Option<RawAccessLog>,
     pub(super) path_normalization: RawPathNormalization,
@@ -76,6 +79,8 @@ impl Default for RawBootstrap {
             resources: ".".to_owned(),
             admin: "127.0.0.1:15000".to_owned(),
             drain: RawDrain::default(),
+            overload: RawOverload::default(),
+            dns: RawDns::default(),
             num_trusted_proxies: 0,
             access_log: None,
             path_normalization: RawPathNormalization::Base,
@@ -475,19 +480,4 @@ pub(super) struct RawPenalties {
     pub(super) per_second: u32,
     pub(super) burst: u32,
     pub(super) new_connections_only: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default)]
-pub(super) struct RawDrain {
-    pub(super) deadline: GoDuration,
-}
-
-impl Default for RawDrain {
-    fn default() -> Self {
-        Self {
-            deadline: GoDuration(std::time::Duration::from_secs(30)),
-        }
-    }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use edge_model::{
     EscapedSlashes, ForwardMode, Http2Limits, Measure, MemberState, PathNormalization, PenaltyScope,
     TunnelRole,
@@ -68,7 +70,9 @@ rootNamespace: root
 domain: k8s.example
 resources: routes
 admin: '[::1]:9000'
-drain: {deadline: 5s}
+drain: {grace: 2s, deadline: 5s}
+overload: {maxConnections: 1000, maxMemory: 2Gi}
+dns: {nameServers: [192.0.2.53, '192.0.2.54:5353'], minTtl: 1s, maxTtl: 1m, timeout: 3s}
 ";
     let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
     assert_eq!(
@@ -130,10 +134,26 @@ drain: {deadline: 5s}
         (found.domain.as_str(), found.resources),
         ("k8s.example", PathBuf::from("routes"))
     );
-    assert_eq!(
-        (found.admin.port(), found.drain_deadline),
-        (9000, Duration::from_secs(5))
-    );
+    let seconds = Duration::from_secs;
+    let drain = Drain {
+        grace: seconds(2),
+        deadline: seconds(5),
+    };
+    assert_eq!((found.admin.port(), found.drain), (9000, drain));
+    let overload = Overload {
+        max_connections: Some(1000),
+        max_memory: Some(2 << 30),
+    };
+    assert_eq!(found.overload, overload);
+    let dns = Dns {
+        name_servers: ["192.0.2.53:53", "192.0.2.54:5353"]
+            .map(|text| text.parse().expect("an address"))
+            .into(),
+        min_ttl: seconds(1),
+        max_ttl: seconds(60),
+        timeout: seconds(3),
+    };
+    assert_eq!(found.dns, dns);
 }
 
 #[test]
@@ -430,6 +450,23 @@ admin: localhost
             "6 flood.newConnectionsBurst: is missing or 0, which would drop every packet",
             "7 penalties.duration: must be at least 1ms",
             "8 admin: is not an address with a port",
+        ],
+    );
+}
+
+#[test]
+fn keys_about_the_process_are_checked() {
+    check(
+        "drain: {grace: 10s, deadline: 5s}
+overload: {maxConnections: 0}
+dns: {nameServers: [dns.example.com], minTtl: 1ms, maxTtl: 1us}
+",
+        &[
+            "1 drain.grace: is longer than drain.deadline",
+            "2 overload.maxConnections: is 0, which would refuse everything",
+            "3 dns.nameServers[0]: is no address",
+            "3 dns.minTtl: must be at least 100ms",
+            "3 dns.maxTtl: is shorter than dns.minTtl",
         ],
     );
 }

@@ -9,7 +9,7 @@ use edge_model::{Cluster, ClusterName, Discovery, SharedMap, UpstreamProtocol};
 use super::credentials::Credentials;
 use super::destination_rules::{DestinationRules, Merged};
 use super::endpoints::{LOCALITY_LABEL, Labelled, Named, Workloads, locality_text};
-use super::locality::{self, Own};
+use super::locality::{self, Own, Places};
 use super::registry::{Origin, Port, Registry, Service};
 use super::report::Report;
 use super::traffic_policy::Blocks;
@@ -104,17 +104,29 @@ impl<'r> Clusters<'_, 'r> {
         subset: Option<&Subset>,
         blocks: &Blocks<'_>,
     ) {
-        let own = of.endpoints.iter();
-        let endpoints: Vec<_> = own
-            .filter(|labelled| subset.is_none_or(|subset| labelled.is_in(&subset.labels)))
-            .collect();
-        cluster.endpoints = endpoints
-            .iter()
-            .map(|labelled| labelled.endpoint.clone())
-            .collect();
+        let is_in = |subset: &Subset, labels| super::endpoints::is_in(labels, &subset.labels);
+        let endpoints = of.endpoints.iter();
+        let endpoints = endpoints.filter(|own| subset.is_none_or(|subset| is_in(subset, own.labels)));
         let names = of.names.iter();
-        let names = names.filter(|named| subset.is_none_or(|subset| named.is_in(&subset.labels)));
-        let names = names.map(|named| named.endpoint.clone()).collect();
+        let names = names.filter(|own| subset.is_none_or(|subset| is_in(subset, own.labels)));
+        let mut places = Places {
+            endpoints: endpoints.map(|own| (own.endpoint.clone(), own.labels)).collect(),
+            names: names.map(|own| (own.endpoint.clone(), own.labels)).collect(),
+        };
+        let label = self.options.gateway_labels.get(LOCALITY_LABEL);
+        let place = label.map(|label| locality_text(label)).unwrap_or_default();
+        let own = Own {
+            locality: &place,
+            labels: &self.options.gateway_labels,
+        };
+        let has_outliers = cluster.outlier_detection.is_some();
+        cluster.locality = locality::apply(&mut places, has_outliers, blocks.locality().as_ref(), own);
+        cluster.endpoints = places
+            .endpoints
+            .into_iter()
+            .map(|(endpoint, _)| endpoint)
+            .collect();
+        let names = places.names.into_iter().map(|(name, _)| name).collect();
         cluster.discovery = match &of.service.origin {
             _ if blocks.is_original_dst() => Discovery::OriginalDst,
             Origin::Kubernetes(_) => Discovery::Static,
@@ -125,13 +137,6 @@ impl<'r> Clusters<'_, 'r> {
                 Resolution::DnsRoundRobin | Resolution::DynamicDns => Discovery::LogicalDns(names),
             },
         };
-        let label = self.options.gateway_labels.get(LOCALITY_LABEL);
-        let place = label.map(|label| locality_text(label)).unwrap_or_default();
-        let own = Own {
-            locality: &place,
-            labels: &self.options.gateway_labels,
-        };
-        locality::apply(cluster, &endpoints, blocks.locality().as_ref(), own);
     }
 }
 

@@ -24,19 +24,12 @@ const UNKNOWN: &str = "unknown";
 #[derive(Debug, Clone)]
 pub(crate) struct Labelled<'r> {
     pub(crate) endpoint: Endpoint,
-    labels: Option<&'r BTreeMap<String, String>>,
+    pub(crate) labels: Option<&'r BTreeMap<String, String>>,
 }
 
-impl Labelled<'_> {
-    /// The value of a label.
-    pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        self.labels?.get(key).map(String::as_str)
-    }
-
-    /// Whether the workload has all the labels of a subset.
-    pub(crate) fn is_in(&self, subset: &BTreeMap<String, String>) -> bool {
-        subset.is_empty() || self.labels.is_some_and(|labels| has_all(labels, subset))
-    }
+/// Whether a workload with these labels has all those of a subset.
+pub(crate) fn is_in(labels: Option<&BTreeMap<String, String>>, subset: &BTreeMap<String, String>) -> bool {
+    subset.is_empty() || labels.is_some_and(|labels| has_all(labels, subset))
 }
 
 /// Whether `labels` has all of `wanted`.
@@ -116,17 +109,21 @@ impl<'r> Workloads<'r> {
             item.spec.resolution,
             Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns
         );
-        let inline = item.spec.endpoints.iter();
-        let named = inline.filter(|endpoint| is_dns && endpoint.address.parse::<IpAddr>().is_err());
+        let inline = item.spec.endpoints.iter().map(|own| (own, &own.labels));
+        let selected = item.spec.workload_selector.iter();
+        let selected =
+            selected.flat_map(|selector| self.selected_entries(&selector.labels, item.namespace()));
+        let named = inline.chain(selected.map(|(_, own, labels)| (own, labels)));
+        let named = named.filter(|(own, _)| is_dns && own.address.parse::<IpAddr>().is_err());
         let mut names: Vec<_> = named
-            .filter_map(|endpoint| {
-                let number = own_port(endpoint, port)?;
-                let labels = Some(&endpoint.labels);
+            .filter(|(own, _)| !own.address.is_empty() && !own.address.starts_with("unix:"))
+            .filter_map(|(own, labels)| {
+                let number = own_port(own, port)?;
                 Some(self::named(
-                    &endpoint.address,
+                    &own.address,
                     number,
-                    endpoint,
-                    labels,
+                    own,
+                    Some(labels),
                     item.namespace(),
                 ))
             })
@@ -223,6 +220,24 @@ impl<'r> Workloads<'r> {
         endpoints
     }
 
+    /// WorkloadEntries of the namespace that have the labels, with their names and labels.
+    fn selected_entries(
+        &self,
+        selector: &'r BTreeMap<String, String>,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&'r str, &'r WorkloadEntry, &'r BTreeMap<String, String>)> {
+        let entries = self.entries_of.get(namespace).into_iter().flatten();
+        entries.filter_map(move |item| {
+            // The labels of the spec count, and those of the metadata besides (Istio WorkloadEntry.labels).
+            let labels = if item.spec.labels.is_empty() {
+                &item.meta.labels
+            } else {
+                &item.spec.labels
+            };
+            has_all(labels, selector).then_some((item.meta.name.as_str(), item.spec, labels))
+        })
+    }
+
     /// WorkloadEntries and Pods of the namespace that have the labels.
     fn selected(
         &self,
@@ -230,17 +245,9 @@ impl<'r> Workloads<'r> {
         port: &Port,
         namespace: &'r str,
     ) -> impl Iterator<Item = Labelled<'r>> {
-        let entries = self.entries_of.get(namespace).into_iter().flatten();
-        let entries = entries.filter_map(move |item| {
-            // The labels of the spec count, and those of the metadata besides (Istio WorkloadEntry.labels).
-            let labels = if item.spec.labels.is_empty() {
-                &item.meta.labels
-            } else {
-                &item.spec.labels
-            };
-            let is_selected = has_all(labels, selector);
-            is_selected.then(|| of_workload(Some(&item.meta.name), item.spec, labels, port, namespace))?
-        });
+        let entries = self.selected_entries(selector, namespace);
+        let entries = entries
+            .filter_map(move |(name, entry, labels)| of_workload(Some(name), entry, labels, port, namespace));
         let pods = self.pods_of.get(namespace).into_iter().flatten();
         let pods = pods.filter_map(move |pod| {
             let is_running = matches!(pod.spec.status.phase.as_str(), "" | "Running");
@@ -289,14 +296,7 @@ fn own_port(workload: &WorkloadEntry, port: &Port) -> Option<u16> {
 #[derive(Debug, Clone)]
 pub(crate) struct Named<'r> {
     pub(crate) endpoint: DnsEndpoint,
-    labels: Option<&'r BTreeMap<String, String>>,
-}
-
-impl Named<'_> {
-    /// Whether the workload has all the labels of a subset.
-    pub(crate) fn is_in(&self, subset: &BTreeMap<String, String>) -> bool {
-        subset.is_empty() || self.labels.is_some_and(|labels| has_all(labels, subset))
-    }
+    pub(crate) labels: Option<&'r BTreeMap<String, String>>,
 }
 
 fn named<'r>(

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edge_config::istio::destination_rule::policy::{Distribute, Failover, LocalityLbSetting};
-use edge_model::{Cluster, LocalityPolicy};
-
-use super::endpoints::Labelled;
+use edge_model::{DnsEndpoint, Endpoint, LocalityPolicy};
 
 /// Where the edge itself is.
 #[derive(Debug, Clone, Copy)]
@@ -16,38 +14,116 @@ pub(crate) struct Own<'r> {
     pub(crate) labels: &'r BTreeMap<String, String>,
 }
 
-/// Gives the endpoints of a cluster their priorities, or the localities their shares. `endpoints` are those of the
-/// cluster in its order. Without outlier detection nothing would ever fail over, so priorities need it (Istio).
+/// An endpoint, or a name that will be resolved to some, as far as localities matter.
+pub(crate) trait Placed {
+    fn locality(&self) -> &Arc<str>;
+    fn weight(&self) -> u32;
+    fn set_priority(&mut self, priority: u32);
+}
+
+impl Placed for Endpoint {
+    fn locality(&self) -> &Arc<str> {
+        &self.locality
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn set_priority(&mut self, priority: u32) {
+        self.priority = priority;
+    }
+}
+
+impl Placed for DnsEndpoint {
+    fn locality(&self) -> &Arc<str> {
+        &self.locality
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn set_priority(&mut self, priority: u32) {
+        self.priority = priority;
+    }
+}
+
+/// Labels of a workload.
+pub(crate) type Labels<'r> = Option<&'r BTreeMap<String, String>>;
+
+/// Endpoints and names of a cluster, each with the labels of its workload.
+#[derive(Default)]
+pub(crate) struct Places<'r> {
+    pub(crate) endpoints: Vec<(Endpoint, Labels<'r>)>,
+    pub(crate) names: Vec<(DnsEndpoint, Labels<'r>)>,
+}
+
+impl<'r> Places<'r> {
+    fn all(&self) -> impl Iterator<Item = (&dyn Placed, Labels<'r>)> {
+        let endpoints = self
+            .endpoints
+            .iter()
+            .map(|(own, labels)| (own as &dyn Placed, *labels));
+        let names = self
+            .names
+            .iter()
+            .map(|(own, labels)| (own as &dyn Placed, *labels));
+        endpoints.chain(names)
+    }
+
+    /// Numbers the levels from 0 on, with none left out; how many there are.
+    fn prioritise(&mut self, priorities: &[u32]) -> usize {
+        let levels: BTreeSet<_> = priorities.iter().copied().collect();
+        let endpoints = self.endpoints.iter_mut().map(|(own, _)| own as &mut dyn Placed);
+        let names = self.names.iter_mut().map(|(own, _)| own as &mut dyn Placed);
+        for (place, priority) in endpoints.chain(names).zip(priorities) {
+            let level = levels.iter().position(|level| level == priority).unwrap_or(0);
+            place.set_priority(u32::try_from(level).unwrap_or(0));
+        }
+        levels.len()
+    }
+}
+
+/// Gives the endpoints and names of a cluster their priorities, or the localities their shares. Without outlier
+/// detection nothing would ever fail over, so priorities need it (Istio).
 pub(crate) fn apply(
-    cluster: &mut Cluster,
-    endpoints: &[&Labelled<'_>],
+    places: &mut Places<'_>,
+    has_outliers: bool,
     settings: Option<&LocalityLbSetting>,
     own: Own<'_>,
-) {
+) -> LocalityPolicy {
     let empty = LocalityLbSetting::default();
     // Istio's mesh-wide default is on, without settings of its own.
     let settings = settings.unwrap_or(&empty);
     if settings.enabled == Some(false) {
-        return;
+        return LocalityPolicy::Off;
     }
-    let has_outliers = cluster.outlier_detection.is_some();
     if !settings.distribute.is_empty() {
-        if let Some(rule) = own_rule(&settings.distribute, own.locality) {
-            distribute(cluster, rule);
+        return match own_rule(&settings.distribute, own.locality) {
+            Some(rule) => LocalityPolicy::Distribute(distribute(places, rule)),
+            None => LocalityPolicy::Off,
+        };
+    }
+    let by_labels = has_outliers && !settings.failover_priority.is_empty();
+    let by_place = has_outliers && !own.locality.is_empty();
+    let priorities: Vec<_> = match (by_labels, by_place) {
+        (true, _) => {
+            let order = &settings.failover_priority;
+            places
+                .all()
+                .map(|(_, labels)| self::by_labels(order, labels, own))
+                .collect()
         }
-    } else if has_outliers && !settings.failover_priority.is_empty() {
-        let priorities = endpoints
-            .iter()
-            .map(|endpoint| by_labels(&settings.failover_priority, endpoint, own))
-            .collect();
-        prioritise(cluster, priorities);
-    } else if has_outliers && !own.locality.is_empty() {
-        let priorities = cluster
-            .endpoints
-            .iter()
-            .map(|endpoint| by_distance(own.locality, &endpoint.locality, &settings.failover))
-            .collect();
-        prioritise(cluster, priorities);
+        (false, true) => places
+            .all()
+            .map(|(place, _)| by_distance(own.locality, place.locality(), &settings.failover))
+            .collect(),
+        (false, false) => return LocalityPolicy::Off,
+    };
+    match places.prioritise(&priorities) {
+        0 | 1 => LocalityPolicy::Off,
+        _ => LocalityPolicy::Priority,
     }
 }
 
@@ -70,10 +146,10 @@ fn is_within(locality: &str, pattern: &str) -> bool {
 
 /// Shares a pattern's weight among the localities that it is for, by the weights of their endpoints. Endpoints of all
 /// other localities are taken out.
-fn distribute(cluster: &mut Cluster, rule: &Distribute) {
+fn distribute(places: &mut Places<'_>, rule: &Distribute) -> Vec<(Arc<str>, u32)> {
     let mut weights: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    for endpoint in &cluster.endpoints {
-        *weights.entry(Arc::clone(&endpoint.locality)).or_default() += u64::from(endpoint.weight);
+    for (place, _) in places.all() {
+        *weights.entry(Arc::clone(place.locality())).or_default() += u64::from(place.weight());
     }
     let mut shares = vec![];
     // In descending order a pattern comes after those that are narrower.
@@ -93,8 +169,11 @@ fn distribute(cluster: &mut Cluster, rule: &Distribute) {
     shares.retain(|(_, share)| *share != 0);
     shares.sort();
     let is_kept = |locality: &Arc<str>| shares.iter().any(|(own, _)| own == locality);
-    cluster.endpoints.retain(|endpoint| is_kept(&endpoint.locality));
-    cluster.locality = LocalityPolicy::Distribute(shares);
+    places
+        .endpoints
+        .retain(|(endpoint, _)| is_kept(&endpoint.locality));
+    places.names.retain(|(name, _)| is_kept(&name.locality));
+    shares
 }
 
 /// How far away a locality is: 0 in the same subzone, 1 in the same zone, 2 in the same region, 3 in the region that
@@ -116,28 +195,16 @@ fn by_distance(own: &str, other: &str, failover: &[Failover]) -> u32 {
 
 /// One level for each label from the first on in which endpoint and edge differ. `key=value` compares with that value
 /// in place of the edge's own.
-fn by_labels(order: &[String], endpoint: &Labelled<'_>, own: Own<'_>) -> u32 {
+fn by_labels(order: &[String], labels: Labels<'_>, own: Own<'_>) -> u32 {
     let is_same = |label: &&String| {
         let (key, wanted) = match label.split_once('=') {
             Some((key, value)) => (key, Some(value)),
             None => (label.as_str(), own.labels.get(label.as_str()).map(String::as_str)),
         };
-        endpoint.label(key) == wanted
+        labels.and_then(|labels| labels.get(key)).map(String::as_str) == wanted
     };
     let same = order.iter().take_while(is_same).count();
     u32::try_from(order.len() - same).unwrap_or(u32::MAX)
-}
-
-/// Numbers the levels from 0 on, with none left out.
-fn prioritise(cluster: &mut Cluster, priorities: Vec<u32>) {
-    let levels: BTreeSet<_> = priorities.iter().copied().collect();
-    for (endpoint, priority) in cluster.endpoints.iter_mut().zip(&priorities) {
-        let level = levels.iter().position(|level| level == priority).unwrap_or(0);
-        endpoint.priority = u32::try_from(level).unwrap_or(0);
-    }
-    if levels.len() > 1 {
-        cluster.locality = LocalityPolicy::Priority;
-    }
 }
 
 #[cfg(test)]
