@@ -1,6 +1,7 @@
 //! A Snapshot made ready to serve: indexes, TLS configurations, limiters and loads. Shared by all workers.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use edge_upstream::{ClusterLoad, Escalation};
 use foldhash::fast::FixedState;
 use rustls::ServerConfig;
 
+use crate::dns::{Answers, names_of};
 use crate::facts::Facts;
 use crate::tls::{self, ClientTls};
 use crate::{ClusterStatus, EndpointStatus};
@@ -62,11 +64,13 @@ pub(crate) struct ClusterConfig {
     /// TLS to the endpoints. `Some(None)` when it cannot be had: no connection is made then.
     pub(crate) tls: Option<Option<Arc<ClientTls>>>,
     pub(crate) load: ClusterLoad,
+    /// Addresses that may become endpoints again, see [`Answers::spare`].
+    pub(crate) spare: Vec<SocketAddr>,
 }
 
 impl Config {
-    /// Compiles `snapshot`, taking over what `previous` has of it.
-    pub(crate) fn new(snapshot: &Snapshot, previous: Option<&Self>, now: Instant) -> Self {
+    /// Compiles `snapshot` with the addresses that its names stand for, taking over what `previous` has of it.
+    pub(crate) fn new(snapshot: &Snapshot, answers: &Answers, previous: Option<&Self>, now: Instant) -> Self {
         let listeners = snapshot.listeners.iter().filter_map(|listener| {
             let before = previous
                 .and_then(|previous| previous.listener(listener.port))
@@ -78,7 +82,10 @@ impl Config {
             previous => {
                 let clusters = snapshot.clusters.values().map(|cluster| {
                     let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
-                    (cluster.name.clone(), ClusterConfig::new(cluster, before, now))
+                    (
+                        cluster.name.clone(),
+                        ClusterConfig::new(cluster, answers, before, now),
+                    )
                 });
                 Arc::new(clusters.collect())
             }
@@ -96,6 +103,35 @@ impl Config {
             has_formats: facts.has_formats(),
             facts,
             generation: previous.map_or(0, |previous| previous.generation + 1),
+        }
+    }
+
+    /// The same configuration with new answers for some names: `snapshot` is what it was compiled from.
+    pub(crate) fn resolved(
+        &self,
+        snapshot: &Snapshot,
+        answers: &Answers,
+        news: &[Arc<str>],
+        now: Instant,
+    ) -> Self {
+        let mut clusters = HashMap::clone(&self.clusters);
+        let is_news = |name: &str| news.iter().any(|new| **new == *name);
+        let concerned = snapshot.clusters.values();
+        for cluster in concerned.filter(|cluster| names_of(cluster).any(is_news)) {
+            let before = self.clusters.get(&cluster.name);
+            let cluster = ClusterConfig::new(cluster, answers, before, now);
+            clusters.insert(cluster.model.name.clone(), cluster);
+        }
+        Self {
+            is_closed: self.is_closed,
+            listeners: self.listeners.clone(),
+            generation: self.generation,
+            clusters: Arc::new(clusters),
+            models: self.models.clone(),
+            limiters: self.limiters.clone(),
+            escalation: self.escalation.clone(),
+            has_formats: self.has_formats,
+            facts: self.facts.clone(),
         }
     }
 
@@ -213,31 +249,26 @@ fn table<'a>(routes: &Arc<RouteTable>, before: impl IntoIterator<Item = &'a Arc<
 
 impl ClusterConfig {
     /// The cluster as it was when it is the same, so that workers keep their balancers.
-    fn new(cluster: &Arc<Cluster>, before: Option<&Arc<Self>>, now: Instant) -> Arc<Self> {
-        let closed;
-        // Nothing goes in plain text where TLS is asked for: such a cluster has no endpoint, and requests get 503.
-        let cluster = if cluster.tls.is_some() {
-            closed = Arc::new(Cluster {
-                endpoints: vec![],
-                ..Cluster::clone(cluster)
-            });
-            &closed
-        } else {
-            cluster
-        };
+    fn new(cluster: &Arc<Cluster>, answers: &Answers, before: Option<&Arc<Self>>, now: Instant) -> Arc<Self> {
+        let cluster = answers.resolve(cluster);
+        let spare = answers.spare(&cluster);
         match before {
-            Some(before) if Arc::ptr_eq(&before.model, cluster) || before.model == *cluster => {
+            Some(before)
+                if (Arc::ptr_eq(&before.model, &cluster) || before.model == cluster)
+                    && before.spare == spare =>
+            {
                 Arc::clone(before)
             }
             Some(_) | None => Arc::new(Self {
-                model: Arc::clone(cluster),
                 tls: match before {
                     Some(before) if before.model.tls == cluster.tls && before.model.host == cluster.host => {
                         before.tls.clone()
                     }
-                    Some(_) | None => upstream_tls(cluster),
+                    Some(_) | None => upstream_tls(&cluster),
                 },
-                load: ClusterLoad::new(cluster, before.map(|before| &before.load), now),
+                load: ClusterLoad::new(&cluster, before.map(|before| &before.load), now),
+                model: cluster,
+                spare,
             }),
         }
     }

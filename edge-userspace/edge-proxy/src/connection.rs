@@ -20,7 +20,7 @@ use crate::metrics::{Kind, Observed};
 use crate::options::Limits;
 use crate::protocol::Protocol;
 use crate::strict::{Blocked, Body, Code, Http2Guard};
-use crate::worker::{View, Worker};
+use crate::worker::{Drain, View, Worker};
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,7 +258,7 @@ impl Conn {
 
     /// Whether the next response is the connection's last.
     pub(crate) fn closes_after_response(&self) -> bool {
-        self.orphaned.get() || self.worker.is_draining()
+        self.orphaned.get() || self.worker.drain() != Drain::No
     }
 
     /// Whether a request is on it that would be lost if it were cut now.
@@ -512,9 +512,12 @@ impl Conn {
         let blocked = self.blocked();
         let stalled = (self.write_pending.get() || blocked != Blocked::No)
             && for_long(&self.last_write, timeouts.stalled);
-        let (limit_idle, limit_fresh) = match self.worker.is_draining() {
-            true => (timeouts.drain_idle, timeouts.drain_idle),
-            false => (timeouts.idle, timeouts.header),
+        let (limit_idle, limit_fresh) = match self.worker.drain() {
+            Drain::Ending => (timeouts.drain_idle, timeouts.drain_idle),
+            Drain::No | Drain::Leaving => {
+                let haste = self.worker.overload().haste().unwrap_or(timeouts.idle);
+                (timeouts.idle.min(haste), timeouts.header)
+            }
         };
         if self.protocol.get() == Protocol::Http2 && self.closes_after_response() && !self.leaving.get() {
             self.leave();

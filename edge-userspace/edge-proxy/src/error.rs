@@ -27,6 +27,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The thread that resolves names, or that watches over memory, could not be started.
+    #[error("cannot start a thread of the proxy: {source}")]
+    Thread {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No worker was asked for.
     #[error("at least one gateway worker is needed (key workers)")]
     NoWorkers,

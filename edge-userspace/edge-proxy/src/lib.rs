@@ -7,12 +7,13 @@
 //!
 //! Workers share the configuration (read through a cache, without a lock), the active requests of endpoints and the
 //! token buckets (atomics), and metrics. All else belongs to one worker and is neither locked nor atomic.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod access_log;
 mod client_hello;
 mod config;
 mod connection;
+mod dns;
 mod error;
 mod facts;
 #[doc(hidden)]
@@ -21,8 +22,10 @@ mod h1;
 mod http;
 mod io;
 mod listener;
+mod memory;
 mod metrics;
 mod options;
+mod overload;
 mod pool;
 mod protocol;
 mod proxy;
@@ -39,6 +42,8 @@ mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use error::Error;
-pub use options::{Http2Limits, Limits, PathPolicy, ProxyOptions, ProxyProtocolIn, Timeouts};
+pub use options::{
+    Bounds, DnsOptions, Http2Limits, Limits, PathPolicy, ProxyOptions, ProxyProtocolIn, Timeouts,
+};
 pub use proxy::{Drained, ListeningSocket, Proxy};
 pub use status::{ClusterStatus, EndpointStatus, WorkerStatus};

@@ -15,8 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::Writer;
 use crate::config::Config;
+use crate::dns::{self, Answer, Answers, Resolver};
 use crate::listener::listen;
 use crate::metrics::Metrics;
+use crate::overload::{Overload, Watch};
 use crate::worker::{Command, Shared, spawn};
 use crate::{ClusterStatus, Error, ProxyOptions, WorkerStatus};
 
@@ -24,8 +26,18 @@ use crate::{ClusterStatus, Error, ProxyOptions, WorkerStatus};
 pub struct Proxy {
     shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
-    /// A second descriptor of each worker's socket on each open port, by worker. Also serialises `apply`.
-    listeners: Mutex<BTreeMap<u16, Vec<TcpListener>>>,
+    applied: Arc<Mutex<Applied>>,
+    resolver: Resolver,
+    _watch: Watch,
+}
+
+/// What the configuration in force was made of. Its lock also puts changes in order.
+#[derive(Default)]
+struct Applied {
+    /// A second descriptor of each worker's socket on each open port, by worker.
+    listeners: BTreeMap<u16, Vec<TcpListener>>,
+    snapshot: Snapshot,
+    answers: Answers,
 }
 
 /// The sockets of a new port, by worker, with two descriptors each.
@@ -76,7 +88,7 @@ impl Proxy {
             return Err(Error::NoWorkers);
         }
         let workers = 0..options.workers;
-        let empty = Config::new(&Snapshot::default(), None, Instant::now());
+        let empty = Config::new(&Snapshot::default(), &Answers::default(), None, Instant::now());
         let metrics = Metrics::new(registry)?;
         let log = match &options.access_log {
             Some(log) => {
@@ -85,21 +97,43 @@ impl Proxy {
             }
             None => None,
         };
+        let overload = Overload::new(options.bounds, registry)?;
+        let watch = Watch::start(&overload).map_err(|source| Error::Thread { source })?;
+        let dns = options.dns.clone();
         let shared = Arc::new(Shared {
             log,
             config: Arc::new(ArcSwap::from_pointee(empty)),
             metrics,
             penalties: Box::new(penalties),
             options,
+            overload,
         });
         let workers = workers.map(|id| WorkerHandle::start(WorkerId(id), &shared));
+        let workers = workers.collect::<Result<_, _>>()?;
+        let applied = Arc::<Mutex<Applied>>::default();
+        let take_up = {
+            let (shared, applied) = (Arc::clone(&shared), Arc::clone(&applied));
+            move |answers| lock(&applied).take_up(answers, &shared)
+        };
         let proxy = Self {
-            workers: workers.collect::<Result<_, _>>()?,
+            workers,
+            resolver: Resolver::start(dns, registry, take_up)?,
+            applied,
             shared,
-            listeners: Mutex::default(),
+            _watch: watch,
         };
         proxy.apply(snapshot)?;
         Ok(proxy)
+    }
+
+    /// Has the names of `snapshot` resolved, so that its endpoints are there when it is applied. The future ends once each
+    /// name was tried; without new names at once.
+    pub fn resolving(&self, snapshot: &Snapshot) -> impl Future<Output = ()> + use<> {
+        let tried = self.resolver.add(dns::names(snapshot));
+        async move {
+            // Without a resolver there is nothing to wait for.
+            let _ = tried.await;
+        }
     }
 
     /// Replaces the configuration in force. Requests that begin after the return see the new one; those under way
@@ -109,8 +143,18 @@ impl Proxy {
     /// # Errors
     /// When a new port cannot be listened on. Nothing has changed then.
     pub fn apply(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        let mut open = self.listeners();
-        let config = Config::new(snapshot, Some(&self.shared.config.load()), Instant::now());
+        let mut applied = lock(&self.applied);
+        let Applied {
+            listeners: open,
+            snapshot: latest,
+            answers,
+        } = &mut *applied;
+        let config = Config::new(
+            snapshot,
+            answers,
+            Some(&self.shared.config.load()),
+            Instant::now(),
+        );
         let new_ports = config.ports().filter(|port| !open.contains_key(port));
         let opened: Vec<(u16, Opened)> = new_ports
             .map(|port| Ok((port, self.listen(port)?)))
@@ -123,6 +167,12 @@ impl Proxy {
 
         let config = Arc::new(config);
         self.shared.config.store(Arc::clone(&config));
+        if !latest.clusters.is_same(&snapshot.clusters) {
+            let names = dns::names(snapshot);
+            answers.retain(&names);
+            self.resolver.set(names);
+        }
+        *latest = snapshot.clone();
         for (port, Opened { theirs, ours }) in opened {
             self.hand_over(port, theirs, &config)?;
             open.insert(port, ours);
@@ -172,8 +222,8 @@ impl Proxy {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn sockets(&self) -> io::Result<Vec<ListeningSocket>> {
-        let open = self.listeners();
-        let sockets = open.iter().flat_map(|(port, listeners)| {
+        let applied = lock(&self.applied);
+        let sockets = applied.listeners.iter().flat_map(|(port, listeners)| {
             self.workers.iter().zip(listeners).map(|(worker, listener)| {
                 Ok(ListeningSocket {
                     worker: worker.id,
@@ -185,12 +235,22 @@ impl Proxy {
         sockets.collect()
     }
 
+    /// Tells clients to go elsewhere: responses say `connection: close`, and HTTP/2 connections get GOAWAY. New
+    /// connections are still taken, as who spreads them may not know yet.
+    pub fn leave(&self) {
+        for worker in &self.workers {
+            if let Err(error) = worker.send(Command::Leave) {
+                tracing::error!(%error, "cannot drain");
+            }
+        }
+    }
+
     /// Brings the proxy to its end: the kernel's queues are accepted and then closed, responses say `connection: close`,
     /// idle connections are closed after [`Timeouts::drain_idle`](crate::Timeouts), and what is left at the deadline is
     /// cut.
     pub async fn drain(self, deadline: Duration) -> Drained {
         let deadline = Instant::now() + deadline;
-        self.listeners().clear();
+        lock(&self.applied).listeners.clear();
         let mut answers = Vec::new();
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
@@ -225,11 +285,29 @@ impl Proxy {
         };
         self.workers.iter().map(status).collect()
     }
+}
 
-    fn listeners(&self) -> MutexGuard<'_, BTreeMap<u16, Vec<TcpListener>>> {
-        // Whoever panicked under the lock left at worst a descriptor open that nobody will use.
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+impl Applied {
+    /// Takes up answers of name servers.
+    fn take_up(&mut self, answers: Vec<Answer>, shared: &Shared) {
+        let news: Vec<_> = answers
+            .into_iter()
+            .filter_map(|(name, addresses)| {
+                tracing::debug!(%name, ?addresses, "resolved");
+                self.answers.set(Arc::clone(&name), addresses).then_some(name)
+            })
+            .collect();
+        if !news.is_empty() {
+            let config = shared.config.load();
+            let config = config.resolved(&self.snapshot, &self.answers, &news, Instant::now());
+            shared.config.store(Arc::new(config));
+        }
     }
+}
+
+/// Whoever panicked under the lock left at worst a descriptor open that nobody will use.
+fn lock(applied: &Mutex<Applied>) -> MutexGuard<'_, Applied> {
+    applied.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl WorkerHandle {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use edge_model::TcpRoute;
 use edge_upstream::circuit::Place;
+use edge_upstream::outlier::Outcome;
 use edge_upstream::{ActiveRequest, Pick};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,7 +32,7 @@ where
     // It counts as in use until its end, and has no timeouts but its cluster's.
     conn.request_began();
     let view = conn.worker().view();
-    if view.config().is_closed {
+    if view.config().is_closed || conn.worker().overload().refuses_request() {
         return;
     }
     let draw = conn.worker().rng().u64(..);
@@ -101,6 +102,8 @@ async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<Connected> {
         );
         match connecting.await {
             Ok(Ok(stream)) => {
+                // Outlier detection takes a connection for what a response is to HTTP (Envoy's TCP proxy).
+                cluster.report(index, Outcome::Status(200));
                 return Some(Connected {
                     stream,
                     _active: active,
@@ -110,6 +113,7 @@ async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<Connected> {
             Ok(Err(error)) => tracing::debug!(%error, "cannot connect to an endpoint"),
             Err(_) => tracing::debug!("connecting to an endpoint took too long"),
         }
+        cluster.report(index, Outcome::ConnectFailure);
         tried.push(index);
     }
     None

@@ -77,6 +77,9 @@ impl Forwarding<'_> {
         if places.request.is_none() {
             return Err(Reply::overflow(false));
         }
+        let breakers = &self.cluster.model().circuit_breakers;
+        let circuit = self.cluster.load().circuit();
+        circuit.began(breakers, self.cluster.clock(record.started()));
         let mut retries = Retries::new(policy);
         let mut tried = Vec::new();
         let mut next = Next::Pick;
@@ -86,6 +89,7 @@ impl Forwarding<'_> {
                 now: self.cluster.clock(now),
                 tried: if policy.avoid_previous_hosts { &tried } else { &[] },
                 hash: hashed.hash,
+                leave_priorities: policy.remote_localities,
             };
             let want = match (&next, is_idempotent(&self.client.method)) {
                 (Next::Fresh(_), _) => Want::Fresh,
@@ -112,8 +116,8 @@ impl Forwarding<'_> {
                 Verdict::Again { after } => {
                     // The place of the last retry is given back before the next one is taken.
                     places.retry = None;
-                    let active = self.cluster.load().circuit().in_use(Resource::Requests);
-                    let limit = retry_limit(&self.cluster.model().circuit_breakers, active);
+                    let active = circuit.requests(breakers, self.cluster.clock(Instant::now()));
+                    let limit = retry_limit(breakers, active);
                     places.retry = self.take(Resource::Retries, limit);
                     if places.retry.is_none() {
                         record.flag(Flag::UpstreamOverflow);
@@ -230,7 +234,10 @@ impl Forwarding<'_> {
         request_id: &HeaderValue,
     ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
-        let checkout = self.cluster.checkout(endpoint, self.conn.protocol(), want);
+        let authority = self.plan.final_authority();
+        let checkout = self
+            .cluster
+            .checkout(endpoint, self.conn.protocol(), authority, want);
         let mut lease = match checkout.await {
             Ok(lease) => lease,
             Err(error) => return Tried::to_connect(&error),
@@ -346,6 +353,8 @@ impl Tried {
     fn to_connect(error: &ConnectError) -> Self {
         let reset = match error {
             ConnectError::Overflow => return Self::for_good(Reply::overflow(false)),
+            // The fault is not the endpoint's, and another one could not be reached either.
+            ConnectError::Io(error) if is_starved(error) => return Self::for_good(Reply::overloaded()),
             ConnectError::Timeout => Reset::ConnectTimeout,
             ConnectError::Io(_) | ConnectError::NoTls => Reset::ConnectFailure,
             ConnectError::Http(_) => Reset::Termination,
@@ -361,8 +370,18 @@ impl Tried {
             (SendError::Unsent, true) => Self::reset(Ended::Unsent, Reset::Termination),
             // The endpoint took the connection and closed it at once: as good as no connection.
             (SendError::Unsent, false) => Self::reset(Ended::ConnectFailure, Reset::Termination),
+            (SendError::Refused, _) => Self::reset(Ended::RefusedStream, Reset::RemoteRefused),
+            (SendError::Reset, _) => Self::reset(Ended::Reset, Reset::Remote),
             (SendError::Closed, true) => Self::reset(Ended::ClosedOnReuse, Reset::Termination),
             (SendError::Closed, false) | (SendError::Cut, _) => Self::reset(Ended::Reset, Reset::Termination),
         }
     }
+}
+
+/// Whether this process has run out of descriptors, memory or local ports.
+fn is_starved(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRNOTAVAIL)
+    )
 }

@@ -78,6 +78,16 @@ pub(crate) struct Plan<'a> {
     pub(crate) expected: Option<Duration>,
 }
 
+impl Plan<'_> {
+    /// The authority that the upstream is asked for.
+    pub(crate) fn final_authority(&self) -> &str {
+        let rewritten = self.rewritten.authority.as_ref();
+        rewritten
+            .and_then(|own| own.to_str().ok())
+            .unwrap_or(self.authority)
+    }
+}
+
 /// Builds the request that goes upstream. It borrows the client's, which so remains for another try.
 ///
 /// `None` when a rewrite made something that cannot stand in a request target.

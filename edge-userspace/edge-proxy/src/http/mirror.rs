@@ -60,7 +60,13 @@ async fn deliver(conn: &Conn, cluster: &ClusterView, request: Request<RequestBod
         return;
     };
     let _active = ActiveRequest::begin(endpoint.load());
-    let Ok(mut lease) = cluster.checkout(endpoint, conn.protocol(), Want::Any).await else {
+    let authority = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
+    let checkout = cluster.checkout(endpoint, conn.protocol(), authority, Want::Any);
+    let Ok(mut lease) = checkout.await else {
         return;
     };
     let Some(sender) = lease.sender() else { return };

@@ -147,6 +147,9 @@ impl Exchange<'_> {
         limited: &mut Limited,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
+        if self.conn.worker().overload().refuses_request() {
+            return Err(Reply::overloaded());
+        }
         let authority = check::check(self.head, self.conn.worker().limits())?;
         if self.conn.is_misdirected(self.view, host_of(authority)) {
             return Err(Reply::misdirected());
@@ -376,7 +379,7 @@ async fn settled(mut body: Incoming) -> Result<Incoming, Reply> {
 }
 
 /// An authority without its port.
-fn host_of(authority: &str) -> &str {
+pub(crate) fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
         Some(_) | None => authority,

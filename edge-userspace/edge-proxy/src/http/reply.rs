@@ -9,6 +9,9 @@ use super::{Flag, Flags, grpc};
 /// Told to clients of a cluster whose circuit breaker is open.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
+/// Told to clients whose request the edge itself is too busy for.
+const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
+
 /// Why no response came (Envoy `StreamResetReason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reset {
@@ -18,6 +21,10 @@ pub(crate) enum Reset {
     ConnectTimeout,
     /// The connection ended.
     Termination,
+    /// The endpoint reset the stream.
+    Remote,
+    /// The endpoint refused the stream.
+    RemoteRefused,
     /// The answer was not understood, or may not be passed on.
     Protocol,
     /// A circuit breaker was open.
@@ -46,6 +53,18 @@ impl Reset {
                 Flag::UpstreamConnectionTermination,
                 "connection termination",
                 "upstream_reset_before_response_started{connection_termination}",
+            ),
+            Self::Remote => (
+                unavailable,
+                Flag::UpstreamRemoteReset,
+                "remote reset",
+                "upstream_reset_before_response_started{remote_reset}",
+            ),
+            Self::RemoteRefused => (
+                unavailable,
+                Flag::UpstreamRemoteReset,
+                "remote refused stream reset",
+                "upstream_reset_before_response_started{remote_refused_stream_reset}",
             ),
             Self::Protocol => (
                 StatusCode::BAD_GATEWAY,
@@ -173,6 +192,18 @@ impl Reply {
     /// A circuit breaker is open.
     pub(crate) fn overflow(retried: bool) -> Self {
         Self::no_response(Reset::Overflow, retried).with_header(OVERLOADED, HeaderValue::from_static("true"))
+    }
+
+    /// The edge is at a bound of its own (Envoy's overload manager). The connection goes with it, as it costs memory.
+    pub(crate) fn overloaded() -> Self {
+        Self::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::OverloadManager,
+            "envoy overloaded",
+        )
+        .details("overload")
+        .with_header(LOCAL_OVERLOADED, HeaderValue::from_static("true"))
+        .with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// The route's timeout ran out, or that of the last try.

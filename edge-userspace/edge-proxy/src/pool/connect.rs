@@ -123,10 +123,21 @@ fn http2_error(mut error: TrySendError<Request<RequestBody>>) -> SendError {
     if error.is_parse() {
         return SendError::Malformed("a response of HTTP/2");
     }
-    if let Some(own) = std::error::Error::source(&error)
-        && own.is::<RequestBodyError>()
-    {
+    let source = std::error::Error::source(&error);
+    if source.is_some_and(|own| own.is::<RequestBodyError>()) {
         return SendError::Body(RequestBodyError::Broken);
+    }
+    if let Some(cause) = source.and_then(|own| own.downcast_ref::<h2::Error>())
+        && cause.is_remote()
+    {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // Of a connection that goes away, only streams end that it has not taken.
+        if refused || cause.is_go_away() {
+            return SendError::Refused;
+        }
+        if cause.is_reset() {
+            return SendError::Reset;
+        }
     }
     match (unsent, error.is_user()) {
         (true, _) => SendError::Unsent,

@@ -42,6 +42,11 @@ pub(crate) enum SendError {
     Closed,
     #[error("the connection was closed within the head of a response")]
     Cut,
+    /// The endpoint has not acted on the request (RFC 9113 section 8.7).
+    #[error("the endpoint refused the stream")]
+    Refused,
+    #[error("the endpoint reset the stream")]
+    Reset,
     #[error("the response is malformed: {0}")]
     Malformed(&'static str),
     #[error(transparent)]

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::HeaderValue;
 use rustls_pki_types::CertificateDer;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// A subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,20 +92,44 @@ pub(crate) fn forwarded_client_cert(certificate: &CertificateDer<'_>) -> Option<
         let _ = write!(text, "{byte:02x}");
     }
     let _ = write!(text, ";Cert=\"{}\"", percent_encoded(&pem(certificate)));
-    let subject = parsed.subject().to_string();
-    let subject: String = subject
-        .chars()
-        .filter(|c| !matches!(c, '"' | '\\') && !c.is_control())
-        .collect();
-    let _ = write!(text, ";Subject=\"{subject}\"");
-    for name in names(certificate) {
-        let _ = match name {
-            Name::Uri(uri) => write!(text, ";URI={}", percent_encoded_separators(&uri)),
-            Name::Dns(dns) => write!(text, ";DNS={}", percent_encoded_separators(&dns)),
-            Name::Other(_) => Ok(()),
-        };
+    let _ = write!(text, ";Subject=\"{}\"", subject(parsed.subject()));
+    let names = names(certificate);
+    // Envoy writes all URIs before the first DNS name.
+    for name in &names {
+        if let Name::Uri(uri) = name {
+            let _ = write!(text, ";URI={}", percent_encoded_separators(uri));
+        }
+    }
+    for name in &names {
+        if let Name::Dns(dns) = name {
+            let _ = write!(text, ";DNS={}", percent_encoded_separators(dns));
+        }
     }
     HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+/// A name as RFC 2253 writes it, the last part first. What would end the quoted text it stands in is left out.
+fn subject(name: &X509Name<'_>) -> String {
+    let parts: Vec<_> = name.iter_rdn().collect();
+    let attribute = |attribute: &AttributeTypeAndValue<'_>| {
+        let known = oid2abbrev(attribute.attr_type(), oid_registry());
+        let kind = known.map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
+        let value = attribute.as_str().unwrap_or("");
+        let value = value
+            .chars()
+            .filter(|c| !matches!(c, '"' | '\\') && !c.is_control());
+        let mut escaped = String::new();
+        for c in value {
+            if matches!(c, ',' | '+' | '<' | '>' | ';') {
+                escaped.push('\\');
+            }
+            escaped.push(c);
+        }
+        format!("{kind}={escaped}")
+    };
+    let parts = parts.iter().rev();
+    let parts = parts.map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"));
+    parts.collect::<Vec<_>>().join(",")
 }
 
 fn pem(der: &[u8]) -> String {
@@ -207,7 +233,7 @@ mod tests {
         let text = forwarded_client_cert(&certificate()).unwrap();
         let text = text.to_str().unwrap();
         assert!(text.contains(";URI=spiffe://td/ns/x/sa/y"), "{text}");
-        assert!(text.contains(";DNS=a.com;"), "{text}");
+        assert!(text.ends_with(";DNS=a.com;DNS=*.b.com"), "{text}");
         assert!(
             text.contains(";Cert=\"-----BEGIN%20CERTIFICATE-----%0A"),
             "{text}"

@@ -22,7 +22,7 @@ const SYSTEM_ROOTS: [&str; 3] = [
 ];
 
 /// How the endpoints of a cluster are spoken to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ClientTls {
     /// Offers `http/1.1`, so that a server that could do more does not.
     http1: Arc<ClientConfig>,
@@ -31,10 +31,13 @@ pub(crate) struct ClientTls {
     /// Offers nothing: bytes that are forwarded may be of any protocol.
     bytes: Arc<ClientConfig>,
     name: ServerName<'static>,
+    /// No server name is set: it is that of each request (Envoy `auto_sni`).
+    follows_requests: bool,
 }
 
 impl ClientTls {
-    /// Compiles what the Snapshot says; `host` is the server name where it has none.
+    /// Compiles what the Snapshot says; where it sets no server name, `host` is the one of bytes that are forwarded, and of
+    /// requests whose Host is none.
     ///
     /// # Errors
     /// When a certificate, key, CA or revocation list cannot be used.
@@ -55,8 +58,24 @@ impl ClientTls {
             http1: offering(b"http/1.1"),
             http2: offering(b"h2"),
             name,
+            follows_requests: tls.sni.is_none(),
             bytes: Arc::new(bytes),
         })
+    }
+
+    /// The same for a request of this host, if its name is to be sent and another one.
+    pub(crate) fn for_host(&self, host: &str) -> Option<Self> {
+        if !self.follows_requests {
+            return None;
+        }
+        let name = ServerName::try_from(host.to_owned()).ok()?;
+        let is_other = matches!(name, ServerName::DnsName(_)) && name != self.name;
+        is_other.then(|| Self { name, ..self.clone() })
+    }
+
+    /// Whether the server name may be another one for each request.
+    pub(crate) fn follows_requests(&self) -> bool {
+        self.follows_requests
     }
 
     /// For a version of HTTP, or for bytes that are forwarded.

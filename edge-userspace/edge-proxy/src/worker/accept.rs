@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edge_model::TcpRoute;
@@ -18,6 +18,7 @@ use super::{Registered, Worker};
 use crate::config::ListenerConfig;
 use crate::connection::Conn;
 use crate::listener::refuse_new;
+use crate::overload::Admitted;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::{self, Origin};
 use crate::serve::{Served, serve};
@@ -31,6 +32,9 @@ const HANDSHAKES_END: Duration = Duration::from_millis(250);
 /// Pause after an accept failed for want of descriptors or memory: others have to end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Pause between two lines of the log about accepts that fail.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
+
 /// A port of one worker.
 pub(super) struct Port {
     pub(super) worker: Rc<Worker>,
@@ -38,6 +42,8 @@ pub(super) struct Port {
     pub(super) listener: TcpListener,
     /// What the port last spoke; it outlives its configuration until the queue is empty.
     pub(super) config: Arc<ListenerConfig>,
+    /// When it was last said that connections cannot be accepted.
+    pub(super) starved: Option<Instant>,
 }
 
 impl Port {
@@ -69,23 +75,49 @@ impl Port {
         match self.listener.accept().await {
             Ok((stream, peer)) => self.start(stream, peer),
             Err(error) if is_of_the_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(port = self.number, %error, "cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => self.starved(&error).await,
         }
     }
 
+    /// Descriptors or memory have run out. The connection stays in the kernel's queue while others end; idle ones to
+    /// endpoints are closed for it.
+    async fn starved(&mut self, error: &std::io::Error) {
+        let reason = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "descriptors",
+            Some(libc::ENOMEM | libc::ENOBUFS) => "memory",
+            _ => "other",
+        };
+        self.worker.overload().accept_failed(reason);
+        // One line for all attempts of some seconds.
+        if self.starved.is_none_or(|last| last.elapsed() >= WARN_PAUSE) {
+            self.starved = Some(Instant::now());
+            let hint = "raise the limit of open files (ulimit -n), or lower overload.maxConnections";
+            tracing::warn!(port = self.number, %error, hint, "cannot accept connections for now");
+        }
+        self.worker.close_idle_upstreams();
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let Some(admitted) = self.worker.overload().admit() else {
+            // Closed at once, unread: to answer would cost what is scarce.
+            return;
+        };
         if let Some(config) = self.worker.view().config().listener(self.number) {
             self.config = Arc::clone(config);
         }
         let (worker, port, config) = (Rc::clone(&self.worker), self.number, Arc::clone(&self.config));
         match worker.reads_proxy_header(port, peer.ip()) {
             true => {
-                tokio::task::spawn_local(Box::pin(behind_proxy(worker, port, config, stream, peer)));
+                tokio::task::spawn_local(Box::pin(behind_proxy(
+                    worker,
+                    port,
+                    config,
+                    (stream, admitted),
+                    peer,
+                )));
             }
-            false => begin(&worker, port, config, stream, peer, None),
+            false => begin(&worker, port, config, (stream, admitted), peer, None),
         }
     }
 }
@@ -95,7 +127,7 @@ async fn behind_proxy(
     worker: Rc<Worker>,
     port: u16,
     config: Arc<ListenerConfig>,
-    mut stream: TcpStream,
+    (mut stream, admitted): (TcpStream, Admitted),
     peer: SocketAddr,
 ) {
     let limit = worker.timeouts().header;
@@ -109,7 +141,7 @@ async fn behind_proxy(
         }
         Err(_) => return worker.metrics().connection_cut("proxy protocol"),
     };
-    begin(&worker, port, config, stream, client, local);
+    begin(&worker, port, config, (stream, admitted), client, local);
 }
 
 /// Begins a client's connection. `local` is what the client connected to, where that is not this socket.
@@ -117,7 +149,7 @@ fn begin(
     worker: &Rc<Worker>,
     port: u16,
     config: Arc<ListenerConfig>,
-    stream: TcpStream,
+    (stream, admitted): (TcpStream, Admitted),
     peer: SocketAddr,
     local: Option<SocketAddr>,
 ) {
@@ -131,13 +163,13 @@ fn begin(
     match &*config {
         ListenerConfig::Http(table) => {
             conn.starts_with(&view, table);
-            tokio::task::spawn_local(plain(worker.register(conn), stream));
+            tokio::task::spawn_local(plain(worker.register(conn, admitted), stream));
         }
         ListenerConfig::Https { .. } => {
-            tokio::task::spawn_local(tls(worker.register(conn), stream, Arc::clone(&config)));
+            tokio::task::spawn_local(tls(worker.register(conn, admitted), stream, Arc::clone(&config)));
         }
         ListenerConfig::Tcp(route) => {
-            let (registered, route) = (worker.register(conn), Arc::clone(route));
+            let (registered, route) = (worker.register(conn, admitted), Arc::clone(route));
             tokio::task::spawn_local(async move { tcp::forward(&registered.conn, stream, &route).await });
         }
     }

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::connection::Conn;
 use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::options::{Limits, ProxyOptions, Timeouts};
+use crate::overload::{Admitted, Overload};
 use crate::serve::LocalExec;
 use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
@@ -52,6 +53,17 @@ const PARK_AFTER: Duration = Duration::from_millis(100);
 /// How often connections are looked over for that.
 const PARK_TICK: Duration = Duration::from_millis(50);
 
+/// How far a worker is on its way to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// It is not asked to end.
+    No,
+    /// New connections are still taken, and clients are told to go elsewhere with their next request.
+    Leaving,
+    /// No new connections are taken, and those without a request end.
+    Ending,
+}
+
 /// What all workers share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<ArcSwap<Config>>,
@@ -59,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) penalties: Box<dyn Fn(Penalty) + Send + Sync>,
     pub(crate) options: ProxyOptions,
     pub(crate) log: Option<Writer>,
+    pub(crate) overload: Arc<Overload>,
 }
 
 /// What belongs to one worker. It never leaves its thread.
@@ -80,7 +93,7 @@ pub(crate) struct Worker {
     open_gauge: IntGauge,
     accepted_counter: IntCounter,
     closed: Notify,
-    draining: Cell<bool>,
+    drain: Cell<Drain>,
     /// The present, as of the last sweep, or of the last look for idle connections: enough for timeouts, and free of system calls.
     now: Cell<Instant>,
 }
@@ -111,7 +124,7 @@ impl Worker {
             open_gauge,
             accepted_counter,
             closed: Notify::new(),
-            draining: Cell::new(false),
+            drain: Cell::new(Drain::No),
             now: Cell::new(Instant::now()),
         }
     }
@@ -198,9 +211,19 @@ impl Worker {
         self.access_log().is_some() || self.view().has_formats()
     }
 
-    /// Whether connections are being brought to their end.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+    /// How far the end has come.
+    pub(crate) fn drain(&self) -> Drain {
+        self.drain.get()
+    }
+
+    /// The bounds of the process.
+    pub(crate) fn overload(&self) -> &Arc<Overload> {
+        &self.shared.overload
+    }
+
+    /// Closes the upstream connections that no request uses.
+    fn close_idle_upstreams(&self) {
+        self.view.borrow().close_idle();
     }
 
     /// The present, up to a sweep interval late.
@@ -216,14 +239,18 @@ impl Worker {
     }
 
     /// Keeps `conn` in sight until the guard is dropped.
-    fn register(self: &Rc<Self>, conn: Conn) -> Registered {
+    fn register(self: &Rc<Self>, conn: Conn, admitted: Admitted) -> Registered {
         let id = self.accepted.get();
         self.accepted.set(id + 1);
         let conn = Rc::new(conn);
         self.connections.borrow_mut().insert(id, Rc::clone(&conn));
         self.open_gauge.inc();
         self.accepted_counter.inc();
-        Registered { id, conn }
+        Registered {
+            id,
+            conn,
+            _admitted: admitted,
+        }
     }
 
     /// Parks a connection if nothing comes over it for a while.
@@ -264,6 +291,7 @@ impl Worker {
         for pool in self.pools.borrow().values() {
             pool.sweep(now);
         }
+        self.view.borrow().sweep(now);
     }
 }
 
@@ -271,6 +299,7 @@ impl Worker {
 struct Registered {
     id: u64,
     conn: Rc<Conn>,
+    _admitted: Admitted,
 }
 
 impl Drop for Registered {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::accept::Port;
-use super::{Shared, Worker};
+use super::{Drain, Shared, Worker};
 use crate::config::ListenerConfig;
 
 /// How often connections are looked over for timeouts, which are counted in seconds.
@@ -30,6 +30,8 @@ pub(crate) enum Command {
         listener: std::net::TcpListener,
         config: Arc<ListenerConfig>,
     },
+    /// Tell clients to go elsewhere, and go on taking those that come.
+    Leave,
     /// Accept what the port's queue holds, and no more.
     Close { port: u16 },
     /// Close all ports, bring connections to their end until the deadline, and end. Answers with how many
@@ -122,6 +124,10 @@ impl Running {
                     config,
                 }) => self.listen(port, listener, config),
                 Some(Command::Close { port }) => self.close(port),
+                Some(Command::Leave) => {
+                    self.worker.drain.set(Drain::Leaving);
+                    self.worker.sweep();
+                }
                 Some(Command::Drain { deadline, done }) => {
                     let cut = self.drain(deadline).await;
                     // The one who asked may have gone; the worker ends all the same.
@@ -146,6 +152,7 @@ impl Running {
             number,
             listener,
             config,
+            starved: None,
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::task::spawn_local(port.run(stopped));
@@ -163,7 +170,7 @@ impl Running {
 
     async fn drain(&mut self, deadline: Instant) -> usize {
         self.worker.sweep();
-        self.worker.draining.set(true);
+        self.worker.drain.set(Drain::Ending);
         let ports: Vec<_> = self.ports.keys().copied().collect();
         for port in ports {
             self.close(port);

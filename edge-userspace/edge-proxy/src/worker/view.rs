@@ -1,7 +1,7 @@
 //! A configuration as one worker sees it: with balancers, pools and metric handles of its own.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,9 +16,11 @@ use foldhash::fast::FixedState;
 use prometheus::IntCounter;
 
 use crate::config::{ClusterConfig, Config};
+use crate::http::host_of;
 use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::pool::{ConnectError, Lease, Limits, Pool, Target, Want};
 use crate::protocol::Protocol;
+use crate::tls::ClientTls;
 
 /// Pools of a worker, one for each endpoint and protocol of a cluster, whose limits its connections are under.
 pub(crate) type Pools = HashMap<PoolKey, Rc<Pool>>;
@@ -77,14 +79,12 @@ impl View {
     }
 
     fn close_unused(&self, pools: &mut Pools) {
-        let endpoints = self.config.clusters.iter().flat_map(|(name, cluster)| {
-            cluster
-                .model
-                .endpoints
-                .iter()
-                .map(move |endpoint| (name, endpoint.address))
+        let used = self.config.clusters.iter().flat_map(|(name, cluster)| {
+            let endpoints = cluster.model.endpoints.iter().map(|endpoint| endpoint.address);
+            let all = endpoints.chain(cluster.spare.iter().copied());
+            all.map(move |address| (name, address))
         });
-        let used: std::collections::HashSet<_> = endpoints.collect();
+        let used: std::collections::HashSet<_> = used.collect();
         pools.retain(|key, pool| {
             let keep = used.contains(&(&key.cluster, key.address));
             if !keep {
@@ -97,6 +97,22 @@ impl View {
     /// Whether header operations have format commands.
     pub(crate) fn has_formats(&self) -> bool {
         self.config.has_formats
+    }
+
+    /// Sweeps the pools under names of requests, which are in no worker's list.
+    pub(super) fn sweep(&self, now: Instant) {
+        for endpoint in self.clusters.values().flat_map(|cluster| &cluster.endpoints) {
+            for (_, _, pool) in endpoint.by_name.borrow().iter() {
+                pool.sweep(now);
+            }
+        }
+    }
+
+    /// Closes every idle connection to an endpoint.
+    pub(super) fn close_idle(&self) {
+        for endpoint in self.clusters.values().flat_map(|cluster| &cluster.endpoints) {
+            while endpoint.evict() {}
+        }
     }
 
     /// What is viewed.
@@ -220,16 +236,17 @@ impl ClusterView {
         self.endpoints.iter().position(|own| Rc::ptr_eq(own, endpoint))
     }
 
-    /// A connection to an endpoint, for a request of a client that speaks `client`.
+    /// A connection to an endpoint, for a request to `authority` of a client that speaks `client`.
     pub(crate) async fn checkout(
         &self,
         endpoint: &EndpointView,
         client: Protocol,
+        authority: &str,
         want: Want,
     ) -> Result<Lease, ConnectError> {
         let evict = || self.endpoints.iter().any(|other| other.evict());
         endpoint
-            .pool(client)
+            .pool(client, authority, &self.limits)
             .checkout(want, self.connect_timeout(), evict)
             .await
     }
@@ -259,8 +276,16 @@ pub(crate) struct EndpointView {
     http1: Rc<Pool>,
     /// Only where the cluster may speak it.
     http2: Option<Rc<Pool>>,
+    /// Where TLS goes by the names of requests: a pool for each of the names that were used last.
+    by_name: RefCell<VecDeque<Named>>,
     series: SeriesCache,
 }
+
+/// A pool whose connections were opened under a server name.
+type Named = (Box<str>, Protocol, Rc<Pool>);
+
+/// Names under which a worker keeps connections to one endpoint. Names are the clients' choice, so they are bounded.
+const MAX_NAMES: usize = 32;
 
 impl EndpointView {
     fn new(
@@ -297,6 +322,7 @@ impl EndpointView {
             target: target.clone(),
             http1: pool(Protocol::Http1),
             http2: (protocol != UpstreamProtocol::Http1).then(|| pool(Protocol::Http2)),
+            by_name: RefCell::default(),
             series: SeriesCache::new(Labels::new(&cluster.model, Some(&endpoint.workload))),
         }
     }
@@ -318,20 +344,64 @@ impl EndpointView {
 
     /// Closes an idle connection to it, if there is one.
     fn evict(&self) -> bool {
-        self.http1.evict() || self.http2.as_ref().is_some_and(|pool| pool.evict())
+        let by_name = self.by_name.borrow();
+        let mut named = by_name.iter();
+        self.http1.evict()
+            || self.http2.as_ref().is_some_and(|pool| pool.evict())
+            || named.any(|(_, _, pool)| pool.evict())
     }
 
-    /// Connections of this worker, for a request of a client that speaks `client`.
-    fn pool(&self, client: Protocol) -> &Rc<Pool> {
-        match (&self.http2, self.protocol, client) {
+    /// Connections of this worker, for a request to `authority` of a client that speaks `client`.
+    fn pool(&self, client: Protocol, authority: &str, limits: &Rc<Limits>) -> Rc<Pool> {
+        let (protocol, pool) = match (&self.http2, self.protocol, client) {
             (Some(http2), UpstreamProtocol::Http2, _)
-            | (Some(http2), UpstreamProtocol::ClientProtocol, Protocol::Http2) => http2,
-            _ => &self.http1,
+            | (Some(http2), UpstreamProtocol::ClientProtocol, Protocol::Http2) => (Protocol::Http2, http2),
+            _ => (Protocol::Http1, &self.http1),
+        };
+        match &self.target.tls {
+            Some(Some(tls)) if tls.follows_requests() => self
+                .pool_by_name(tls, protocol, host_of(authority), limits)
+                .unwrap_or_else(|| Rc::clone(pool)),
+            Some(_) | None => Rc::clone(pool),
         }
+    }
+
+    fn pool_by_name(
+        &self,
+        tls: &ClientTls,
+        protocol: Protocol,
+        host: &str,
+        limits: &Rc<Limits>,
+    ) -> Option<Rc<Pool>> {
+        let mut by_name = self.by_name.borrow_mut();
+        let is_it = |(name, of, _): &&Named| *of == protocol && name.eq_ignore_ascii_case(host);
+        if let Some((_, _, pool)) = by_name.iter().find(is_it) {
+            return Some(Rc::clone(pool));
+        }
+        let target = Target {
+            address: self.address,
+            tls: Some(Some(Arc::new(tls.for_host(host)?))),
+        };
+        let pool = Rc::new(Pool::new(target, protocol, Rc::clone(limits)));
+        if by_name.len() >= MAX_NAMES
+            && let Some((_, _, oldest)) = by_name.pop_front()
+        {
+            oldest.close();
+        }
+        by_name.push_back((host.into(), protocol, Rc::clone(&pool)));
+        Some(pool)
     }
 
     /// Metrics of requests that were given to it.
     pub(crate) fn series(&self) -> &SeriesCache {
         &self.series
+    }
+}
+
+impl Drop for EndpointView {
+    fn drop(&mut self) {
+        for (_, _, pool) in self.by_name.borrow().iter() {
+            pool.close();
+        }
     }
 }

@@ -260,3 +260,141 @@ fn a_client_that_leaves_takes_its_request_along() {
     );
     edge.expect_flagged("DC", 1);
 }
+
+#[test]
+fn an_upstream_that_resets_the_connection_gives_503_and_is_not_asked_again() {
+    let rude = RawBackend::start(|mut stream, _| {
+        RawBackend::read_head(&mut stream);
+        // A close without lingering is a reset.
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    });
+    let port = free_port();
+    let edge = Edge::start(Snap::simple(port, &[rude.address]));
+    let reply = Client::connect(port).get("a", "/").unwrap();
+    assert_eq!(
+        (reply.status, reply.text()),
+        (
+            503,
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+        )
+    );
+    edge.expect_flagged("UC", 1);
+    assert_eq!(rude.connections(), 1);
+}
+
+/// A listener whose queue is full: the kernel drops every further handshake, as a host that is gone would.
+fn unreachable() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    let queued = std::iter::from_fn(|| connect().ok()).take(16).collect();
+    (socket, queued, address)
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_the_handshake_is_given_up_after_the_connect_timeout() {
+    let (_socket, _queued, address) = unreachable();
+    let port = free_port();
+    let mut cluster = service("web", &[address]);
+    cluster.connect_timeout = Duration::from_millis(200);
+    let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
+    let edge = Edge::start(Snap::new(port, routes).with(cluster));
+    let reply = Client::connect(port).get("a", "/").unwrap();
+    assert_eq!(
+        (reply.status, reply.text()),
+        (
+            503,
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: \
+             connection timeout"
+        )
+    );
+    edge.expect_flagged("URX,UF", 1);
+}
+
+/// A backend of HTTP/2 that resets the first streams, so many, and answers the others; how many streams it saw.
+fn resetting(reason: h2::Reason, resets: u64) -> (std::net::SocketAddr, Arc<AtomicU64>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let seen = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        if counter.fetch_add(1, Ordering::SeqCst) < resets {
+                            respond.send_reset(reason);
+                        } else {
+                            let _ = respond.send_response(http::Response::new(()), true);
+                        }
+                    }
+                });
+            }
+        });
+    });
+    (address, seen)
+}
+
+#[test]
+fn a_stream_that_is_refused_is_sent_again_and_one_that_is_reset_is_not() {
+    for (reason, resets, method, expected) in [
+        (h2::Reason::REFUSED_STREAM, 2, "POST", (200, "", "-", 3)),
+        (
+            h2::Reason::REFUSED_STREAM,
+            9,
+            "GET",
+            (
+                503,
+                "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \
+                 refused stream reset",
+                "URX,UR",
+                3,
+            ),
+        ),
+        (
+            h2::Reason::CANCEL,
+            9,
+            "GET",
+            (
+                503,
+                "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+                "UR",
+                1,
+            ),
+        ),
+    ] {
+        let (address, seen) = resetting(reason, resets);
+        let port = free_port();
+        let mut cluster = service("web", &[address]);
+        cluster.protocol = edge_model::UpstreamProtocol::Http2;
+        let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
+        let edge = Edge::start(Snap::new(port, routes).with(cluster));
+        let mut client = Client::connect(port);
+        client
+            .write(format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n"))
+            .unwrap();
+        let reply = client.read(method).unwrap();
+        let (status, text, flags, streams) = expected;
+        assert_eq!(
+            (reply.status, reply.text()),
+            (status, text),
+            "{reason:?} {method}"
+        );
+        assert_eq!(seen.load(Ordering::SeqCst), streams, "{reason:?} {method}");
+        edge.expect_flagged(flags, 1);
+    }
+}

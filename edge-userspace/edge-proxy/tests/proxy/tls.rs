@@ -1,19 +1,18 @@
 //! TLS: servers by SNI.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::{
-    Certificate, HostPattern, Kind, ListenerProtocol, ObjectRef, Route, RouteTable, ServerTls, TlsServer,
-    TlsService, TlsVersion,
+    Certificate, ListenerProtocol, Route, RouteTable, ServerTls, TlsServer, TlsService, TlsVersion,
 };
 use edge_proxy::{ProxyOptions, Timeouts};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
 use crate::support::{
-    Backend, Client, Edge, Snap, direct, eventually, forward, free_port, prefix, route, service, virtual_host,
+    Backend, Client, Edge, Snap, client_config, connect, direct, eventually, forward, free_port, prefix,
+    route, service, tls_server, virtual_host,
 };
 
 /// A certificate for a name, and the client's trust in it.
@@ -39,21 +38,9 @@ fn identity(name: &str) -> Identity {
 /// A server that answers everything with a text.
 fn server(hosts: &[&str], identity: Option<&Identity>, text: &'static str) -> TlsServer {
     let routes = vec![route(prefix("/"), direct(200, text))];
-    TlsServer {
-        gateway: ObjectRef {
-            kind: Kind::Gateway,
-            namespace: "shop".into(),
-            name: "edge".into(),
-        },
-        hosts: hosts
-            .iter()
-            .map(|host| HostPattern::parse(host).unwrap())
-            .collect(),
-        service: TlsService::Http {
-            tls: ServerTls::simple(identity.map(|identity| Arc::clone(&identity.certificate))),
-            routes: table("*", routes),
-        },
-    }
+    let tls = ServerTls::simple(identity.map(|identity| Arc::clone(&identity.certificate)));
+    let routes = table("*", routes);
+    tls_server(hosts, TlsService::Http { tls, routes })
 }
 
 fn table(domain: &str, routes: Vec<Route>) -> Arc<RouteTable> {
@@ -68,35 +55,9 @@ fn listen(port: u16, servers: Vec<TlsServer>) -> Snap {
     Snap::default().listen_with(port, ListenerProtocol::Tls(servers))
 }
 
-fn client_config(identity: &Identity) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(identity.roots.clone())
-        .with_no_client_auth()
-}
-
-type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
-
-/// Shakes hands under a server name.
-fn connect(port: u16, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<(TlsClient, HandshakeKind)> {
-    let mut tcp = TcpStream::connect(("127.0.0.1", port))?;
-    tcp.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let name = rustls_pki_types::ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
-    let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(std::io::Error::other)?;
-    while tls.is_handshaking() {
-        tls.complete_io(&mut tcp)?;
-    }
-    let kind = tls
-        .handshake_kind()
-        .ok_or_else(|| std::io::Error::other("no handshake"))?;
-    Ok((Client::over(StreamOwned::new(tls, tcp)), kind))
-}
-
 #[track_caller]
 fn answer(port: u16, name: &str, identity: &Identity) -> String {
-    let (mut client, _) = connect(port, name, &Arc::new(client_config(identity))).unwrap();
+    let (mut client, _) = connect(port, name, &Arc::new(client_config(&identity.roots))).unwrap();
     client.get(name, "/").unwrap().text().to_owned()
 }
 
@@ -131,7 +92,7 @@ fn an_unknown_name_or_none_is_closed_without_a_certificate() {
     let edge = Edge::start(listen(port, vec![server(&["a.com"], Some(&known), "a")]));
     for name in ["b.com", "127.0.0.1"] {
         // A certificate that was shown would fail for its name, and say so.
-        let refusal = refusal(port, name, client_config(&known));
+        let refusal = refusal(port, name, client_config(&known.roots));
         assert!(!refusal.contains("certificate"), "{refusal}");
     }
     edge.expect_metric(
@@ -162,8 +123,8 @@ fn a_missing_or_broken_certificate_closes_its_own_names_only() {
             server(&["good.com"], Some(&good), "good"),
         ],
     ));
-    refusal(port, "none.com", client_config(&good));
-    refusal(port, "broken.com", client_config(&good));
+    refusal(port, "none.com", client_config(&good.roots));
+    refusal(port, "broken.com", client_config(&good.roots));
     assert_eq!(answer(port, "good.com", &good), "good");
     edge.expect_metric(
         "edge_tls_handshakes_failed_total",
@@ -185,7 +146,7 @@ fn the_upstream_learns_that_the_client_came_by_https() {
         ..server(&["a.com"], None, "")
     };
     let _edge = Edge::start(listen(port, vec![tls]).with(service("web", &[web.address])));
-    let (mut client, _) = connect(port, "a.com", &Arc::new(client_config(&a))).unwrap();
+    let (mut client, _) = connect(port, "a.com", &Arc::new(client_config(&a.roots))).unwrap();
     let reply = client.get("a.com", "/").unwrap();
     assert_eq!(reply.told("x-forwarded-proto"), "https");
     client
@@ -220,10 +181,10 @@ fn versions_and_protocols_outside_of_the_servers_are_refused() {
         .with_root_certificates(a.roots.clone())
         .with_no_client_auth();
     assert!(refusal(port, "a.com", only_1_2).contains("ProtocolVersion"));
-    let mut neither = client_config(&a);
+    let mut neither = client_config(&a.roots);
     neither.alpn_protocols = vec![b"h3".to_vec()];
     assert!(refusal(port, "a.com", neither).contains("NoApplicationProtocol"));
-    let mut both = client_config(&a);
+    let mut both = client_config(&a.roots);
     both.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
     let (client, _) = connect(port, "a.com", &Arc::new(both)).unwrap();
     assert_eq!(client.stream_ref().conn.alpn_protocol(), Some(&b"h2"[..]));
@@ -234,7 +195,7 @@ fn a_session_is_resumed_on_whichever_worker() {
     let a = identity("a.com");
     let port = free_port();
     let edge = Edge::start(listen(port, vec![server(&["a.com"], Some(&a), "a")]));
-    let config = Arc::new(client_config(&a));
+    let config = Arc::new(client_config(&a.roots));
     let mut kinds = Vec::new();
     for _ in 0..8 {
         let (mut client, kind) = connect(port, "a.com", &config).unwrap();
@@ -255,7 +216,7 @@ fn a_certificate_is_rotated_without_a_dropped_connection() {
     let (old, new) = (identity("a.com"), identity("a.com"));
     let port = free_port();
     let edge = Edge::start(listen(port, vec![server(&["a.com"], Some(&old), "old")]));
-    let (mut established, _) = connect(port, "a.com", &Arc::new(client_config(&old))).unwrap();
+    let (mut established, _) = connect(port, "a.com", &Arc::new(client_config(&old.roots))).unwrap();
     assert_eq!(established.get("a.com", "/").unwrap().text(), "old");
     edge.apply(listen(port, vec![server(&["a.com"], Some(&new), "new")]));
     assert_eq!(answer(port, "a.com", &new), "new");

@@ -191,7 +191,7 @@ fn a_key_stays_with_its_endpoint_and_comes_back_to_it() {
         let pick = Pick {
             now,
             hash,
-            tried: &[],
+            ..Pick::default()
         };
         balancer.pick(pick, &mut rng).unwrap()
     };

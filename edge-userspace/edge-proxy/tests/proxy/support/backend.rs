@@ -30,7 +30,12 @@ pub(crate) struct Backend {
 impl Backend {
     /// Starts one that calls itself `name`.
     pub(crate) fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(name, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts one at an address of the loopback.
+    pub(crate) fn start_at(name: &'static str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let hits = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = oneshot::channel();

@@ -74,6 +74,23 @@ impl<S: Read + Write> Client<S> {
         self.stream.get_ref()
     }
 
+    pub(crate) fn stream_mut(&mut self) -> &mut S {
+        self.stream.get_mut()
+    }
+
+    /// Reads a request's head as a server.
+    pub(crate) fn read_request_head(&mut self) -> io::Result<String> {
+        let mut head = String::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                return Ok(head);
+            }
+            head += &line;
+            head.push('\n');
+        }
+    }
+
     pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes.as_ref())?;
         self.stream.get_mut().flush()
