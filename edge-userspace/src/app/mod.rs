@@ -2,6 +2,7 @@
 
 mod health;
 mod inspect;
+mod limits;
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use edge_config::{AccessLogEncoding, Bootstrap};
+use edge_config::{AccessLogEncoding, Bootstrap, Drain};
 use edge_control::{Control, StartError};
 use edge_datapath::{DataPath, Flows, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
 use edge_model::{DataPathConfig, Penalty, Protocol, Snapshot};
-use edge_proxy::{AccessLog, AccessLogFormat, Proxy, ProxyOptions};
+use edge_proxy::{AccessLog, AccessLogFormat, DnsOptions, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,9 @@ const SAMPLING: Duration = Duration::from_millis(100);
 /// Handshakes that were under way when new connections began to be refused end within this time; then the accept
 /// queues hold all there is, and the proxy empties them.
 const HANDSHAKES: Duration = Duration::from_millis(200);
+
+/// How long a Snapshot waits for names of endpoints that it has and the last one did not.
+const RESOLVING: Duration = Duration::from_secs(3);
 
 /// The running edge, as the admin address sees it.
 struct App {
@@ -75,10 +79,23 @@ pub(crate) async fn run(args: &RunArgs) -> Result<(), Failure> {
     let app =
         Arc::new(App::start(&control, &bootstrap, penalties_in, probes).map_err(Failure::CannotBeDone)?);
     tokio::spawn(admin::serve(admin, Arc::<App>::clone(&app) as Arc<dyn Inspect>));
+    let first = Arc::clone(&app.snapshot.borrow());
+    app.resolve(&first).await;
     app.ready.store(true, Ordering::Release);
     tracing::info!(admin = %bootstrap.admin, "ready");
-    app.follow(&mut penalties, &mut probed, &mut terminate).await;
-    app.drain(bootstrap.drain_deadline, &mut terminate).await;
+    app.follow(&mut penalties, &mut probed, terminate.wait()).await;
+    let began = Instant::now();
+    app.leave(bootstrap.drain);
+    let grace = bootstrap.drain.grace;
+    let grace_ends = async {
+        tokio::select! {
+            () = tokio::time::sleep(grace) => {}
+            () = terminate.wait_again() => tracing::warn!("asked twice: the grace time ends"),
+        }
+    };
+    app.follow(&mut penalties, &mut probed, grace_ends).await;
+    let left = bootstrap.drain.deadline.saturating_sub(began.elapsed());
+    app.drain(left, &mut terminate).await;
     Ok(())
 }
 
@@ -109,6 +126,16 @@ fn access_log(log: &edge_config::AccessLog) -> AccessLog {
     }
 }
 
+/// How the proxy resolves names.
+fn dns_options(dns: &edge_config::Dns) -> DnsOptions {
+    DnsOptions {
+        name_servers: dns.name_servers.clone(),
+        min_ttl: dns.min_ttl,
+        max_ttl: dns.max_ttl,
+        timeout: dns.timeout,
+    }
+}
+
 impl App {
     /// Loads the data path, starts the proxy and joins the two by the first Snapshot.
     fn start(
@@ -129,6 +156,8 @@ impl App {
             limits: bootstrap.limits.clone(),
             paths: bootstrap.paths,
             proxy_protocol: bootstrap.proxy_protocol.clone(),
+            bounds: limits::bounds(bootstrap.overload),
+            dns: dns_options(&bootstrap.dns),
             ..ProxyOptions::new(process.workers)
         };
         let ask = move |penalty: Penalty| {
@@ -155,13 +184,23 @@ impl App {
         Ok(app)
     }
 
-    /// Applies Snapshots, writes penalties and keeps house, until the end is asked for.
+    /// Has the names of a Snapshot resolved before it is needed.
+    async fn resolve(&self, snapshot: &Snapshot) {
+        let proxy = lock(&self.proxy).as_ref().map(|proxy| proxy.resolving(snapshot));
+        let Some(resolving) = proxy else { return };
+        if tokio::time::timeout(RESOLVING, resolving).await.is_err() {
+            tracing::warn!("some names of endpoints are not resolved yet");
+        }
+    }
+
+    /// Applies Snapshots, writes penalties and keeps house, until the end.
     async fn follow(
         &self,
         penalties: &mut mpsc::Receiver<Penalty>,
         probed: &mut mpsc::Receiver<Probed>,
-        terminate: &mut Terminate,
+        end: impl Future<Output = ()>,
     ) {
+        tokio::pin!(end);
         // A clone has seen what the original has: the Snapshot of the start, and none that came since.
         let mut snapshots = self.snapshot.clone();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -169,13 +208,14 @@ impl App {
         sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = terminate.wait() => return,
+                () = &mut end => return,
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         tracing::error!("the configuration is no longer watched; the last one goes on serving");
-                        return terminate.wait().await;
+                        return end.await;
                     }
                     let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                    self.resolve(&snapshot).await;
                     self.apply(&snapshot);
                 }
                 Some(penalty) = penalties.recv() => self.penalise(&penalty),
@@ -296,11 +336,19 @@ impl App {
         }
     }
 
+    /// Tells everybody that the end is near, while new connections are still taken.
+    fn leave(&self, drain: Drain) {
+        self.ready.store(false, Ordering::Release);
+        let (grace, deadline) = (drain.grace.as_secs_f64(), drain.deadline.as_secs_f64());
+        tracing::info!(grace_seconds = grace, deadline_seconds = deadline, "draining");
+        if let Some(proxy) = lock(&self.proxy).as_ref() {
+            proxy.leave();
+        }
+    }
+
     /// Ends without losing a request: new connections are refused, those that the kernel has accepted are served, idle
     /// ones closed, and requests under way finish or meet the deadline. A second signal ends the wait.
     async fn drain(&self, deadline: Duration, terminate: &mut Terminate) {
-        self.ready.store(false, Ordering::Release);
-        tracing::info!(deadline_seconds = deadline.as_secs_f64(), "draining");
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let refused = lock(&self.datapath)
             .as_mut()

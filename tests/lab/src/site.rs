@@ -94,6 +94,12 @@ impl Site {
         &mut self.edge
     }
 
+    /// The process id of edge.
+    #[must_use]
+    pub fn edge_pid(&self) -> u32 {
+        self.edge.pid()
+    }
+
     /// What edge has logged.
     ///
     /// # Errors

