@@ -130,7 +130,6 @@ fn what_concerns_one_stream_leaves_the_others_alone() {
     // A name in capitals ends the connection, as the parser behind has it; it is not among them.
     for (stream, text) in [
         (3, "HE3 get connection=close"),
-        (5, "H5 get content-length=1 ; DE5 abc"),
         (7, "HE7 get :status=200"),
         (9, "X 1 25 9 \\0\\0\\0\\x09\\x10\\x82"),
     ] {
@@ -142,6 +141,26 @@ fn what_concerns_one_stream_leaves_the_others_alone() {
     }
     connection.send(&Frame::get(11)).unwrap();
     assert!(connection.outcomes(&[11]).unwrap().passed[&11]);
+}
+
+#[test]
+fn what_comes_after_the_answer_is_judged_too() {
+    // It answers before it has the body.
+    let web = Backend::start("web");
+    let port = free_port();
+    let _edge = Edge::start(Snap::simple(port, &[web.address]));
+    for rest in ["D abc ; DE d", "DE abc", "DE", "H x=1", "D a ; HE x=1"] {
+        let mut connection = Connection::open(port);
+        let head = ":method=POST :scheme=http :authority=a :path=/bytes/5 content-length=2";
+        connection.send(&frames(&format!("H {head}"))[0]).unwrap();
+        assert!(connection.outcomes(&[1]).unwrap().passed[&1], "{rest}");
+        for frame in frames(rest) {
+            // The edge may have closed by now.
+            let _ = connection.send(&frame);
+        }
+        let told = connection.wait_for(|frame| frame.kind == GOAWAY);
+        assert_eq!(told.map(|frame| frame.code()).ok(), Some(PROTOCOL), "{rest}");
+    }
 }
 
 #[test]

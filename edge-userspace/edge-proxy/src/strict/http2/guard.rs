@@ -281,12 +281,15 @@ impl Http2Guard {
                 return Err(Fault::new(Code::StreamClosed, "DATA on a closed stream"));
             }
         }
+        let length = (!head.has(flag::PADDED)).then_some(head.length);
+        self.streams.came(head.stream, length)?;
         if head.has(flag::END_STREAM) {
-            self.streams.client_ended(head.stream);
-        } else if head.length == 0 {
-            return self.budget.control_frame();
+            return self.streams.client_ended(head.stream);
         }
-        Ok(())
+        match head.length {
+            0 => self.budget.control_frame(),
+            _ => Ok(()),
+        }
     }
 
     fn headers(&mut self, head: Head) -> Result<(), Fault> {
@@ -324,7 +327,7 @@ impl Http2Guard {
                 };
                 block.bytes.extend_from_slice(payload);
                 if head.has(flag::END_HEADERS) {
-                    return self.hpack.block(&block.bytes, block.section);
+                    return self.fields(block.stream, &block.bytes, block.section);
                 }
                 self.block = Some(block);
                 Ok(())
@@ -371,12 +374,11 @@ impl Http2Guard {
                 self.streams.opens(head.stream, ended)?;
                 self.budget.opened();
             }
-            Section::Trailers if ended => self.streams.client_ended(head.stream),
-            // The parser behind resets a stream whose trailers do not end it.
-            Section::Trailers => {}
+            Section::Trailers if ended => self.streams.client_ended(head.stream)?,
+            Section::Trailers => return Err(Fault::protocol("trailers that do not end their stream")),
         }
         if head.has(flag::END_HEADERS) {
-            return self.hpack.block(fields, section);
+            return self.fields(head.stream, fields, section);
         }
         self.block = Some(Block {
             stream: head.stream,
@@ -384,6 +386,15 @@ impl Http2Guard {
             bytes: fields.to_vec(),
             frames: 0,
         });
+        Ok(())
+    }
+
+    /// A whole field block.
+    fn fields(&mut self, stream: u32, block: &[u8], section: Section) -> Result<(), Fault> {
+        let told = self.hpack.block(block, section)?;
+        if let Some(length) = told.filter(|_| section == Section::Head) {
+            self.streams.told(stream, length);
+        }
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Field blocks (RFC 7541), walked to tell what the parser behind does not: pseudo-headers in trailers, schemes, and
-//! fragments in paths.
+//! Field blocks (RFC 7541), walked to tell what the parser behind does not: pseudo-headers in trailers, schemes, fragments
+//! in paths, and the length of a body.
 //!
 //! Of the dynamic table only the sizes of entries are kept, and whether they are pseudo-headers. Blocks of an honest
 //! client are mostly indices of one octet.
@@ -20,6 +20,7 @@ const STATIC: u32 = 61;
 const LAST_PSEUDO: u32 = 14;
 const PATH: u32 = 4;
 const SCHEME: u32 = 6;
+const CONTENT_LENGTH: u32 = 28;
 
 /// Octets of the names in the static table.
 const STATIC_NAMES: [u8; 61] = [
@@ -27,6 +28,9 @@ const STATIC_NAMES: [u8; 61] = [
     12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3,
     16,
 ];
+
+/// `content-length` in Huffman coding.
+const CODED_LENGTH: &[u8] = &[0x21, 0xea, 0x49, 0x6a, 0x4a, 0xd4, 0x16, 0xa9, 0x93, 0x3f];
 
 /// What is wrong with a block.
 const COMPRESSION: Fault = Fault::new(Code::Compression, "invalid field block");
@@ -45,16 +49,25 @@ struct Entry {
     /// Of its name alone, and in all.
     name: u32,
     size: u32,
-    pseudo: Pseudo,
+    name_is: Name,
+    /// Its value, where that is the length of a body.
+    length: Option<u64>,
 }
 
-/// Which pseudo-header a name is, as far as it matters.
+/// What a name is, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pseudo {
-    No,
+enum Name {
+    Field,
+    ContentLength,
     Path,
     Scheme,
-    Other,
+    OtherPseudo,
+}
+
+impl Name {
+    fn is_pseudo(self) -> bool {
+        matches!(self, Self::Path | Self::Scheme | Self::OtherPseudo)
+    }
 }
 
 /// Which section of a message a block is.
@@ -75,15 +88,17 @@ impl Default for Hpack {
 }
 
 impl Hpack {
-    /// Walks over a whole block.
-    pub(super) fn block(&mut self, block: &[u8], section: Section) -> Result<(), Fault> {
+    /// Walks over a whole block. Answers the length of the body, if it is told.
+    pub(super) fn block(&mut self, block: &[u8], section: Section) -> Result<Option<u64>, Fault> {
         let mut rest = block;
         let mut may_resize = true;
+        let mut told = None;
         while let Some(&first) = rest.first() {
-            let pseudo = match first {
+            let (name, length) = match first {
                 0x80.. => {
                     let index = integer(&mut rest, 7)?;
-                    self.indexed(index)?.pseudo
+                    let entry = self.indexed(index)?;
+                    (entry.name_is, entry.length)
                 }
                 0x20..0x40 => {
                     let size = integer(&mut rest, 5)?;
@@ -98,11 +113,12 @@ impl Hpack {
                 _ => self.literal(&mut rest, 4, false)?,
             };
             may_resize = false;
-            if section == Section::Trailers && pseudo != Pseudo::No {
+            told = told.or(length);
+            if section == Section::Trailers && name.is_pseudo() {
                 return Err(Fault::protocol("a pseudo-header in trailers"));
             }
         }
-        Ok(())
+        Ok(told)
     }
 
     /// An entry by its index.
@@ -112,12 +128,14 @@ impl Hpack {
             return Ok(Entry {
                 name: u32::from(STATIC_NAMES[at]),
                 size: 0,
-                pseudo: match index {
-                    PATH | 5 => Pseudo::Path,
-                    SCHEME | 7 => Pseudo::Scheme,
-                    ..=LAST_PSEUDO => Pseudo::Other,
-                    _ => Pseudo::No,
+                name_is: match index {
+                    PATH | 5 => Name::Path,
+                    SCHEME | 7 => Name::Scheme,
+                    ..=LAST_PSEUDO => Name::OtherPseudo,
+                    CONTENT_LENGTH => Name::ContentLength,
+                    _ => Name::Field,
                 },
+                length: None,
             });
         }
         let at = index
@@ -126,34 +144,40 @@ impl Hpack {
         at.and_then(|at| self.entries.get(at).copied()).ok_or(COMPRESSION)
     }
 
-    /// A field whose value, and perhaps name, stand here.
-    fn literal(&mut self, rest: &mut &[u8], prefix: u32, kept: bool) -> Result<Pseudo, Fault> {
-        let (name, pseudo) = match integer(rest, prefix)? {
+    /// A field whose value, and perhaps name, stand here: what it is called, and the length of a body that it tells.
+    fn literal(&mut self, rest: &mut &[u8], prefix: u32, kept: bool) -> Result<(Name, Option<u64>), Fault> {
+        let (name, name_is) = match integer(rest, prefix)? {
             0 => {
                 let name = string(rest)?;
                 let length = if kept { name.length()? } else { 0 };
-                (length, name.pseudo())
+                (length, name.name())
             }
             index => {
                 let entry = self.indexed(index)?;
-                (entry.name, entry.pseudo)
+                (entry.name, entry.name_is)
             }
         };
         let value = string(rest)?;
-        match pseudo {
-            Pseudo::Scheme if !value.is_scheme() => return Err(Fault::protocol("an unknown scheme")),
-            Pseudo::Path if value.has_hash()? => return Err(Fault::protocol("a fragment in a path")),
-            Pseudo::No | Pseudo::Path | Pseudo::Scheme | Pseudo::Other => {}
-        }
+        let length = match name_is {
+            Name::Scheme if !value.is_scheme() => return Err(Fault::protocol("an unknown scheme")),
+            Name::Path if value.has_hash()? => return Err(Fault::protocol("a fragment in a path")),
+            Name::ContentLength => value.number(),
+            Name::Field | Name::Path | Name::Scheme | Name::OtherPseudo => None,
+        };
         if kept {
             let size = name.saturating_add(value.length()?).saturating_add(OVERHEAD);
             self.evict(size);
             if size <= self.max {
                 self.size += size;
-                self.entries.push_front(Entry { name, size, pseudo });
+                self.entries.push_front(Entry {
+                    name,
+                    size,
+                    name_is,
+                    length,
+                });
             }
         }
-        Ok(pseudo)
+        Ok((name_is, length))
     }
 
     /// Makes room (RFC 7541 section 4.4).
@@ -202,18 +226,31 @@ impl Text<'_> {
         }
     }
 
+    /// A number of digits; `None` for what the parser behind refuses.
+    fn number(&self) -> Option<u64> {
+        let add = |number: u64, digit: u64| number.checked_mul(10)?.checked_add(digit);
+        if !self.coded {
+            let digits = self.bytes.iter().map(|byte| char::from(*byte).to_digit(10));
+            return digits
+                .into_iter()
+                .try_fold(0, |number, digit| add(number, u64::from(digit?)));
+        }
+        huffman::digits(self.bytes)?.into_iter().try_fold(0, add)
+    }
+
     /// What a name is. The code of a colon has seven bits.
-    fn pseudo(&self) -> Pseudo {
+    fn name(&self) -> Name {
         let begins = match self.bytes.first() {
             Some(first) if self.coded => first >> 1 == 0x5c,
             Some(first) => *first == b':',
             None => false,
         };
         match begins {
-            false => Pseudo::No,
-            true if self.is(b":path", &[0xb9, 0x58, 0xd3, 0x3f]) => Pseudo::Path,
-            true if self.is(b":scheme", &[0xb8, 0x82, 0x4e, 0x5a, 0x4b]) => Pseudo::Scheme,
-            true => Pseudo::Other,
+            false if self.is(b"content-length", CODED_LENGTH) => Name::ContentLength,
+            false => Name::Field,
+            true if self.is(b":path", &[0xb9, 0x58, 0xd3, 0x3f]) => Name::Path,
+            true if self.is(b":scheme", &[0xb8, 0x82, 0x4e, 0x5a, 0x4b]) => Name::Scheme,
+            true => Name::OtherPseudo,
         }
     }
 }
@@ -278,12 +315,12 @@ mod tests {
         ] {
             let mut hpack = Hpack::default();
             for (block, size) in blocks.iter().zip([57, 110, 164]) {
-                assert_eq!(hpack.block(&hex(block), Section::Head), Ok(()));
+                assert_eq!(hpack.block(&hex(block), Section::Head), Ok(None));
                 assert_eq!(hpack.size, size);
             }
-            assert_eq!(hpack.block(&hex("3f21"), Section::Head), Ok(()));
+            assert_eq!(hpack.block(&hex("3f21"), Section::Head), Ok(None));
             assert_eq!((hpack.size, hpack.entries.len()), (54, 1));
-            assert_eq!(hpack.block(&hex("20"), Section::Head), Ok(()));
+            assert_eq!(hpack.block(&hex("20"), Section::Head), Ok(None));
             assert_eq!((hpack.size, hpack.entries.len()), (0, 0));
         }
     }
@@ -322,13 +359,36 @@ mod tests {
     }
 
     #[test]
+    fn the_length_of_a_body_is_told_in_every_form() {
+        for (block, expected) in [
+            ("0f0d 03 313233", Some(123)),
+            ("0f0d 82 0857", None),
+            ("00 0e 636f6e74656e742d6c656e677468 02 3433", Some(43)),
+            ("5c 01 37 be", Some(7)),
+            ("5c 01 37", Some(7)),
+            ("5c 81 7b", Some(8)),
+            ("5c 81 1f", None),
+            ("5c 81 7f", Some(9)),
+            ("0f0d 02 3461", None),
+            ("00 01 78 01 31", None),
+        ] {
+            let told = Hpack::default().block(&hex(block), Section::Head);
+            assert_eq!(told, Ok(expected), "{block}");
+        }
+        // `content-length: 30`, both in Huffman coding.
+        let coded = [&[0x00, 0x80 | 10], CODED_LENGTH, &[0x82, 0x64, 0x1f]].concat();
+        assert_eq!(coded.len(), 2 + 10 + 3);
+        assert_eq!(Hpack::default().block(&coded, Section::Head), Ok(Some(30)));
+    }
+
+    #[test]
     fn a_pseudo_header_of_the_table_is_known_in_trailers() {
         let mut hpack = Hpack::default();
         assert_eq!(
             hpack.block(&hex("44 02 2f61 40 01 78 01 31"), Section::Head),
-            Ok(())
+            Ok(None)
         );
-        assert_eq!(hpack.block(&hex("be"), Section::Trailers), Ok(()));
+        assert_eq!(hpack.block(&hex("be"), Section::Trailers), Ok(None));
         assert!(hpack.block(&hex("bf"), Section::Trailers).is_err());
     }
 }

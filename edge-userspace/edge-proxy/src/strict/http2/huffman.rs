@@ -89,6 +89,31 @@ pub(super) fn text(coded: &[u8]) -> Option<Text> {
     }
 }
 
+/// The digits of a coded number: five bits each from 0 to 2, six from 3 to 9. `None` when there is anything else.
+pub(super) fn digits(coded: &[u8]) -> Option<Vec<u64>> {
+    let mut bits: Vec<u8> = Vec::with_capacity(coded.len() * 8);
+    for byte in coded {
+        bits.extend((0..8).rev().map(|place| byte >> place & 1));
+    }
+    let number = |bits: &[u8]| {
+        bits.iter()
+            .fold(0u64, |number, bit| number << 1 | u64::from(*bit))
+    };
+    let (mut rest, mut digits) = (bits.as_slice(), Vec::new());
+    loop {
+        if rest.len() < 8 && rest.iter().all(|bit| *bit == 1) {
+            return Some(digits);
+        }
+        let (digit, length) = match (rest.get(..5).map(number), rest.get(..6).map(number)) {
+            (Some(digit @ 0..=2), _) => (digit, 5),
+            (_, Some(code @ 0x19..=0x1f)) => (code - 0x16, 6),
+            _ => return None,
+        };
+        digits.push(digit);
+        rest = &rest[length..];
+    }
+}
+
 /// Whether nine set bits follow each other, as in the code of `#` and in few others: tells most strings without it in
 /// a fraction of the time.
 pub(super) fn may_have_hash(coded: &[u8]) -> bool {

@@ -32,6 +32,8 @@ struct Stream {
     window: i64,
     /// Octets of its response that were sent.
     sent: u64,
+    /// Octets of its request's body that are still to come, where their number was told.
+    left: Option<i64>,
 }
 
 /// Whether responses wait for the client's windows.
@@ -113,15 +115,43 @@ impl Streams {
             disowned: false,
             window: self.initial_window,
             sent: 0,
+            left: None,
         });
         Ok(())
     }
 
-    /// The client has sent END_STREAM.
-    pub(super) fn client_ended(&mut self, id: u32) {
+    /// So long a body is to come.
+    pub(super) fn told(&mut self, id: u32, length: u64) {
         if let Some(at) = self.position(id) {
-            self.open[at].receiving = false;
-            self.settle(at);
+            self.open[at].left = i64::try_from(length).ok();
+        }
+    }
+
+    /// So much of a body has come; `None` when padding hides how much. The parser behind judges the length, too, but not
+    /// always once the response has ended.
+    pub(super) fn came(&mut self, id: u32, length: Option<u32>) -> Result<(), Fault> {
+        let Some(at) = self.position(id) else {
+            return Ok(());
+        };
+        let left = &mut self.open[at].left;
+        *left = left.zip(length).map(|(left, length)| left - i64::from(length));
+        match *left {
+            Some(..0) => Err(Fault::protocol("a body longer than was told")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The client has sent END_STREAM.
+    pub(super) fn client_ended(&mut self, id: u32) -> Result<(), Fault> {
+        let Some(at) = self.position(id) else {
+            return Ok(());
+        };
+        self.open[at].receiving = false;
+        let is_short = self.open[at].left.is_some_and(|left| left > 0);
+        self.settle(at);
+        match is_short {
+            true => Err(Fault::protocol("a body shorter than was told")),
+            false => Ok(()),
         }
     }
 
