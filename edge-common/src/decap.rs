@@ -2,9 +2,7 @@
 //!
 //! Understood are IP in IP of either family in either (RFC 2003, RFC 2473, RFC 4213) and GUE
 //! (draft-ietf-intarea-gue) in variant 1, where the packet follows the UDP header, and in variant 0, where a header of
-//! its own comes between. A load balancer may put two tunnels around a packet: the outer one leads to the worker that
-//! it selected, the inner one to the worker that had the flow before. A worker that does not know the flow sends the
-//! inner one on, and because that one has no third inside, no packet goes further.
+//! its own comes between. A tunnel inside a tunnel is dropped: what comes out goes to this node and no further.
 
 use crate::cursor::{Cursor, Window};
 use crate::header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, UDP_LEN, Udp};
@@ -44,7 +42,7 @@ pub struct Peer {
     pub mask: Address,
 }
 
-/// Who may send here through a tunnel, and where a second hop may lead: the one value of the map `TUNNEL_PEERS`.
+/// Who may send here through a tunnel: the one value of the map `TUNNEL_PEERS`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trusted {

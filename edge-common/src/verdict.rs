@@ -193,9 +193,10 @@ reasons! {
         Stateless = "stateless",
         /// The selection's worker; the connection table had no place to remember it.
         Unrecorded = "unrecorded",
-        /// An ICMP error, which goes where the flow goes that it quotes.
+        /// An ICMP error, which goes where the flow goes that it quotes. Not given yet: such errors go up the stack.
         Quoted = "quoted",
-        /// The selected worker is this node and has no such socket: the slot's previous owner.
+        /// The selected worker is this node and has no such socket: the slot's previous owner. Not given yet: a worker
+        /// sends no packet on.
         SecondHop = "second_hop",
     }
 }
