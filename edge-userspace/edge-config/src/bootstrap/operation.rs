@@ -45,15 +45,18 @@ pub struct Dns {
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default)]
 pub(super) struct RawDrain {
-    grace: GoDuration,
+    /// Unless set, [`GRACE`], or the deadline where that is shorter.
+    grace: Option<GoDuration>,
     deadline: GoDuration,
 }
+
+/// How long new connections are still taken: Istio's terminationDrainDuration.
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Default for RawDrain {
     fn default() -> Self {
         Self {
-            // Istio's terminationDrainDuration.
-            grace: GoDuration(Duration::from_secs(5)),
+            grace: None,
             deadline: GoDuration(Duration::from_secs(30)),
         }
     }
@@ -130,14 +133,13 @@ impl Default for RawDns {
 
 impl Check<'_> {
     pub(super) fn drain(&mut self, raw: &RawDrain) -> Drain {
-        if raw.grace > raw.deadline {
+        let deadline = raw.deadline.0;
+        let grace = raw.grace.as_ref().map_or(GRACE.min(deadline), |grace| grace.0);
+        if grace > deadline {
             let hint = "the deadline counts from SIGTERM on, the grace time is a part of it";
             self.error("drain.grace", "is longer than drain.deadline", hint);
         }
-        Drain {
-            grace: raw.grace.0,
-            deadline: raw.deadline.0,
-        }
+        Drain { grace, deadline }
     }
 
     pub(super) fn overload(&mut self, raw: &RawOverload) -> Overload {

@@ -455,6 +455,22 @@ admin: localhost
 }
 
 #[test]
+fn a_deadline_shorter_than_the_usual_grace_time_bounds_it() {
+    for (text, grace, deadline) in [
+        ("drain: {}", 5, 30),
+        ("drain: {deadline: 2s}", 2, 2),
+        ("drain: {grace: 0s, deadline: 2s}", 0, 2),
+    ] {
+        let found = Bootstrap::parse("edge.yaml", text).expect(text).drain;
+        assert_eq!(
+            (found.grace, found.deadline),
+            (Duration::from_secs(grace), Duration::from_secs(deadline)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn keys_about_the_process_are_checked() {
     check(
         "drain: {grace: 10s, deadline: 5s}

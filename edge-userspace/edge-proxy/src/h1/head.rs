@@ -16,6 +16,9 @@ pub(crate) const MAX_FIELDS: usize = 128;
 /// Fields that the gateway adds to most responses.
 const ADDED: usize = 3;
 
+/// Why a head beyond [`MAX_HEAD`] is refused.
+const TOO_LARGE: &str = "a head is too large";
+
 /// What ends a head.
 const END: &[u8] = b"\r\n\r\n";
 
@@ -40,17 +43,16 @@ pub(crate) fn parse_response(
 ) -> Result<Option<ResponseHead>, &'static str> {
     // What begins badly is found at once; after that there is nothing new to find before the end.
     if seen > 0 && memchr::memmem::find(&buffer[seen.saturating_sub(END.len() - 1)..], END).is_none() {
-        return match buffer.len() > MAX_HEAD {
-            true => Err("a head is too large"),
-            false => Ok(None),
-        };
+        return unfinished(buffer);
     }
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let length = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
+        // One that came in a single read is held to the same bound.
+        Ok(httparse::Status::Complete(length)) if length > MAX_HEAD => return Err(TOO_LARGE),
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Ok(None),
+        Ok(httparse::Status::Partial) => return unfinished(buffer),
         Err(httparse::Error::TooManyHeaders) => return Err("too many fields"),
         Err(_) => return Err("not a head of HTTP/1"),
     };
@@ -73,6 +75,14 @@ pub(crate) fn parse_response(
     }
     buffer.advance(length);
     Ok(Some(head))
+}
+
+/// What a head without its end so far comes to.
+fn unfinished(buffer: &BytesMut) -> Result<Option<ResponseHead>, &'static str> {
+    match buffer.len() > MAX_HEAD {
+        true => Err(TOO_LARGE),
+        false => Ok(None),
+    }
 }
 
 /// httparse takes a lone LF for a line end, and empty lines before a head; others may not (RFC 9112 section 2.2).
@@ -212,14 +222,18 @@ mod tests {
             format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1)),
             format!("HTTP/1.1 200 OK\r\na: {}\r\n", "b".repeat(MAX_HEAD)),
         ] {
-            let mut buffer = BytesMut::new();
-            let mut seen = 0;
-            let refused = head.as_bytes().chunks(1000).any(|piece| {
-                seen = buffer.len();
-                buffer.extend_from_slice(piece);
-                parse_response(&mut buffer, seen).is_err()
-            });
-            assert!(refused);
+            // Bit by bit, all but the end at once, and in a single read.
+            let whole = format!("{head}\r\n");
+            for (head, step) in [(&head, 1000), (&head, head.len()), (&whole, whole.len())] {
+                let mut buffer = BytesMut::new();
+                let mut seen = 0;
+                let refused = head.as_bytes().chunks(step).any(|piece| {
+                    seen = buffer.len();
+                    buffer.extend_from_slice(piece);
+                    parse_response(&mut buffer, seen).is_err()
+                });
+                assert!(refused, "{} bytes by {step}", head.len());
+            }
         }
     }
 }
