@@ -16,8 +16,7 @@
 mod opaque;
 #[allow(dead_code, reason = "the floors read less of a packet than tier 1 does")]
 mod packet;
-
-use core::arch::asm;
+mod word;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
@@ -30,6 +29,7 @@ use edge_common::{TCP, UDP};
 
 use crate::opaque::opaque;
 use crate::packet::Frame;
+use crate::word::store;
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
@@ -44,23 +44,6 @@ static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Words of the head of the shortest frame.
 const SHORT_HEAD: usize = 8;
-
-/// Writes a word of packet memory with one instruction; the compiler would write it byte by byte, because it may
-/// stand at any offset.
-macro_rules! store {
-    ($size:literal, $at:expr, $offset:literal, $value:expr) => {
-        // SAFETY: the caller compared the word's end with the frame's.
-        unsafe {
-            asm!(
-                concat!("*(", $size, " *)({at} + {offset}) = {value}"),
-                at = in(reg) $at,
-                offset = const $offset,
-                value = in(reg) u64::from($value),
-                options(nostack),
-            );
-        }
-    };
-}
 
 /// Makes the next packet and runs the program under test on it.
 #[xdp]

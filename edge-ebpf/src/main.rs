@@ -26,6 +26,7 @@ mod settle;
 mod stage;
 mod state;
 mod steer;
+mod word;
 
 use crate::stage::decap;
 use aya_ebpf::Global;

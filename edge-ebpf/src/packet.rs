@@ -1,12 +1,12 @@
-//! The only arithmetic on packet pointers, and the only reads of packet memory.
+//! A received frame in packet memory: where it is parsed from, without a copy.
 
-use core::arch::asm;
 use core::marker::PhantomData;
 
 use aya_ebpf::programs::XdpContext;
 use edge_common::cursor::{Cursor, MAX_SKIP, Window};
 
 use crate::opaque::opaque;
+use crate::word::load;
 
 /// A frame in packet memory, read from front to back.
 ///
@@ -90,28 +90,6 @@ impl<'p> Cursor for Frame<'p> {
 pub(crate) struct Bytes<'p, const N: usize> {
     at: usize,
     packet: PhantomData<&'p XdpContext>,
-}
-
-/// Reads a word of packet memory with one instruction.
-///
-/// Header fields stand at odd offsets in a frame. The kernel reads unaligned packet memory in one go on the
-/// architectures that edge runs on (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS), but LLVM would build the word from
-/// single bytes; and told to allow unaligned access it does so on the stack too, which the verifier refuses.
-macro_rules! load {
-    ($size:literal, $at:expr, $offset:expr) => {{
-        let value: u64;
-        // SAFETY: all N bytes from `at` on lie before the frame's end, and the offset was compared with N.
-        unsafe {
-            asm!(
-                concat!("{value} = *(", $size, " *)({at} + {offset})"),
-                value = lateout(reg) value,
-                at = in(reg) $at,
-                offset = const $offset,
-                options(pure, readonly, nostack),
-            );
-        }
-        value
-    }};
 }
 
 impl<const N: usize> Window for Bytes<'_, N> {

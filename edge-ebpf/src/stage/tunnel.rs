@@ -1,7 +1,5 @@
 //! Puts a packet into a tunnel, or gives it the MAC address of its worker.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
@@ -13,41 +11,7 @@ use edge_common::{Config, DropReason, IPIP, IPV6, UDP, tunnel};
 use super::route;
 use crate::opaque::opaque;
 use crate::state::Packet;
-
-/// Writes a word of packet memory with one instruction; the compiler would write it byte by byte, because it may
-/// stand at any offset.
-macro_rules! store {
-    ($size:literal, $at:expr, $offset:expr, $value:expr) => {
-        // SAFETY: the caller compared the word's end with the frame's.
-        unsafe {
-            asm!(
-                concat!("*(", $size, " *)({at} + {offset}) = {value}"),
-                at = in(reg) $at,
-                offset = const $offset,
-                value = in(reg) u64::from($value),
-                options(nostack),
-            );
-        }
-    };
-}
-
-/// Reads a word of packet memory likewise.
-macro_rules! load {
-    ($size:literal, $at:expr, $offset:expr) => {{
-        let value: u64;
-        // SAFETY: the caller compared the word's end with the frame's.
-        unsafe {
-            asm!(
-                concat!("{value} = *(", $size, " *)({at} + {offset})"),
-                value = lateout(reg) value,
-                at = in(reg) $at,
-                offset = const $offset,
-                options(pure, readonly, nostack),
-            );
-        }
-        value
-    }};
-}
+use crate::word::{load, store};
 
 /// Longest header before the IP header: Ethernet and two VLAN tags.
 const LONGEST_LINK: usize = ETHERNET_LEN + 2 * VLAN_LEN;
