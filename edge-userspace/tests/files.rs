@@ -340,6 +340,7 @@ fn explain_config_says_what_became_of_every_object_as_json_and_as_a_tree() {
     let fates = lines(&output);
     for (kind, name, state, place) in [
         ("Gateway", "web", "bound", "80"),
+        ("Gateway", "young", "shadowed", "web"),
         ("Gateway", "other", "unused", ""),
         ("VirtualService", "shop", "bound", "shop.com:80"),
         ("VirtualService", "unbound", "unused", ""),
@@ -360,6 +361,7 @@ fn explain_config_says_what_became_of_every_object_as_json_and_as_a_tree() {
     for line in [
         "Gateway\n",
         "├─ default/web  bound  (",
+        "├─ default/young  shadowed  (",
         "├─ default/wrong  rejected  (",
         "│  └─ error spec.http[0].redirect: ",
         "│  └─ warning spec.gateways[0]: there is no Gateway default/nowhere",

@@ -190,7 +190,8 @@ impl Places {
         }
     }
 
-    /// Gateways by the listeners of their servers; a server that is left out has a problem that says why.
+    /// Gateways by the listeners of their servers, or by the Gateway that keeps them from a port; of these a problem says
+    /// why.
     fn of_gateways(
         &mut self,
         input: &Input<'_>,
@@ -204,7 +205,17 @@ impl Places {
             .iter()
             .map(|listener| listener.name.as_str())
             .collect();
-        for (socket, servers) in &gateways::bind(input, registry, options, report) {
+        let servers = gateways::bind(input, registry, options, report);
+        for gateways::LeftOut { server, winner } in &servers.left_out {
+            let winner = winner
+                .as_ref()
+                .map_or_else(String::new, |winner| format!(" for {winner}"));
+            self.shadow(
+                &server.gateway.name,
+                format!("servers[{}] is left out{winner}", server.index),
+            );
+        }
+        for (socket, servers) in &servers.ports {
             let name = listener_name(*socket);
             let what = match servers {
                 PortServers::Http(_) => "HTTP",

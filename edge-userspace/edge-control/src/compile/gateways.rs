@@ -9,7 +9,7 @@ use edge_config::Resource;
 use edge_config::istio::gateway::{Gateway, Server, TlsMode};
 use edge_config::istio::service_entry::ServiceEntry;
 use edge_config::k8s::service::Service;
-use edge_model::HostPattern;
+use edge_model::{HostPattern, ObjectRef};
 
 use super::endpoints::has_all;
 use super::hosts::{ServerHost, ServerHosts};
@@ -90,13 +90,29 @@ impl<'r> PortServers<'r> {
     }
 }
 
-/// The servers of all Gateways that apply, by the port that is listened on.
+/// What becomes of the servers of all Gateways that apply.
+#[derive(Default)]
+pub(crate) struct Bound<'r> {
+    /// Those that are served, by the port that is listened on.
+    pub(crate) ports: BTreeMap<Socket, PortServers<'r>>,
+    /// Those that an earlier one keeps from a port.
+    pub(crate) left_out: Vec<LeftOut<'r>>,
+}
+
+/// A server that an earlier one keeps from a port.
+pub(crate) struct LeftOut<'r> {
+    pub(crate) server: BoundServer<'r>,
+    /// Gateway of the first server that has the port.
+    pub(crate) winner: Option<Arc<ObjectRef>>,
+}
+
+/// The servers of all Gateways that apply, by the port that is listened on, and those that are left out.
 pub(crate) fn bind<'r>(
     input: &Input<'r>,
     registry: &Registry<'r>,
     options: &CompileOptions,
     report: &mut Report,
-) -> BTreeMap<Socket, PortServers<'r>> {
+) -> Bound<'r> {
     let targets = own_targets(registry, options);
     let mut merge = Merge::default();
     for gateway in &input.gateways {
@@ -120,7 +136,7 @@ pub(crate) fn bind<'r>(
             }
         }
     }
-    merge.ports
+    merge.bound
 }
 
 /// The address of `bind`, if it is one alone. `None` when the server cannot be listened for.
@@ -303,7 +319,7 @@ impl<'t, 'r> Translation<'t, 'r> {
 /// Servers as they come, with what an earlier one has taken.
 #[derive(Default)]
 struct Merge<'r> {
-    ports: BTreeMap<Socket, PortServers<'r>>,
+    bound: Bound<'r>,
     /// Hosts of the servers with TLS settings, with the Gateway that has them.
     tls_hosts: HashMap<Socket, HashMap<HostPattern, String>>,
     /// Names of the route tables of TLS servers.
@@ -321,6 +337,16 @@ impl<'r> Merge<'r> {
         if let Some(message) = conflict {
             let hint = "the older Gateway wins; change the port or the hosts of one of them";
             report.warn(&bound.gateway, bound.field(), message, hint);
+            let first = self
+                .bound
+                .ports
+                .get(&socket)
+                .and_then(|taken| taken.servers().first());
+            let winner = first.map(|server| Arc::clone(&server.gateway.name));
+            self.bound.left_out.push(LeftOut {
+                server: bound,
+                winner,
+            });
             return;
         }
         if bound.server.tls.is_some() {
@@ -328,7 +354,7 @@ impl<'r> Merge<'r> {
             let hosts = self.tls_hosts.entry(socket).or_default();
             hosts.extend(bound.hosts.iter().map(|host| (host.name.clone(), owner.clone())));
         }
-        let entry = self.ports.entry(socket);
+        let entry = self.bound.ports.entry(socket);
         match class {
             Class::Http | Class::Https | Class::Tls => {
                 let empty = || match class {
@@ -346,7 +372,7 @@ impl<'r> Merge<'r> {
     }
 
     fn protocol_conflict(&self, socket: Socket, class: Class) -> Option<String> {
-        let (taken_by, agrees) = match self.ports.get(&socket)? {
+        let (taken_by, agrees) = match self.bound.ports.get(&socket)? {
             PortServers::Http(_) => ("plain HTTP", class == Class::Http),
             PortServers::Tls(_) => ("TLS", matches!(class, Class::Https | Class::Tls)),
             PortServers::Tcp(_) => ("a protocol that is not HTTP", false),

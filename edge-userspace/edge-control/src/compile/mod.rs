@@ -102,7 +102,7 @@ pub(crate) fn compile_all(
         clusters: &names,
     };
     let binding = Binding::new(&input, &context, &mut report);
-    let ports = gateways::bind(&input, &registry, options, &mut report);
+    let ports = gateways::bind(&input, &registry, options, &mut report).ports;
     let mut limits = RateLimits::new(&input, options, &mut report);
     let mut listeners = Listeners {
         binding: &binding,
