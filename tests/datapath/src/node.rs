@@ -1,15 +1,12 @@
 //! A client and a node in namespaces, with code of this process at work inside.
 
-use std::fs::File;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
-use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use edge_datapath::WorkerSocket;
 use edge_lab::{End, NetNs, veth};
 use edge_model::{Protocol, WorkerId};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
 /// Client and node, joined by a veth pair, with routes to the virtual addresses over the node.
@@ -60,19 +57,7 @@ impl Pair {
 /// # Panics
 /// If the code does.
 pub fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let path = netns.path();
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .context("entering a network namespace needs root")?;
-            work()
-        });
-        match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    netns.enter(work)
 }
 
 /// Listening sockets as a proxy's workers have them: one each, all on one port of `[::]`, by SO_REUSEPORT.

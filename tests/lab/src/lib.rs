@@ -1,6 +1,6 @@
 //! Network-namespace labs: what `cargo xtask demo` and the end-to-end tests are made of.
 //!
-//! A [`Lab`] is a client and a node joined by a veth pair. Programs run inside as [`Process`]es; [`Curl`]
+//! A [`Lab`] is a client and a node joined by a veth pair; a [`fabric::Fabric`] load balancers and workers. Programs run inside as [`Process`]es; [`Curl`]
 //! and [`Wrk`] make traffic and read what came back. Everything a lab makes carries this process's id in its
 //! name and goes away with the value that made it: on return, on panic and on Ctrl-C. What a killed process
 //! left behind goes when the next lab starts.
@@ -25,6 +25,7 @@ mod bpffs;
 pub mod cert;
 pub mod cleanup;
 mod curl;
+pub mod fabric;
 mod lab;
 mod netns;
 mod process;

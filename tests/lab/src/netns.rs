@@ -1,12 +1,16 @@
 //! Network namespaces and the veth pairs that join them.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::cleanup::{self, NETNS_DIR};
 use crate::programs::{ip, output};
@@ -86,6 +90,30 @@ impl NetNs {
     pub fn exec(&self, words: &[&str]) -> Result<String> {
         let (program, args) = words.split_first().context("there is no command to run")?;
         output(self.command(program).args(args))
+    }
+
+    /// Runs code on a thread of its own inside the namespace. A socket that it makes stays in the namespace, whoever uses
+    /// it then.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, which needs root, or the code fails.
+    ///
+    /// # Panics
+    /// If the code does.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = self.path();
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .context("entering a network namespace needs root")?;
+                work()
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// Configures the network inside with ip(8): `ip("route add 10.0.0.0/8 via 10.77.0.1")`.

@@ -1,0 +1,203 @@
+//! What the fabric's edges are configured with.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::{BALANCERS, VIP, VIP_V6, WORKERS, balancer_host, segment_address, worker_host};
+
+/// How packets get to the workers. Each has a pool of all workers, and a port of its own on the virtual addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// IPIP, and 6in4: in an IPv4 header.
+    Ipip4,
+    /// IPv4 in IPv6, and IP6IP6: in an IPv6 header.
+    Ipip6,
+    /// GUE over IPv4.
+    Gue4,
+    /// GUE over IPv6.
+    Gue6,
+    /// As they are, to the worker's MAC address.
+    L2,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Ipip4, Self::Ipip6, Self::Gue4, Self::Gue6, Self::L2];
+
+    /// Its port, TCP and UDP.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        8001 + self as u16
+    }
+
+    /// Name of its pool.
+    #[must_use]
+    pub const fn pool(self) -> &'static str {
+        match self {
+            Self::Ipip4 => "ipip4",
+            Self::Ipip6 => "ipip6",
+            Self::Gue4 => "gue4",
+            Self::Gue6 => "gue6",
+            Self::L2 => "l2",
+        }
+    }
+
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Ipip4 | Self::Ipip6 => "ipip",
+            Self::Gue4 | Self::Gue6 => "gue",
+            Self::L2 => "l2",
+        }
+    }
+
+    const fn is_over_v6(self) -> bool {
+        matches!(self, Self::Ipip6 | Self::Gue6)
+    }
+}
+
+/// Whether a worker takes connections, as the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WorkerState {
+    /// It takes new ones.
+    #[default]
+    Active,
+    /// It keeps those that it has.
+    Draining,
+    /// The same, said by its weight.
+    WeightZero,
+    /// It has failed.
+    Down,
+}
+
+impl WorkerState {
+    const fn yaml(self) -> &'static str {
+        match self {
+            Self::Active => "state: active",
+            Self::Draining => "state: draining",
+            Self::WeightZero => "weight: 0",
+            Self::Down => "state: down",
+        }
+    }
+}
+
+/// How the workers are probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// A connection is opened.
+    Tcp,
+    /// A request is answered.
+    Http,
+}
+
+/// What the balancers are configured with; all alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The workers' states.
+    pub workers: [WorkerState; WORKERS],
+    /// Flows that the connection table holds, of each family.
+    pub flows: u32,
+    /// Key of the hash; `None`: each edge draws one at each start.
+    pub hash_seed: Option<u64>,
+    /// Folder on a BPF file system for pins.
+    pub pins: Option<PathBuf>,
+    /// How the workers of the pool of [`Mode::Ipip4`] are probed.
+    pub health: Option<Health>,
+    /// More keys, as YAML.
+    pub more: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: [WorkerState::Active; WORKERS],
+            flows: 65_536,
+            hash_seed: Some(0x5eed),
+            pins: None,
+            health: None,
+            more: String::new(),
+        }
+    }
+}
+
+/// What all edges have in common. One thread of the proxy, which has nothing to do here.
+const COMMON: &str = "interfaces: [eth0]\nxdpMode: native\nworkers: 1\n";
+
+/// Of a balancer.
+pub(super) fn balancer(settings: &Settings) -> String {
+    let mut yaml = String::from(COMMON);
+    // Writing to a String cannot fail.
+    let _ = write(&mut yaml, settings);
+    yaml
+}
+
+fn write(yaml: &mut String, settings: &Settings) -> std::fmt::Result {
+    if let Some(seed) = settings.hash_seed {
+        writeln!(yaml, "hashSeed: {seed}")?;
+    }
+    if let Some(pins) = &settings.pins {
+        writeln!(yaml, "pinning: {{path: {}, onStop: keep}}", pins.display())?;
+    }
+    writeln!(yaml, "connections: {{flows: {}}}", settings.flows)?;
+    writeln!(
+        yaml,
+        "forwarding: {{source4: 172.16.0.0/16, source6: 'fd80:ed9e::/96', mtu: 1600}}"
+    )?;
+    writeln!(yaml, "virtualAddresses:")?;
+    for vip in [VIP, VIP_V6] {
+        writeln!(yaml, "  - address: '{vip}'\n    ports:")?;
+        for mode in Mode::ALL {
+            for protocol in ["TCP", "UDP"] {
+                let (port, pool) = (mode.port(), mode.pool());
+                writeln!(
+                    yaml,
+                    "      - {{port: {port}, protocol: {protocol}, pool: {pool}}}"
+                )?;
+            }
+        }
+    }
+    writeln!(yaml, "pools:")?;
+    for mode in Mode::ALL {
+        writeln!(yaml, "  - name: {}\n    workers:", mode.pool())?;
+        for (number, state) in settings.workers.iter().enumerate() {
+            let [v4, v6] = segment_address(worker_host(number));
+            let address = if mode.is_over_v6() { v6 } else { v4 };
+            let (name, key, state) = (number + 1, mode.key(), state.yaml());
+            writeln!(
+                yaml,
+                "      - {{name: w{name}, address: '{address}', mode: {key}, {state}}}"
+            )?;
+        }
+        if let Some(health) = settings.health.filter(|_| mode == Mode::Ipip4) {
+            let probe = match health {
+                Health::Tcp => "tcp",
+                Health::Http => "http",
+            };
+            let port = mode.port();
+            writeln!(
+                yaml,
+                "    health: {{probe: {probe}, port: {port}, path: /healthz, interval: 100ms, timeout: 5s, \
+                 unhealthyThreshold: 3, healthyThreshold: 3, hold: 500ms}}"
+            )?;
+        }
+    }
+    writeln!(yaml, "{}", settings.more)
+}
+
+/// Of a worker: it takes packets of the balancers out of tunnels.
+pub(super) fn worker(number: usize) -> String {
+    let [v4, v6] = segment_address(worker_host(number));
+    format!(
+        "{COMMON}virtualAddresses: [{{address: {VIP}}}, {{address: '{VIP_V6}'}}]\ntunnels:\n  endpoints: [{v4}, \
+         '{v6}']\n  trusted: [172.16.0.0/16, 'fd80:ed9e::/96']\n  role: host\n"
+    )
+}
+
+/// Of the router: nothing but a program on the balancers' ports.
+pub(super) fn router() -> String {
+    let ports: Vec<_> = (1..=BALANCERS).map(|number| format!("lb{number}")).collect();
+    debug_assert_eq!(balancer_host(0), 11, "ports are named by the balancers' numbers");
+    format!(
+        "interfaces: [{}]\nxdpMode: native\nworkers: 1\n",
+        ports.join(", ")
+    )
+}

@@ -1,0 +1,434 @@
+//! The fabric: a lab of load balancers and the workers that they forward to.
+//!
+//! ```text
+//!  client ──────────── router ═══════════ segment ═══════════════════════
+//!  10.80.0.2        10.80.0.1, .1.1        │      │      │  │  │  │
+//!  fd80::2          ECMP over the         lb1    lb2    w1 w2 w3 w4
+//!                   balancers           .1.11   .1.12   .1.21 to .1.24
+//!
+//!  virtual 10.88.0.1, fd88::1: on each worker's lo; nowhere else
+//! ```
+//!
+//! Balancers run edge with pools; a packet comes to one of them by the router's choice, and leaves for a worker by the
+//! interface that it came in by. Workers run edge as `role: host`, which takes packets out of tunnels, and [`Server`]s
+//! of this process. Answers go to the client by way of the router, past the balancers (direct server return).
+//!
+//! What virtual links ask for and wires do not: a frame that XDP sends back (XDP_TX) arrives at a veth's peer only if
+//! that has a program, too, so an edge without virtual addresses runs on the router; packets of this machine carry
+//! complete checksums only if transmit offload is off; and `bpf_fib_lookup` answers only where forwarding is on and the
+//! neighbour is known, so balancers know the workers' MAC addresses from the start.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Curl, End, NetNs, Process, Programs, cleanup, veth, wait_until};
+
+mod client;
+mod config;
+mod server;
+
+pub use client::{Client, Connection, Datagrams, Reply};
+pub use config::{Health, Mode, Settings, WorkerState};
+pub use server::{Server, pattern};
+
+/// Balancers of a fabric.
+pub const BALANCERS: usize = 2;
+/// Workers of a fabric.
+pub const WORKERS: usize = 4;
+/// The virtual address.
+pub const VIP: &str = "10.88.0.1";
+/// The virtual IPv6 address.
+pub const VIP_V6: &str = "fd88::1";
+/// The client's address.
+pub const CLIENT: &str = "10.80.0.2";
+/// The client's IPv6 address.
+pub const CLIENT_V6: &str = "fd80::2";
+
+/// Admin address of each edge inside its own namespace.
+const ADMIN: &str = "127.0.0.1:15000";
+/// Ample for programs that start in a second, on a machine that compiles at the same time.
+const START: Duration = Duration::from_secs(40);
+/// MTU between router, balancers and workers: room for a tunnel's headers around a packet of 1500 bytes.
+const SEGMENT_MTU: u32 = 1600;
+/// MTU between client and router, and of what workers answer with.
+const CLIENT_MTU: u32 = 1500;
+
+/// A balancer's or worker's address on the segment.
+fn segment_address(last: u8) -> [String; 2] {
+    [format!("10.80.1.{last}"), format!("fd80:1::{last}")]
+}
+
+/// Last byte of the address of the n-th balancer, counted from 0.
+fn balancer_host(number: usize) -> u8 {
+    11 + number as u8
+}
+
+/// Last byte of the address of the n-th worker, counted from 0.
+fn worker_host(number: usize) -> u8 {
+    21 + number as u8
+}
+
+/// MAC address of a host on the segment.
+fn mac(last: u8) -> String {
+    format!("02:80:00:00:01:{last:02x}")
+}
+
+/// Client, router, balancers and workers, with edge and servers at work. Everything goes with the value: programs
+/// first, then the namespaces.
+#[derive(Debug)]
+pub struct Fabric {
+    balancers: Vec<Node>,
+    workers: Vec<Node>,
+    servers: Vec<Option<Server>>,
+    router: Node,
+    settings: Settings,
+    client: NetNs,
+    dir: TempDir,
+}
+
+/// A namespace with an edge in it.
+#[derive(Debug)]
+struct Node {
+    name: String,
+    /// `None`: it was killed.
+    edge: Option<Process>,
+    config: PathBuf,
+    netns: NetNs,
+}
+
+impl Fabric {
+    /// Makes the namespaces and starts everything.
+    ///
+    /// # Errors
+    /// If this process is not root, a program is missing, or an edge does not become ready; the message holds its log.
+    pub fn open(settings: Settings) -> Result<Self> {
+        cleanup::remove_stale();
+        let dir = tempfile::Builder::new()
+            .prefix("edge-fabric-")
+            .tempdir()
+            .context("no folder for logs")?;
+        let client = NetNs::new("client")?;
+        let router = NetNs::new("router")?;
+        link_client(&client, &router)?;
+        let node = |name: String, netns: NetNs| {
+            let config = dir.path().join(&name);
+            Node {
+                edge: None,
+                name,
+                config,
+                netns,
+            }
+        };
+        let mut balancers = Vec::new();
+        for number in 0..BALANCERS {
+            let name = format!("lb{}", number + 1);
+            balancers.push(node(name.clone(), join(&router, &name, balancer_host(number))?));
+        }
+        let mut workers = Vec::new();
+        for number in 0..WORKERS {
+            let name = format!("w{}", number + 1);
+            workers.push(node(name.clone(), join(&router, &name, worker_host(number))?));
+        }
+        for balancer in &balancers {
+            knowworkers(&balancer.netns)?;
+        }
+        let mut router = node("router".to_owned(), router);
+        let servers = workers
+            .iter()
+            .map(|worker| serve(worker).map(Some))
+            .collect::<Result<_>>()?;
+        // All at once: each takes about a second to load its programs.
+        router.start(dir.path(), &config::router())?;
+        for (number, worker) in workers.iter_mut().enumerate() {
+            worker.start(dir.path(), &config::worker(number))?;
+        }
+        for balancer in &mut balancers {
+            balancer.start(dir.path(), &config::balancer(&settings))?;
+        }
+        for node in balancers.iter().chain(&workers).chain([&router]) {
+            node.wait_until_ready()?;
+        }
+        let fabric = Self {
+            balancers,
+            workers,
+            servers,
+            router,
+            settings,
+            client,
+            dir,
+        };
+        fabric.route_over(&(0..BALANCERS).collect::<Vec<_>>())?;
+        Ok(fabric)
+    }
+
+    /// What connects from the client's namespace.
+    #[must_use]
+    pub fn client(&self) -> Client<'_> {
+        Client::new(&self.client)
+    }
+
+    /// The namespace of a balancer, counted from 0.
+    ///
+    /// # Errors
+    /// If there is no such balancer.
+    pub fn balancer(&self, number: usize) -> Result<&NetNs> {
+        Ok(&self.node(number)?.netns)
+    }
+
+    /// A worker's server, counted from 0; `None` while it is stopped.
+    #[must_use]
+    pub fn server(&self, worker: usize) -> Option<&Server> {
+        self.servers.get(worker)?.as_ref()
+    }
+
+    /// Ends a worker's server: its listeners are closed and its connections cut.
+    pub fn stop_server(&mut self, worker: usize) {
+        if let Some(server) = self.servers.get_mut(worker) {
+            *server = None;
+        }
+    }
+
+    /// Starts a worker's server anew.
+    ///
+    /// # Errors
+    /// If there is no such worker, or its ports are taken.
+    pub fn start_server(&mut self, worker: usize) -> Result<()> {
+        let node = self.workers.get(worker).context("no such worker")?;
+        let server = self.servers.get_mut(worker).context("no such worker")?;
+        *server = Some(serve(node)?);
+        Ok(())
+    }
+
+    /// Has the router spread the virtual addresses over these balancers, as a routing daemon would that has seen the
+    /// others go.
+    ///
+    /// # Errors
+    /// If ip(8) refuses.
+    pub fn route_over(&self, balancers: &[usize]) -> Result<()> {
+        for (family, vip) in [("-4", VIP), ("-6", VIP_V6)] {
+            let mut words = format!("{family} route replace {vip}");
+            for &balancer in balancers {
+                let [v4, v6] = segment_address(balancer_host(balancer));
+                let via = if family == "-4" { v4 } else { v6 };
+                // Writing to a String cannot fail.
+                let _ = write!(words, " nexthop via {via}");
+            }
+            self.router.netns.ip(&words)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the balancers' configuration, and waits until each that runs has it in force.
+    ///
+    /// # Errors
+    /// If one does not take it.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        change(&mut self.settings);
+        let text = config::balancer(&self.settings);
+        for balancer in &self.balancers {
+            let before = balancer.snapshot().ok();
+            balancer.write(&text)?;
+            let Some(before) = before else { continue };
+            wait_until(&format!("{}'s new configuration", balancer.name), START, || {
+                Ok(balancer.snapshot()? > before)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Kills a balancer's edge (SIGKILL).
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill_balancer(&mut self, number: usize) -> Result<()> {
+        let node = self.balancers.get_mut(number).context("no such balancer")?;
+        node.edge.take().context("it does not run")?.kill()
+    }
+
+    /// Starts a balancer's edge anew, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_balancer(&mut self, number: usize) -> Result<()> {
+        let text = config::balancer(&self.settings);
+        let node = self.balancers.get_mut(number).context("no such balancer")?;
+        node.start(self.dir.path(), &text)?;
+        node.wait_until_ready()
+    }
+
+    /// What a balancer's edge has logged.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn log(&self, number: usize) -> Result<String> {
+        self.node(number)?.edge.as_ref().context("it does not run")?.log()
+    }
+
+    /// What `edge status --json` says on a balancer.
+    ///
+    /// # Errors
+    /// If edge does not answer.
+    pub fn status(&self, number: usize) -> Result<Value> {
+        self.node(number)?.status()
+    }
+
+    /// The sum of a number of all balancers' status, by its JSON pointer; one that does not run counts as 0, as does a
+    /// number that is not there.
+    #[must_use]
+    pub fn total(&self, pointer: &str) -> u64 {
+        let of = |node: &Node| node.status().ok()?.pointer(pointer)?.as_u64();
+        self.balancers.iter().filter_map(of).sum()
+    }
+
+    /// A command of edge in a balancer's namespace.
+    ///
+    /// # Errors
+    /// If there is no such balancer, or edge is not built.
+    pub fn edge_command(&self, number: usize, words: &[&str]) -> Result<Command> {
+        let mut command = self.balancer(number)?.command(Programs::default().path("edge")?);
+        command.args(words);
+        Ok(command)
+    }
+
+    fn node(&self, number: usize) -> Result<&Node> {
+        self.balancers.get(number).context("no such balancer")
+    }
+}
+
+impl Node {
+    fn write(&self, text: &str) -> Result<()> {
+        fs::create_dir_all(&self.config)?;
+        let file = self.config.join("edge.yaml");
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    fn start(&mut self, logs: &Path, text: &str) -> Result<()> {
+        self.write(text)?;
+        let mut command = self.netns.command(Programs::default().path("edge")?);
+        command.args(["run", "--config"]).arg(&self.config);
+        self.edge = Some(Process::spawn(
+            &format!("{}-edge", self.name),
+            &mut command,
+            logs,
+        )?);
+        Ok(())
+    }
+
+    fn wait_until_ready(&self) -> Result<()> {
+        let ready = || Ok(self.admin("/healthz/ready")?.0 == 200);
+        wait_until(&format!("edge on {}", self.name), START, ready).with_context(|| {
+            let log = self.edge.as_ref().map(Process::tail);
+            format!("edge said:{}", log.unwrap_or_default())
+        })
+    }
+
+    fn admin(&self, path: &str) -> Result<(u16, String)> {
+        let answer = Curl::new(&self.netns).get(&format!("http://{ADMIN}{path}"))?;
+        Ok((answer.status, answer.text()))
+    }
+
+    fn status(&self) -> Result<Value> {
+        serde_json::from_str(&self.admin("/status")?.1).context("the status is not JSON")
+    }
+
+    fn snapshot(&self) -> Result<u64> {
+        let status = self.status()?;
+        let number = status.pointer("/config/snapshot").and_then(Value::as_u64);
+        number.context("the status has no snapshot")
+    }
+}
+
+/// Joins client and router, and makes the segment in the router.
+fn link_client(client: &NetNs, router: &NetNs) -> Result<()> {
+    let addresses = |host: u8| [format!("10.80.0.{host}/24"), format!("fd80::{host}/64")];
+    let (ours, theirs) = (addresses(2), addresses(1));
+    let end = |netns, interface, addresses| End {
+        netns,
+        interface,
+        addresses,
+    };
+    veth(
+        end(client, "eth0", &ours),
+        end(router, "client0", &theirs),
+        CLIENT_MTU,
+    )?;
+    client.complete_checksums("eth0")?;
+    client.ip("route add default via 10.80.0.1")?;
+    client.ip("-6 route add default via fd80::1")?;
+    for (name, value) in [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.default.rp_filter", "0"),
+        // By ports too, as switches do.
+        ("net.ipv4.fib_multipath_hash_policy", "1"),
+        ("net.ipv6.fib_multipath_hash_policy", "1"),
+    ] {
+        router.sysctl(name, value)?;
+    }
+    router.ip(&format!(
+        "link add segment mtu {SEGMENT_MTU} type bridge mcast_snooping 0"
+    ))?;
+    let [v4, v6] = segment_address(1);
+    router.ip(&format!("address add {v4}/24 dev segment"))?;
+    router.ip(&format!("address add {v6}/64 dev segment nodad"))?;
+    router.ip("link set segment up")?;
+    router.complete_checksums("segment")
+}
+
+/// A new host on the segment, behind the router's port of the same name. Workers have the virtual addresses.
+fn join(router: &NetNs, name: &str, last: u8) -> Result<NetNs> {
+    let host = NetNs::new(name)?;
+    let [v4, v6] = segment_address(last);
+    for (name, value) in [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.default.rp_filter", "0"),
+    ] {
+        host.sysctl(name, value)?;
+    }
+    let own = [format!("{v4}/24"), format!("{v6}/64")];
+    let end = |netns, interface, addresses| End {
+        netns,
+        interface,
+        addresses,
+    };
+    veth(end(&host, "eth0", &own), end(router, name, &[]), SEGMENT_MTU)?;
+    host.ip(&format!("link set eth0 address {}", mac(last)))?;
+    router.ip(&format!("link set {name} master segment"))?;
+    router.complete_checksums(name)?;
+    let [v4, v6] = segment_address(1);
+    host.ip(&format!("route add default via {v4} mtu {CLIENT_MTU}"))?;
+    host.ip(&format!("-6 route add default via {v6} mtu {CLIENT_MTU}"))?;
+    Ok(host)
+}
+
+/// Tells a balancer the MAC addresses of all workers, which `bpf_fib_lookup` does not ask for.
+fn knowworkers(balancer: &NetNs) -> Result<()> {
+    for number in 0..WORKERS {
+        let last = worker_host(number);
+        for address in segment_address(last) {
+            balancer.ip(&format!(
+                "neighbour replace {address} lladdr {} dev eth0 nud permanent",
+                mac(last)
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a worker the virtual addresses, and starts its server.
+fn serve(worker: &Node) -> Result<Server> {
+    let netns = &worker.netns;
+    netns.ip(&format!("address replace {VIP}/32 dev lo"))?;
+    netns.ip(&format!("address replace {VIP_V6}/128 dev lo nodad"))?;
+    netns.enter(|| Server::start(&worker.name))
+}
