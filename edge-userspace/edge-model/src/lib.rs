@@ -47,7 +47,8 @@ pub use matching::{ClaimMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, S
 pub use object::{Kind, ObjectRef};
 pub use pattern::{Pattern, PatternError};
 pub use policy::{
-    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, RetryCondition, RetryOn, RetryPolicy,
+    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, GRPC_STATUSES, Mirror, RetryCondition, RetryOn,
+    RetryPolicy,
 };
 pub use prefix::{NotAPrefix, Prefix};
 pub use rate_limit::{

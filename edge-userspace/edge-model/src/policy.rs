@@ -176,12 +176,33 @@ pub struct FaultAbort {
     pub share: Fraction,
 }
 
+/// Names of gRPC's statuses by their numbers (`google.rpc.Code`).
+pub const GRPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// How an abort answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbortStatus {
     /// With an HTTP status.
     Http(StatusCode),
-    /// With the number of a gRPC status, 0 to 16.
+    /// With the number of a gRPC status, an index of [`GRPC_STATUSES`].
     Grpc(u8),
 }
 

@@ -9,22 +9,6 @@ use crate::checker::Checker;
 use crate::istio::gateway::{Gateway, Port, Server};
 use crate::k8s::meta::Meta;
 
-/// Protocols of a server's port, in upper case.
-const PROTOCOLS: [&str; 12] = [
-    "HTTP",
-    "HTTPS",
-    "HTTP2",
-    "GRPC",
-    "GRPC-WEB",
-    "TCP",
-    "TLS",
-    "UDP",
-    "MONGO",
-    "REDIS",
-    "MYSQL",
-    "HTTP_PROXY",
-];
-
 /// Beginning of a `bind` that names a unix domain socket.
 const UNIX: &str = "unix://";
 
@@ -106,12 +90,12 @@ fn port(check: &mut Checker<'_>, path: &str, port: &Port, unix: bool) {
             hint,
         );
     }
-    if !PROTOCOLS.contains(&port.protocol.to_ascii_uppercase().as_str()) {
+    if !values::PROTOCOLS.contains(&port.protocol.to_ascii_uppercase().as_str()) {
         let message = format!("{:?} is not a protocol", port.protocol);
         check.error(
             &format!("{path}.protocol"),
             message,
-            format!("one of {}", PROTOCOLS.join(", ")),
+            format!("one of {}", values::PROTOCOLS.join(", ")),
         );
     }
     if port.name.is_empty() {

@@ -1,5 +1,7 @@
 //! Retries, injected faults and cross-origin policies.
 
+use edge_model::GRPC_STATUSES;
+
 use super::http_action::http_status;
 use super::http_match::string_match;
 use super::{names, values};
@@ -26,27 +28,6 @@ const RETRY_CONDITIONS: [&str; 16] = [
     "internal",
     "resource-exhausted",
     "unavailable",
-];
-
-/// Names of gRPC statuses.
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
 ];
 
 /// Methods that a cross-origin policy may name.

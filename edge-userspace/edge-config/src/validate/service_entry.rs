@@ -10,22 +10,6 @@ use crate::istio::service_entry::{LabelSelector, Location, Resolution, ServiceEn
 use crate::istio::workload_entry::WorkloadEntry;
 use crate::k8s::meta::Meta;
 
-/// Protocols of a service's port, in upper case.
-const PROTOCOLS: [&str; 12] = [
-    "HTTP",
-    "HTTPS",
-    "HTTP2",
-    "GRPC",
-    "GRPC-WEB",
-    "TCP",
-    "TLS",
-    "UDP",
-    "MONGO",
-    "REDIS",
-    "MYSQL",
-    "HTTP_PROXY",
-];
-
 pub(super) fn check(check: &mut Checker<'_>, meta: &Meta, entry: &ServiceEntry) {
     hosts(check, entry);
     addresses(check, entry);
@@ -178,9 +162,9 @@ fn port_name(check: &mut Checker<'_>, field: &str, name: &str) {
 
 fn protocol(check: &mut Checker<'_>, field: &str, entry: &ServiceEntry, port: &ServicePort) {
     let protocol = port.protocol.to_ascii_uppercase();
-    if !protocol.is_empty() && !PROTOCOLS.contains(&protocol.as_str()) {
+    if !protocol.is_empty() && !values::PROTOCOLS.contains(&protocol.as_str()) {
         let message = format!("{:?} is not a protocol", port.protocol);
-        return check.error(field, message, format!("one of {}", PROTOCOLS.join(", ")));
+        return check.error(field, message, format!("one of {}", values::PROTOCOLS.join(", ")));
     }
     let by_host = matches!(
         protocol.as_str(),

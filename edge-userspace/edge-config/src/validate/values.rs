@@ -6,6 +6,22 @@ use crate::GoDuration;
 use crate::checker::Checker;
 use crate::istio::{Percent, PortSelector};
 
+/// Protocols of a port (Istio `Port.protocol`), in upper case.
+pub(super) const PROTOCOLS: [&str; 12] = [
+    "HTTP",
+    "HTTPS",
+    "HTTP2",
+    "GRPC",
+    "GRPC-WEB",
+    "TCP",
+    "TLS",
+    "UDP",
+    "MONGO",
+    "REDIS",
+    "MYSQL",
+    "HTTP_PROXY",
+];
+
 /// A port number, 1 to 65535.
 pub(super) fn port(check: &mut Checker<'_>, field: &str, number: u32) {
     if !(1..=65_535).contains(&number) {

@@ -10,35 +10,14 @@ use edge_config::istio::virtual_service::http::{
     StringMatch as Written, UnmatchedPreflights,
 };
 use edge_model::{
-    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, Mirror, Pattern, RetryCondition,
-    RetryOn, RetryPolicy, StringMatch,
+    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, GRPC_STATUSES, Mirror, Pattern,
+    RetryCondition, RetryOn, RetryPolicy, StringMatch,
 };
 use http::{HeaderValue, StatusCode};
 
 use super::action::{Rule, cluster_name};
 use super::context::Context;
 use super::report::Report;
-
-/// Names of gRPC's statuses by their numbers (`google.rpc.Code`).
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// The retry policy of a rule (istio `retry.ConvertPolicy`). With a consistent hash a retry may go to the same endpoint.
 pub(crate) fn retries(

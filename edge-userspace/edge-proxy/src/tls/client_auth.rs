@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::TlsError;
 use super::certificate::{crls, roots};
 use super::names::{has_one_of, public_key_info};
+use super::signature::Signatures;
 
 /// The verifier of a server; `None` when clients are not asked for a certificate.
 pub(super) fn verifier(
@@ -39,7 +40,7 @@ pub(super) fn verifier(
         chain,
         mandatory,
         verification: Arc::clone(verification),
-        provider: Arc::clone(provider),
+        signatures: Signatures::new(provider),
     })))
 }
 
@@ -50,7 +51,7 @@ struct Verifier {
     chain: Option<Arc<dyn ClientCertVerifier>>,
     mandatory: bool,
     verification: Arc<PeerVerification>,
-    provider: Arc<CryptoProvider>,
+    signatures: Signatures,
 }
 
 impl Verifier {
@@ -102,8 +103,7 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        self.signatures.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -112,14 +112,11 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        self.signatures.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.signatures.schemes()
     }
 }
 

@@ -4,6 +4,7 @@ mod certificate;
 mod client_auth;
 mod names;
 mod server;
+mod signature;
 mod upstream;
 
 pub(crate) use names::forwarded_client_cert;

@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::TlsError;
 use super::certificate::{certified_key, crls, roots};
 use super::names::has_one_of;
+use super::signature::Signatures;
 use crate::protocol::Protocol;
 
 /// Where systems keep the CA certificates that they trust: Debian, Alpine and others; Fedora and RHEL; SUSE.
@@ -118,7 +119,7 @@ struct Verifier {
     /// `None` with `insecureSkipVerify`.
     chain: Option<Arc<WebPkiServerVerifier>>,
     names: Vec<String>,
-    provider: Arc<CryptoProvider>,
+    signatures: Signatures,
 }
 
 impl Verifier {
@@ -144,7 +145,7 @@ impl Verifier {
         Ok(Self {
             chain,
             names,
-            provider: Arc::clone(provider),
+            signatures: Signatures::new(provider),
         })
     }
 }
@@ -188,8 +189,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        self.signatures.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -198,13 +198,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        self.signatures.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.signatures.schemes()
     }
 }
