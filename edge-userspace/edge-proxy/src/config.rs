@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) escalation: Option<Arc<Escalation>>,
     /// Whether a header operation anywhere has format commands.
     pub(crate) has_formats: bool,
+    /// Whether endpoints of any cluster are told whose connections they get.
+    pub(crate) announces: bool,
     facts: Facts,
 }
 
@@ -90,6 +92,12 @@ impl Config {
                 Arc::new(clusters.collect())
             }
         };
+        let announces = match previous {
+            Some(previous) if Arc::ptr_eq(&previous.clusters, &clusters) => previous.announces,
+            Some(_) | None => clusters
+                .values()
+                .any(|cluster| cluster.model.proxy_protocol.is_some()),
+        };
         let facts = Facts::after(previous.map(|previous| &previous.facts), snapshot);
         let no_limiters = Limiters::default();
         let limiters = previous.map_or(&no_limiters, |previous| &previous.limiters);
@@ -101,6 +109,7 @@ impl Config {
             limiters: limiters.next(facts.rate_limits(), now),
             escalation: escalation(snapshot, previous),
             has_formats: facts.has_formats(),
+            announces,
             facts,
             generation: previous.map_or(0, |previous| previous.generation + 1),
         }
@@ -131,6 +140,7 @@ impl Config {
             limiters: self.limiters.clone(),
             escalation: self.escalation.clone(),
             has_formats: self.has_formats,
+            announces: self.announces,
             facts: self.facts.clone(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -20,7 +20,7 @@ use crate::metrics::{Kind, Observed};
 use crate::options::Limits;
 use crate::protocol::Protocol;
 use crate::strict::{Blocked, Body, Code, Http2Guard};
-use crate::worker::{Drain, View, Worker};
+use crate::worker::{Drain, OwnPools, View, Worker};
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +80,10 @@ struct BodyPace {
 pub(crate) struct Conn {
     worker: Rc<Worker>,
     port: u16,
+    /// The client's port.
+    peer_port: u16,
     peer: Peer,
-    /// Both ends, where the access log may ask for them.
+    /// Both ends, where somebody may ask for them.
     addresses: OnceCell<Box<(SocketAddr, SocketAddr)>>,
     /// Server name of the TLS handshake.
     sni: OnceCell<Box<str>>,
@@ -118,12 +120,14 @@ pub(crate) struct Conn {
     is_queued: Cell<bool>,
     /// It is idle, and is to give its buffers back.
     parks: Cell<bool>,
+    /// Connections to endpoints that are told whose they are, and serve nobody else.
+    own_pools: RefCell<OwnPools>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Conn {
     /// A connection that was just accepted on `port`.
-    pub(crate) fn new(worker: Rc<Worker>, port: u16, address: IpAddr, listener: &ListenerConfig) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>, port: u16, peer: SocketAddr, listener: &ListenerConfig) -> Self {
         let (scheme, phase) = match listener {
             ListenerConfig::Http(_) => ("http", Phase::Fresh),
             ListenerConfig::Https { .. } => ("https", Phase::Handshake),
@@ -133,7 +137,8 @@ impl Conn {
         Self {
             worker,
             port,
-            peer: Peer::new(address, scheme),
+            peer_port: peer.port(),
+            peer: Peer::new(peer.ip(), scheme),
             addresses: OnceCell::new(),
             sni: OnceCell::new(),
             table: RefCell::default(),
@@ -160,6 +165,7 @@ impl Conn {
             aborted: Cell::new(None),
             is_queued: Cell::new(false),
             parks: Cell::new(false),
+            own_pools: RefCell::default(),
             waker: RefCell::default(),
         }
     }
@@ -190,6 +196,24 @@ impl Conn {
     /// Address and port that the client connected to.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.addresses.get().map(|both| both.1)
+    }
+
+    /// The client, and what it connected to. Where that was not noted, as nobody was to ask for it when the connection
+    /// began, no address stands beside its port.
+    pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        self.addresses.get().map(|both| **both).unwrap_or_else(|| {
+            let client = SocketAddr::new(self.peer.address, self.peer_port);
+            let unknown = match client {
+                SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            (client, SocketAddr::new(unknown, self.port))
+        })
+    }
+
+    /// Connections to endpoints that are opened for this client alone.
+    pub(crate) fn own_pools(&self) -> &RefCell<OwnPools> {
+        &self.own_pools
     }
 
     /// Server name of the TLS handshake.

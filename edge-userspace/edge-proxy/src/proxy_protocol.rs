@@ -1,4 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: how a proxy in front tells whose connection it passes on. The specification is HAProxy's `proxy-protocol.txt`.
+//! The PROXY protocol, versions 1 and 2: how a proxy in front tells whose connection it passes on, and how this one tells
+//! its endpoints. The specification is HAProxy's `proxy-protocol.txt`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -208,8 +209,16 @@ fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     })
 }
 
-/// The header that tells whose connection this is, for the fuzz target and the tests. Addresses of two families are told
-/// as IPv6.
+/// The header of a connection that the proxy opens for itself, between two addresses of its own. Version 1 has no word for
+/// that but to tell them (Envoy does so, too).
+pub(crate) fn header_of_own(version: ProxyProtocolVersion, local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    match version {
+        ProxyProtocolVersion::V1 => header(version, local, remote),
+        ProxyProtocolVersion::V2 => [&SIGNATURE[..], &[0x20, 0, 0, 0]].concat(),
+    }
+}
+
+/// The header that tells whose connection this is. Addresses of two families are told as IPv6.
 pub(crate) fn header(version: ProxyProtocolVersion, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let (from, to) = match (source.ip().to_canonical(), destination.ip().to_canonical()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => (IpAddr::V4(from), IpAddr::V4(to)),
@@ -318,6 +327,13 @@ mod tests {
                 assert_eq!(read, Ok(told), "{version:?} {source}");
             }
         }
+        let (local, remote) = ("192.0.2.1:5", "192.0.2.2:80");
+        let own = |version| header_of_own(version, local.parse().unwrap(), remote.parse().unwrap());
+        assert_eq!(parse_binary(&own(ProxyProtocolVersion::V2)), Ok(Origin::Local));
+        assert_eq!(
+            parse_text(&own(ProxyProtocolVersion::V1)),
+            Ok(client(local, remote))
+        );
     }
 
     #[test]

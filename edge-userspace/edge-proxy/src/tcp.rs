@@ -96,9 +96,10 @@ async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<Connected> {
         let index = cluster.pick(pick, &mut conn.worker().rng())?;
         let endpoint = cluster.endpoint(index)?;
         let active = ActiveRequest::begin(endpoint.load());
+        let target = endpoint.target().on_behalf_of(conn);
         let connecting = tokio::time::timeout(
             cluster.connect_timeout(),
-            connect_bytes(endpoint.target(), cluster.limits()),
+            connect_bytes(&target, cluster.limits()),
         );
         match connecting.await {
             Ok(Ok(stream)) => {

@@ -10,7 +10,6 @@ const ALL_ALIKE: &str = "all endpoints are alike, wherever they are";
 #[rustfmt::skip] // A table: one field, one line.
 const POLICY: &[Row<TrafficPolicy>] = &[
     row("tunnel", |policy| policy.tunnel.is_some(), NoEffect("tunnels are for egress")),
-    row("proxyProtocol", |policy| policy.proxy_protocol.is_some(), NotEnforced("endpoints get the client's address in x-forwarded-for alone")),
 ];
 
 #[rustfmt::skip] // A table: one field, one line.

@@ -20,7 +20,7 @@ use super::request_body::ClientBody;
 use super::{Flag, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
-use crate::worker::{ClusterView, EndpointView, View};
+use crate::worker::{Asker, ClusterView, EndpointView, View};
 
 /// A request on its way to a cluster.
 pub(super) struct Forwarding<'a> {
@@ -237,7 +237,7 @@ impl Forwarding<'_> {
         let authority = self.plan.final_authority();
         let checkout = self
             .cluster
-            .checkout(endpoint, self.conn.protocol(), authority, want);
+            .checkout(endpoint, Asker::Client(self.conn), authority, want);
         let mut lease = match checkout.await {
             Ok(lease) => lease,
             Err(error) => return Tried::to_connect(&error),

@@ -12,7 +12,7 @@ use http_body::Body;
 use super::RequestBody;
 use crate::connection::Conn;
 use crate::pool::Want;
-use crate::worker::{ClusterView, View};
+use crate::worker::{Asker, ClusterView, View};
 
 /// A mirror that is slower than this, where the route has no timeout of its own, is given up.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -65,7 +65,7 @@ async fn deliver(conn: &Conn, cluster: &ClusterView, request: Request<RequestBod
         .get(HOST)
         .and_then(|host| host.to_str().ok())
         .unwrap_or("");
-    let checkout = cluster.checkout(endpoint, conn.protocol(), authority, Want::Any);
+    let checkout = cluster.checkout(endpoint, Asker::Gateway(conn.protocol()), authority, Want::Any);
     let Ok(mut lease) = checkout.await else {
         return;
     };

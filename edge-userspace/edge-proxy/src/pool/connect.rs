@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use edge_model::ProxyProtocolVersion;
 use edge_upstream::circuit::Place;
 use http::header::{TE, UPGRADE};
 use http::request::Parts;
@@ -20,6 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -27,9 +29,11 @@ use tokio_rustls::client::TlsStream;
 use super::link::{Asked, BodyFault, Link, LinkBody, SendError};
 use super::target::http2_request;
 use super::{EndpointStream, Limits};
+use crate::connection::Conn;
 use crate::h1::{MAX_HEAD, push_field};
 use crate::http::{RequestBody, RequestBodyError};
 use crate::protocol::Protocol;
+use crate::proxy_protocol;
 use crate::serve::LocalExec;
 use crate::tls::ClientTls;
 
@@ -232,6 +236,30 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// `Some(None)` when TLS is asked for and cannot be had.
     pub(crate) tls: Option<Option<Arc<ClientTls>>>,
+    /// Header of the PROXY protocol that its connections begin with.
+    pub(crate) announced: Option<Announced>,
+}
+
+/// Whose connection an endpoint is told that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) version: ProxyProtocolVersion,
+    /// The client, and where it connected to; `None` for a connection of the gateway's own.
+    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Target {
+    /// The same for connections that each belong to one client, where endpoints are told whose they are.
+    pub(crate) fn on_behalf_of(&self, conn: &Conn) -> Self {
+        let announced = self.announced.map(|announced| Announced {
+            ends: Some(conn.ends()),
+            ..announced
+        });
+        Self {
+            announced,
+            ..self.clone()
+        }
+    }
 }
 
 /// Opens a connection.
@@ -259,12 +287,25 @@ async fn open(
     protocol: Option<Protocol>,
     limits: &Limits,
 ) -> Result<EndpointStream, ConnectError> {
-    let stream = tcp(target.address).await?;
+    let mut stream = tcp(target.address).await?;
     limits.keep_alive(&stream)?;
+    if let Some(announced) = target.announced {
+        announce(announced, &mut stream).await?;
+    }
     Ok(match &target.tls {
         None => EndpointStream::Plain(stream),
         Some(tls) => EndpointStream::Tls(Box::new(shake_hands(tls.as_deref(), stream, protocol).await?)),
     })
+}
+
+/// Tells whose connection it is, in front of everything else: a handshake of TLS comes behind it (Envoy wraps the
+/// transport socket of TLS into that of the PROXY protocol, too).
+async fn announce(announced: Announced, stream: &mut TcpStream) -> io::Result<()> {
+    let header = match announced.ends {
+        Some((client, local)) => proxy_protocol::header(announced.version, client, local),
+        None => proxy_protocol::header_of_own(announced.version, stream.local_addr()?, stream.peer_addr()?),
+    };
+    stream.write_all(&header).await
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio::sync::{Mutex, Notify};
 
 use connect::Shared;
-pub(crate) use connect::{ConnectError, EndpointBody, Sender, Target, connect_bytes};
+pub(crate) use connect::{Announced, ConnectError, EndpointBody, Sender, Target, connect_bytes};
 pub(crate) use limits::Limits;
 use link::Link;
 pub(crate) use link::{Asked, BodyFault, SendError, Upgraded};
@@ -132,7 +132,12 @@ impl Pool {
             (Some(Some(own)), Some(Some(other))) => Arc::ptr_eq(own, other),
             _ => false,
         };
-        same_tls && self.target.address == target.address
+        same_tls && self.target.address == target.address && self.target.announced == target.announced
+    }
+
+    /// Whether it keeps no connection any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     /// Limits that are in force from now on.

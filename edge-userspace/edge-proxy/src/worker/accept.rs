@@ -154,7 +154,7 @@ fn begin(
     local: Option<SocketAddr>,
 ) {
     let view = worker.view();
-    let conn = Conn::new(Rc::clone(worker), port, peer.ip(), &config);
+    let conn = Conn::new(Rc::clone(worker), port, peer, &config);
     if worker.needs_addresses()
         && let Some(local) = local.or_else(|| stream.local_addr().ok())
     {

@@ -28,7 +28,7 @@ use crate::serve::LocalExec;
 use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
-pub(crate) use view::{ClusterView, EndpointView, Limit, View};
+pub(crate) use view::{Asker, ClusterView, EndpointView, Limit, OwnPools, View};
 
 /// Fields of a head that hyper takes unless it is told otherwise; another bound costs it an allocation for each request.
 const HYPER_FIELDS: u32 = 100;
@@ -208,7 +208,8 @@ impl Worker {
 
     /// Whether somebody may ask for the addresses of both ends of a connection.
     pub(crate) fn needs_addresses(&self) -> bool {
-        self.access_log().is_some() || self.view().has_formats()
+        let view = self.view();
+        self.access_log().is_some() || view.has_formats() || view.config().announces
     }
 
     /// How far the end has come.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,10 @@ use foldhash::fast::FixedState;
 use prometheus::IntCounter;
 
 use crate::config::{ClusterConfig, Config};
+use crate::connection::Conn;
 use crate::http::host_of;
 use crate::metrics::{Labels, Metrics, SeriesCache};
-use crate::pool::{ConnectError, Lease, Limits, Pool, Target, Want};
+use crate::pool::{Announced, ConnectError, Lease, Limits, Pool, Target, Want};
 use crate::protocol::Protocol;
 use crate::tls::ClientTls;
 
@@ -99,12 +100,16 @@ impl View {
         self.config.has_formats
     }
 
-    /// Sweeps the pools under names of requests, which are in no worker's list.
+    /// Sweeps the pools under names of requests and of single clients, which are in no worker's list.
     pub(super) fn sweep(&self, now: Instant) {
         for endpoint in self.clusters.values().flat_map(|cluster| &cluster.endpoints) {
             for (_, _, pool) in endpoint.by_name.borrow().iter() {
                 pool.sweep(now);
             }
+            endpoint
+                .of_clients
+                .borrow_mut()
+                .retain(|pool| pool.upgrade().inspect(|pool| pool.sweep(now)).is_some());
         }
     }
 
@@ -236,17 +241,17 @@ impl ClusterView {
         self.endpoints.iter().position(|own| Rc::ptr_eq(own, endpoint))
     }
 
-    /// A connection to an endpoint, for a request to `authority` of a client that speaks `client`.
+    /// A connection to an endpoint, for a request to `authority`.
     pub(crate) async fn checkout(
         &self,
         endpoint: &EndpointView,
-        client: Protocol,
+        asker: Asker<'_>,
         authority: &str,
         want: Want,
     ) -> Result<Lease, ConnectError> {
         let evict = || self.endpoints.iter().any(|other| other.evict());
         endpoint
-            .pool(client, authority, &self.limits)
+            .pool(asker, authority, &self.limits)
             .checkout(want, self.connect_timeout(), evict)
             .await
     }
@@ -267,6 +272,38 @@ impl ClusterView {
     }
 }
 
+/// Who a request is from.
+#[derive(Clone, Copy)]
+pub(crate) enum Asker<'c> {
+    /// The client of this connection.
+    Client(&'c Conn),
+    /// The gateway itself, with a copy of what a client sent by this protocol.
+    Gateway(Protocol),
+}
+
+impl Asker<'_> {
+    fn protocol(self) -> Protocol {
+        match self {
+            Self::Client(conn) => conn.protocol(),
+            Self::Gateway(protocol) => protocol,
+        }
+    }
+}
+
+/// Pools of one client's connection: those to endpoints that are told whose connection they have by the PROXY protocol.
+/// Nobody else's request may go over them, so that they end with the client's connection.
+pub(crate) type OwnPools = Vec<OwnPool>;
+
+/// One of them.
+pub(crate) struct OwnPool {
+    /// [`EndpointView::identity`].
+    endpoint: Rc<()>,
+    protocol: Protocol,
+    /// Server name of TLS, where it goes by the names of requests.
+    name: Box<str>,
+    pool: Rc<Pool>,
+}
+
 /// An endpoint for one worker.
 pub(crate) struct EndpointView {
     address: SocketAddr,
@@ -278,6 +315,10 @@ pub(crate) struct EndpointView {
     http2: Option<Rc<Pool>>,
     /// Where TLS goes by the names of requests: a pool for each of the names that were used last.
     by_name: RefCell<VecDeque<Named>>,
+    /// Pools that belong to one client each, see [`OwnPools`].
+    of_clients: RefCell<Vec<Weak<Pool>>>,
+    /// The same value in memory for as long as it is the same view.
+    identity: Rc<()>,
     series: SeriesCache,
 }
 
@@ -298,6 +339,10 @@ impl EndpointView {
         let target = Target {
             address: endpoint.address,
             tls: cluster.tls.clone(),
+            announced: cluster
+                .model
+                .proxy_protocol
+                .map(|version| Announced { version, ends: None }),
         };
         let mut pool = |protocol| {
             let key = PoolKey {
@@ -323,6 +368,8 @@ impl EndpointView {
             http1: pool(Protocol::Http1),
             http2: (protocol != UpstreamProtocol::Http1).then(|| pool(Protocol::Http2)),
             by_name: RefCell::default(),
+            of_clients: RefCell::default(),
+            identity: Rc::new(()),
             series: SeriesCache::new(Labels::new(&cluster.model, Some(&endpoint.workload))),
         }
     }
@@ -349,21 +396,71 @@ impl EndpointView {
         self.http1.evict()
             || self.http2.as_ref().is_some_and(|pool| pool.evict())
             || named.any(|(_, _, pool)| pool.evict())
+            || self.own_pools().any(|pool| pool.evict())
     }
 
-    /// Connections of this worker, for a request to `authority` of a client that speaks `client`.
-    fn pool(&self, client: Protocol, authority: &str, limits: &Rc<Limits>) -> Rc<Pool> {
-        let (protocol, pool) = match (&self.http2, self.protocol, client) {
+    fn own_pools(&self) -> impl Iterator<Item = Rc<Pool>> {
+        let pools: Vec<_> = self
+            .of_clients
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        pools.into_iter()
+    }
+
+    /// Connections of this worker, for a request to `authority`.
+    fn pool(&self, asker: Asker<'_>, authority: &str, limits: &Rc<Limits>) -> Rc<Pool> {
+        let (protocol, pool) = match (&self.http2, self.protocol, asker.protocol()) {
             (Some(http2), UpstreamProtocol::Http2, _)
             | (Some(http2), UpstreamProtocol::ClientProtocol, Protocol::Http2) => (Protocol::Http2, http2),
             _ => (Protocol::Http1, &self.http1),
         };
+        if let (Some(_), Asker::Client(conn)) = (self.target.announced, asker) {
+            return self.own_pool(conn, protocol, host_of(authority), limits);
+        }
         match &self.target.tls {
             Some(Some(tls)) if tls.follows_requests() => self
                 .pool_by_name(tls, protocol, host_of(authority), limits)
                 .unwrap_or_else(|| Rc::clone(pool)),
             Some(_) | None => Rc::clone(pool),
         }
+    }
+
+    /// Connections that one client's requests go over and nobody else's, as their endpoint was told whose they are. Envoy
+    /// keeps a pool for each pair of a client's and its own address, too.
+    fn own_pool(&self, conn: &Conn, protocol: Protocol, host: &str, limits: &Rc<Limits>) -> Rc<Pool> {
+        let (tls, name) = match &self.target.tls {
+            Some(Some(tls)) if tls.follows_requests() => (Some(tls), host),
+            Some(_) | None => (None, ""),
+        };
+        let mut own = conn.own_pools().borrow_mut();
+        own.retain(|entry| !entry.pool.is_closed());
+        let is_here = |entry: &OwnPool| Rc::ptr_eq(&entry.endpoint, &self.identity);
+        let is_it = |entry: &&OwnPool| {
+            is_here(entry) && entry.protocol == protocol && entry.name.eq_ignore_ascii_case(name)
+        };
+        if let Some(entry) = own.iter().find(is_it) {
+            return Rc::clone(&entry.pool);
+        }
+        let mut target = self.target.on_behalf_of(conn);
+        if let Some(named) = tls.and_then(|tls| tls.for_host(name)) {
+            target.tls = Some(Some(Arc::new(named)));
+        }
+        let pool = Rc::new(Pool::new(target, protocol, Rc::clone(limits)));
+        if own.iter().filter(|entry| is_here(entry)).count() >= MAX_NAMES
+            && let Some(oldest) = own.iter().position(is_here)
+        {
+            own.remove(oldest).pool.close();
+        }
+        own.push(OwnPool {
+            endpoint: Rc::clone(&self.identity),
+            protocol,
+            name: name.into(),
+            pool: Rc::clone(&pool),
+        });
+        self.of_clients.borrow_mut().push(Rc::downgrade(&pool));
+        pool
     }
 
     fn pool_by_name(
@@ -379,8 +476,8 @@ impl EndpointView {
             return Some(Rc::clone(pool));
         }
         let target = Target {
-            address: self.address,
             tls: Some(Some(Arc::new(tls.for_host(host)?))),
+            ..self.target.clone()
         };
         let pool = Rc::new(Pool::new(target, protocol, Rc::clone(limits)));
         if by_name.len() >= MAX_NAMES
@@ -403,5 +500,6 @@ impl Drop for EndpointView {
         for (_, _, pool) in self.by_name.borrow().iter() {
             pool.close();
         }
+        self.own_pools().for_each(|pool| pool.close());
     }
 }

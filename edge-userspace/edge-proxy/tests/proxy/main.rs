@@ -26,6 +26,7 @@ mod malformed;
 mod observe;
 mod overload;
 mod proxy_protocol;
+mod proxy_protocol_out;
 mod routing;
 mod support;
 mod tcp;
