@@ -69,8 +69,12 @@ pub const TRACE: &str = "TRACE";
 
 /// Global of the XDP program: other than 0, every verdict is written to [`TRACE`].
 pub const EXPLAIN: &str = "EXPLAIN";
-/// XDP program of tier 1.
+/// `ProgramArray`, one element: [`GENERAL_PROGRAM`]. Written by userspace.
+pub const GENERAL: &str = "GENERAL";
+/// XDP program of tier 1, which judges ordinary packets itself.
 pub const XDP_PROGRAM: &str = "edge_xdp";
+/// XDP program that [`XDP_PROGRAM`] leaves all other packets to.
+pub const GENERAL_PROGRAM: &str = "edge_general";
 /// `sk_lookup` program of tier 1.
 pub const STEER_PROGRAM: &str = "edge_steer";
 

@@ -204,6 +204,19 @@ pub fn ethertype(cursor: &mut impl Cursor) -> Result<u16, Verdict> {
 
 #[inline(always)]
 fn ipv4(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
+    let network = ipv4_fixed(cursor)?;
+    if network.has_options {
+        cursor.skip(network.header_len - IPV4_LEN);
+    }
+    Ok(network)
+}
+
+/// Reads the fixed part of an IPv4 header. Options are still before the cursor then; they lie in the frame.
+///
+/// # Errors
+/// Why the packet is to drop: the header is malformed.
+#[inline(always)]
+pub fn ipv4_fixed(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
     let header = Ipv4(cursor.take::<IPV4_LEN>().ok_or(DropReason::TruncatedIpv4)?);
     if header.version() != 4 {
         return Err(DropReason::BadIpv4Version);
@@ -219,9 +232,6 @@ fn ipv4(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
     if total_len - IPV4_LEN > remaining {
         return Err(DropReason::BadIpv4TotalLength);
     }
-    if header_len > IPV4_LEN {
-        cursor.skip(header_len - IPV4_LEN);
-    }
     Ok(Network {
         source: header.source(),
         destination: header.destination(),
@@ -234,8 +244,12 @@ fn ipv4(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
     })
 }
 
+/// Reads an IPv6 header, without the extensions behind it.
+///
+/// # Errors
+/// Why the packet is to drop: the header is malformed.
 #[inline(always)]
-fn ipv6(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
+pub fn ipv6(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
     let header = Ipv6(cursor.take::<IPV6_LEN>().ok_or(DropReason::TruncatedIpv6)?);
     if header.version() != 6 {
         return Err(DropReason::BadIpv6Version);
@@ -310,8 +324,12 @@ fn skip_extension(cursor: &mut impl Cursor, payload: Payload) -> Result<Payload,
     })
 }
 
+/// Reads a TCP header without its options; the IP packet has `len` bytes from it on.
+///
+/// # Errors
+/// Why the packet is to drop: the header is malformed.
 #[inline(always)]
-fn tcp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
+pub fn tcp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
     let header = Tcp(cursor.take::<TCP_LEN>().ok_or(DropReason::TruncatedTcp)?);
     if len < TCP_LEN {
         return Err(DropReason::TruncatedTcp);
@@ -333,8 +351,12 @@ fn tcp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
     })
 }
 
+/// Reads a UDP header; the IP packet has `len` bytes from it on.
+///
+/// # Errors
+/// Why the packet is to drop: the header is malformed.
 #[inline(always)]
-fn udp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
+pub fn udp(cursor: &mut impl Cursor, len: usize) -> Result<Transport, DropReason> {
     let header = Udp(cursor.take::<UDP_LEN>().ok_or(DropReason::TruncatedUdp)?);
     if len < UDP_LEN {
         return Err(DropReason::TruncatedUdp);

@@ -1,5 +1,5 @@
-//! Tier 1 in the kernel: the XDP program that judges every packet, and the `sk_lookup` program that finds the
-//! chosen worker's socket.
+//! Tier 1 in the kernel: two XDP programs, one that judges ordinary packets the short way and one for all others, and
+//! the `sk_lookup` program that finds the chosen worker's socket.
 //!
 //! `pipeline` reads as the packet's diary and ends in a verdict, as its `Trace`; the one match in `settle` turns it into
 //! action and counters.
@@ -20,6 +20,7 @@ mod events;
 mod log_limit;
 mod maps;
 mod opaque;
+mod ordinary;
 mod packet;
 mod pipeline;
 mod settle;
@@ -28,7 +29,7 @@ mod state;
 mod steer;
 mod word;
 
-use crate::stage::decap;
+use crate::stage::{decap, forward};
 use aya_ebpf::Global;
 use aya_ebpf::macros::{sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
@@ -44,9 +45,22 @@ static EXPLAIN: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";
 
-/// Judges a frame that an interface received.
+/// Judges a frame that an interface received, if it is an ordinary one; others go the general way.
 #[xdp]
+#[inline(always)]
 pub fn edge_xdp(ctx: XdpContext) -> u32 {
+    match ordinary::judge(&ctx) {
+        Some(action) => action,
+        None => ordinary::general(&ctx),
+    }
+}
+
+/// Judges every other frame.
+#[xdp]
+pub fn edge_general(ctx: XdpContext) -> u32 {
+    if state::take_entrance() == state::FORWARD {
+        return forward::forward(ctx.ctx);
+    }
     // A packet that came by a tunnel is judged as if it had come without.
     if let Err(action) = decap::unpack(&ctx) {
         return action;

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray, ProgramArray, RingBuf, SockMap};
 use edge_common::connection::{Bucket4, Bucket6};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::flood;
@@ -68,6 +68,9 @@ pub(crate) static VIP_PREFIXES: LpmTrie<Address, u32> =
 pub(crate) static WORKERS: Array<worker::Entry> = Array::with_max_entries(MAX_WORKERS, ON_PAGES);
 #[map]
 pub(crate) static DEVICES: DevMapHash = DevMapHash::with_max_entries(MAX_DEVICES, 0);
+/// One element: the program of the general way.
+#[map]
+pub(crate) static GENERAL: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 // Written by the data path.
 

@@ -18,9 +18,9 @@ pub(crate) fn settle(ctx: &XdpContext, verdict: Trace, bytes: u64) -> u32 {
         reason,
         vip,
         worker,
-        flow,
+        ..
     } = verdict;
-    if matches!(kind, Trace::DELIVER | Trace::FORWARD | Trace::REPLY) {
+    if matches!(kind, Trace::DELIVER | Trace::REPLY) {
         trace(&verdict);
     }
     match kind {
@@ -30,8 +30,7 @@ pub(crate) fn settle(ctx: &XdpContext, verdict: Trace, bytes: u64) -> u32 {
             XDP_PASS
         }
         Trace::FORWARD => {
-            counters::deliver(vip, worker, bytes, reason != 0);
-            counters::flow(flow);
+            forwarded(&verdict, bytes);
             forward::send()
         }
         Trace::REPLY => {
@@ -40,6 +39,14 @@ pub(crate) fn settle(ctx: &XdpContext, verdict: Trace, bytes: u64) -> u32 {
         }
         _ => dropped(ctx.ctx, reason, vip, bytes as u32),
     }
+}
+
+/// Counts a packet that goes to a worker elsewhere.
+#[inline(always)]
+pub(crate) fn forwarded(verdict: &Trace, bytes: u64) {
+    trace(verdict);
+    counters::deliver(verdict.vip, verdict.worker, bytes, verdict.reason != 0);
+    counters::flow(verdict.flow);
 }
 
 /// Counts a packet that goes up the stack as if tier 1 were not there.

@@ -37,7 +37,14 @@ pub(crate) struct Packet {
     pub(crate) route: Route,
     /// What becomes of it, for [`SETTLE`].
     pub(crate) verdict: Trace,
+    /// Where the general way begins: [`BEGINNING`] or [`FORWARD`].
+    pub(crate) enters: u32,
 }
+
+/// Nothing is known of the packet.
+pub(crate) const BEGINNING: u32 = 0;
+/// The stages before have let it through, and wrote down what they know.
+pub(crate) const FORWARD: u32 = 1;
 
 /// What a function of the pipeline answers if the verdict that it wrote down is to be settled.
 pub(crate) const SETTLE: u32 = u32::MAX - 1;
@@ -69,4 +76,18 @@ pub(crate) struct Route {
 #[inline(always)]
 pub(crate) fn packet() -> Option<*mut Packet> {
     maps::PACKET.get_ptr_mut(0)
+}
+
+/// Where the general way begins for the packet in work: at [`BEGINNING`], unless the packet was handed over.
+#[inline(always)]
+pub(crate) fn take_entrance() -> u32 {
+    let Some(packet) = packet() else {
+        return BEGINNING;
+    };
+    // SAFETY: the element is this CPU's alone.
+    unsafe {
+        let enters = (*packet).enters;
+        (*packet).enters = BEGINNING;
+        enters
+    }
 }

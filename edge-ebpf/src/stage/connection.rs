@@ -113,6 +113,20 @@ pub(crate) fn bucket(config: &Config, hash: u64, is_v4: bool) -> Option<Bucket> 
     }
 }
 
+/// Asks memory for a bucket that will be looked at in a moment.
+#[inline(always)]
+pub(crate) fn fetch(bucket: Bucket) {
+    match bucket {
+        // SAFETY: the bucket is a map value.
+        Bucket::V4(bucket) => unsafe { _ = bucket.cast::<u64>().read_volatile() },
+        // SAFETY: as above. It is two cache lines.
+        Bucket::V6(bucket) => unsafe {
+            _ = bucket.cast::<u64>().read_volatile();
+            _ = bucket.cast::<u64>().add(8).read_volatile();
+        },
+    }
+}
+
 /// A flow that was found: whose it is, and its way's state to be touched or changed.
 #[derive(Clone, Copy)]
 pub(crate) struct Found {

@@ -15,7 +15,7 @@ pub(crate) fn check(config: &Config, source: Address, opens_connection: bool) ->
     if !config.has(Config::HAS_FLOOD_LIMITS) {
         return Ok(());
     }
-    let now = clock::now();
+    let now = clock::inlined();
     let source = source.source_prefix();
     let place = set_of(source, config.hash.salt(), FLOOD_SET_BITS);
     let Some(set) = maps::FLOOD.get_ptr_mut(place) else {

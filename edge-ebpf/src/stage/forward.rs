@@ -4,6 +4,7 @@ use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use edge_common::connection::{self, Key, State};
+use edge_common::parse::Transport;
 use edge_common::verdict::Trace;
 use edge_common::vip::Entry;
 use edge_common::worker::{self, Entry as Worker};
@@ -23,6 +24,12 @@ pub(crate) fn send() -> u32 {
         Some(packet) => unsafe { (*packet).route.interface },
         None => 0,
     };
+    send_by(interface)
+}
+
+/// The same, by an interface; 0: the one that it came in by.
+#[inline(always)]
+pub(crate) fn send_by(interface: u32) -> u32 {
     if interface == 0 {
         XDP_TX
     } else {
@@ -99,17 +106,13 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
     let bucket = table::bucket(config, hash, key.source.is_v4())?;
     let is_syn = packet.transport.opens_connection;
     let found = table::find(bucket, &key);
-    if let Some(found) = found {
-        let index = worker::index(found.state.owner);
-        if let Some(worker) = maps::WORKERS.get(index)
-            && worker.owner == found.state.owner
-            && worker.keeps_flows()
-        {
-            found.touch(now, !is_syn);
-            packet.worker = index;
-            packet.flow = FlowReason::Known;
-            return Some(worker);
-        }
+    if let Some(found) = found
+        && let Some(worker) = owner(found)
+    {
+        found.touch(now, !is_syn);
+        packet.worker = worker::index(found.state.owner);
+        packet.flow = FlowReason::Known;
+        return Some(worker);
     }
     let selection = if packet.vip.has(spread) {
         config.hash.hash(&keys.selection)
@@ -122,24 +125,49 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
             found.change_owner(worker.owner, now, !is_syn);
             FlowReason::Reselected
         }
-        None => {
-            let state = State::new(packet.vip.tag, worker.owner, now);
-            let is_first = is_syn || packet.transport.protocol != u32::from(TCP);
-            match table::record(bucket, &key, state, now, config.idle_ticks, !is_syn) {
-                true if is_first => FlowReason::New,
-                true => FlowReason::Adopted,
-                false => FlowReason::Unrecorded,
-            }
-        }
+        None => record(config, bucket, &key, worker.owner, &packet.transport, now),
     };
     Some(worker)
 }
 
-/// The worker that the pool's Maglev table has for a hash.
+/// The worker that has a flow, if it still takes packets.
+#[inline(always)]
+pub(crate) fn owner<'m>(found: table::Found) -> Option<&'m Worker> {
+    let worker = maps::WORKERS.get(worker::index(found.state.owner))?;
+    (worker.owner == found.state.owner && worker.keeps_flows()).then_some(worker)
+}
+
+/// Remembers a flow's worker.
+#[inline(always)]
+pub(crate) fn record(
+    config: &Config,
+    bucket: table::Bucket,
+    key: &Key,
+    owner: u16,
+    transport: &Transport,
+    now: u32,
+) -> FlowReason {
+    let is_syn = transport.opens_connection;
+    let is_first = is_syn || transport.protocol != u32::from(TCP);
+    let state = State::new(key.vip, owner, now);
+    match table::record(bucket, key, state, now, config.idle_ticks, !is_syn) {
+        true if is_first => FlowReason::New,
+        true => FlowReason::Adopted,
+        false => FlowReason::Unrecorded,
+    }
+}
+
 #[inline(always)]
 fn select<'m>(packet: &mut Packet, hash: u64) -> Option<&'m Worker> {
-    let table = maps::MAGLEV.get(u32::from(packet.vip.pool))?;
-    let index = u32::from(table.worker(hash)?);
+    let (index, worker) = member(packet.vip.pool, hash)?;
     packet.worker = index;
-    maps::WORKERS.get(index)
+    Some(worker)
+}
+
+/// The worker that a pool's Maglev table has for a hash, with its index.
+#[inline(always)]
+pub(crate) fn member<'m>(pool: u16, hash: u64) -> Option<(u32, &'m Worker)> {
+    let table = maps::MAGLEV.get(u32::from(pool))?;
+    let index = u32::from(table.worker(hash)?);
+    Some((index, maps::WORKERS.get(index)?))
 }

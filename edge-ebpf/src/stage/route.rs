@@ -17,13 +17,30 @@ const AF_INET6: u8 = 10;
 /// Both MAC addresses as they stand at the start of a frame, and the interface (noted in the packet).
 #[inline(always)]
 pub(crate) fn find(ctx: *mut xdp_md, packet: &mut Packet, worker: &Worker) -> Result<[u32; 3], DropReason> {
-    let [a, b, c, d, e, f] = worker.next_hop;
-    let first = u32::from_ne_bytes([a, b, c, d]);
-    let second = u16::from_ne_bytes([e, f]);
-    if first == 0 && second == 0 {
+    if !is_fixed(worker) {
         return by_fib(ctx, packet);
     }
     packet.route.interface = worker.interface;
+    fixed(ctx, worker)
+}
+
+/// Whether a worker's next hop is configured.
+#[inline(always)]
+pub(crate) fn is_fixed(worker: &Worker) -> bool {
+    let (first, second) = next_hop(worker);
+    first != 0 || second != 0
+}
+
+#[inline(always)]
+fn next_hop(worker: &Worker) -> (u32, u16) {
+    let [a, b, c, d, e, f] = worker.next_hop;
+    (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
+}
+
+/// Both MAC addresses on the way to a worker whose next hop is configured.
+#[inline(always)]
+pub(crate) fn fixed(ctx: *mut xdp_md, worker: &Worker) -> Result<[u32; 3], DropReason> {
+    let (first, second) = next_hop(worker);
     let source = match worker.source_mac {
         [0, 0, 0, 0, 0, 0] => own_mac(ctx)?,
         [g, h, i, j, k, l] => [

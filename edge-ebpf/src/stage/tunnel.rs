@@ -26,16 +26,7 @@ pub(crate) fn enter(
 ) -> Result<(), DropReason> {
     let link_len = packet.network_at as usize & 0x1f;
     let context = XdpContext::new(ctx);
-    let (data, end) = (context.data(), context.data_end());
-    let at = opaque(data + link_len);
-    if data + ETHERNET_LEN > end || at + 8 > end {
-        return Err(DropReason::NoHeadroom);
-    }
-    let inner = if packet.network.is_v6() {
-        Inner::v6(load!("u32", at, 0) as u32, load!("u32", at, 4) as u32)
-    } else {
-        Inner::v4(load!("u32", at, 0) as u32)
-    };
+    let inner = inner(&context, link_len, packet.network.is_v6()).ok_or(DropReason::NoHeadroom)?;
     let overhead = worker.overhead();
     if inner.len + overhead > u32::from(worker.mtu) {
         return Err(DropReason::TooBig);
@@ -51,15 +42,45 @@ pub(crate) fn enter(
         write_macs(data, hop);
         return Ok(());
     }
+    encapsulate(ctx, config, packet.hash, worker, inner, hop, link_len)
+}
+
+/// What the outer header takes from the packet's.
+#[inline(always)]
+pub(crate) fn inner(ctx: &XdpContext, link_len: usize, is_v6: bool) -> Option<Inner> {
+    let (data, end) = (ctx.data(), ctx.data_end());
+    let at = opaque(data + link_len);
+    if data + ETHERNET_LEN > end || at + 8 > end {
+        return None;
+    }
+    Some(if is_v6 {
+        Inner::v6(load!("u32", at, 0) as u32, load!("u32", at, 4) as u32)
+    } else {
+        Inner::v4(load!("u32", at, 0) as u32)
+    })
+}
+
+/// Puts the tunnel's headers before the packet.
+#[inline(always)]
+pub(crate) fn encapsulate(
+    ctx: *mut xdp_md,
+    config: &Config,
+    hash: u64,
+    worker: &Worker,
+    inner: Inner,
+    hop: [u32; 3],
+    link_len: usize,
+) -> Result<(), DropReason> {
+    let context = XdpContext::new(ctx);
     let tags = [
         tag(&context, ETHERNET_LEN - 2, link_len),
         tag(&context, ETHERNET_LEN + 2, link_len),
     ];
     // SAFETY: the context is the kernel's; no packet pointer from before is used after.
-    if unsafe { bpf_xdp_adjust_head(ctx, -(overhead as i32)) } != 0 {
+    if unsafe { bpf_xdp_adjust_head(ctx, -(worker.overhead() as i32)) } != 0 {
         return Err(DropReason::NoHeadroom);
     }
-    write(&context, config, packet.hash, worker, inner, hop, tags, link_len)
+    write(&context, config, hash, worker, inner, hop, tags, link_len)
 }
 
 /// Four bytes of the link header that end with the IP header's EtherType, as they were: a VLAN tag that goes out again.
@@ -75,7 +96,7 @@ fn tag(ctx: &XdpContext, at: usize, link_len: usize) -> u32 {
 
 /// MAC addresses of the next hop and of the interface.
 #[inline(always)]
-fn write_macs(data: usize, [a, b, c]: [u32; 3]) {
+pub(crate) fn write_macs(data: usize, [a, b, c]: [u32; 3]) {
     store!("u32", data, 0, a);
     store!("u32", data, 4, b);
     store!("u32", data, 8, c);

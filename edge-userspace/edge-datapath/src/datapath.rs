@@ -1,6 +1,6 @@
 //! The data path as the process owns it.
 
-use aya::programs::{SkLookup, Xdp};
+use aya::programs::SkLookup;
 use edge_common::maps as names;
 use edge_model::{DataPathConfig, Penalty};
 
@@ -60,8 +60,7 @@ impl DataPath {
     pub fn load(options: LoadOptions) -> Result<Self, Error> {
         let pins = options.pinning.as_ref().map(Pins::open).transpose()?;
         let mut kernel = Kernel::load(Purpose::Forward, pins.as_ref(), options.flows)?;
-        let xdp: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
-        xdp.load().map_err(Error::program(names::XDP_PROGRAM))?;
+        kernel.load_xdp()?;
         let steer: &mut SkLookup = kernel.program(names::STEER_PROGRAM)?;
         steer.load().map_err(Error::program(names::STEER_PROGRAM))?;
         let routes = if options.manage_local_routes {

@@ -22,8 +22,7 @@ impl Detached {
     /// The user may not load BPF programs, or the kernel refuses this one.
     pub fn load(flows: Flows) -> Result<Self, Error> {
         let mut kernel = Kernel::load(Purpose::Forward, None, flows)?;
-        let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
-        program.load().map_err(Error::program(names::XDP_PROGRAM))?;
+        kernel.load_xdp()?;
         Ok(Self { kernel })
     }
 
@@ -54,14 +53,18 @@ impl Detached {
         stats::read(maps, image, retired, Vec::new())
     }
 
-    /// Instructions that the verifier walked through; it gives up at a million.
+    /// Instructions that the verifier walked through, of the program that took the most; it gives up at a million.
     ///
     /// # Errors
     /// The object has no such program, or it is not loaded.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
-        let program: &mut Xdp = self.kernel.program(names::XDP_PROGRAM)?;
-        let info = program.info().map_err(Error::program(names::XDP_PROGRAM))?;
-        Ok(info.verified_instruction_count())
+        let mut most = None;
+        for name in [names::XDP_PROGRAM, names::GENERAL_PROGRAM] {
+            let program: &mut Xdp = self.kernel.program(name)?;
+            let info = program.info().map_err(Error::program(name))?;
+            most = most.max(info.verified_instruction_count());
+        }
+        Ok(most)
     }
 
     /// Descriptor of the program.

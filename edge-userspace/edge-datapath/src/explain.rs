@@ -83,6 +83,7 @@ pub struct Explanation {
 /// next, as on the wire.
 pub struct Explainer {
     kernel: Kernel,
+    program: &'static str,
 }
 
 impl Explainer {
@@ -92,9 +93,23 @@ impl Explainer {
     /// The user may not load BPF programs, or the kernel refuses this one.
     pub fn load() -> Result<Self, Error> {
         let mut kernel = Kernel::load(Purpose::Explain, None, Flows::FEW)?;
-        let program: &mut Xdp = kernel.program(names::XDP_PROGRAM)?;
-        program.load().map_err(Error::program(names::XDP_PROGRAM))?;
-        Ok(Self { kernel })
+        kernel.load_xdp()?;
+        Ok(Self {
+            kernel,
+            program: names::XDP_PROGRAM,
+        })
+    }
+
+    /// Loads the program, to give every packet to the part of it that is written for packets that are not ordinary.
+    /// Answers must be the same.
+    ///
+    /// # Errors
+    /// As [`Explainer::load`].
+    pub fn load_general() -> Result<Self, Error> {
+        Ok(Self {
+            program: names::GENERAL_PROGRAM,
+            ..Self::load()?
+        })
     }
 
     /// Makes the maps what a configuration asks for.
@@ -126,7 +141,7 @@ impl Explainer {
         }
         self.kernel.maps.clear_trace()?;
         let mut output = [0; OUTPUT];
-        let program: &mut Xdp = self.kernel.program(names::XDP_PROGRAM)?;
+        let program: &mut Xdp = self.kernel.program(self.program)?;
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(frame),

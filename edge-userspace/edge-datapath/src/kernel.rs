@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use aya::programs::{Program, ProgramError};
+use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
 use edge_common::maglev::Table;
@@ -91,6 +91,20 @@ impl Kernel {
             devices: BTreeSet::new(),
             buckets,
         })
+    }
+
+    /// Loads tier 1's XDP program, and the one that it leaves packets to.
+    pub(crate) fn load_xdp(&mut self) -> Result<(), Error> {
+        for name in [names::XDP_PROGRAM, names::GENERAL_PROGRAM] {
+            let program: &mut Xdp = self.program(name)?;
+            program.load().map_err(Error::program(name))?;
+        }
+        let general: &mut Xdp = self.program(names::GENERAL_PROGRAM)?;
+        let general = general
+            .fd()
+            .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError))
+            .map_err(Error::program(names::GENERAL_PROGRAM))?;
+        self.maps.write_general(&general)
     }
 
     /// A program of the object, as its own type.

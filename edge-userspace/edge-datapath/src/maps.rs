@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use aya::maps::lpm_trie::{self, LpmTrie};
 use aya::maps::xdp::{DevMapHash, XdpMapError};
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, SockMap};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, SockMap};
+use aya::programs::ProgramFd;
 use aya::{Ebpf, Pod};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
@@ -40,6 +41,7 @@ pub(crate) struct Maps {
     pub(crate) events: RingBuf<MapData>,
     tunnel_peers: Array<MapData, decap::Trusted>,
     trace: Array<MapData, Trace>,
+    general: ProgramArray<MapData>,
 }
 
 impl Maps {
@@ -69,7 +71,15 @@ impl Maps {
             events: take(ebpf, names::EVENTS)?,
             tunnel_peers: take(ebpf, names::TUNNEL_PEERS)?,
             trace: take(ebpf, names::TRACE)?,
+            general: take(ebpf, names::GENERAL)?,
         })
+    }
+
+    /// Tells the program that judges ordinary packets which one judges all others.
+    pub(crate) fn write_general(&mut self, program: &ProgramFd) -> Result<(), Error> {
+        self.general
+            .set(0, program, 0)
+            .map_err(Error::map(names::GENERAL, "write"))
     }
 
     pub(crate) fn write_config(&mut self, config: &Config) -> Result<(), Error> {

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use edge_common::header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use edge_common::{TCP, UDP};
+use fastrand::Rng;
 
 use crate::setup::{VIP4, VIP6};
+use crate::tunnel::complete_checksum;
 
 /// Flags of a TCP segment that opens a connection.
 pub const SYN: u8 = 0x02;
@@ -117,4 +119,32 @@ pub fn inserted(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn tagged(frame: Vec<u8>) -> Vec<u8> {
     inserted(frame, 12, &[0x81, 0x00, 0x00, 0x07])
+}
+
+/// One of the packets with some bytes changed, tags before it, or another end.
+#[must_use]
+pub fn mutated(random: &mut Rng, templates: &[Vec<u8>]) -> Vec<u8> {
+    let mut frame = templates[random.usize(..templates.len())].clone();
+    for _ in 0..random.usize(0..4) {
+        let at = random.usize(12..frame.len());
+        frame[at] = match random.u8(0..3) {
+            0 => random.u8(..),
+            1 => frame[at] ^ 1 << random.u8(0..8),
+            _ => [0, 1, 0x7f, 0x80, 0xff][random.usize(0..5)],
+        };
+    }
+    // With its checksum wrong a tunnel would not be looked into.
+    if random.bool() && frame.len() >= 34 && frame[14] == 0x45 {
+        complete_checksum(&mut frame[14..]);
+    }
+    if random.u8(0..7) == 0 {
+        frame = tagged(frame);
+    }
+    match random.u8(0..8) {
+        0 => frame.truncate(random.usize(14..frame.len())),
+        1 => frame.extend((0..random.usize(1..40)).map(|_| 0)),
+        2 => frame[14..].fill_with(|| random.u8(..)),
+        _ => {}
+    }
+    frame
 }

@@ -6,10 +6,10 @@ use std::thread;
 
 use edge_common::DropReason;
 use edge_datapath::{Action, Explainer};
-use edge_datapath_tests::frame::{TCP4, TCP6, UDP4, UDP6, tagged};
+use edge_datapath_tests::frame::{TCP4, TCP6, UDP4, UDP6, mutated};
 use edge_datapath_tests::host::reason_to_drop;
 use edge_datapath_tests::setup::config;
-use edge_datapath_tests::tunnel::{Kind, complete_checksum, tunnelled};
+use edge_datapath_tests::tunnel::{Kind, tunnelled};
 use edge_model::{DataPathConfig, TunnelRole, Tunnels};
 use fastrand::Rng;
 
@@ -51,33 +51,6 @@ fn templates() -> Vec<Vec<u8>> {
         all.extend(alone.iter().cloned());
     }
     all
-}
-
-/// A packet with some bytes changed, tags before it, or another end.
-fn mutated(random: &mut Rng, templates: &[Vec<u8>]) -> Vec<u8> {
-    let mut frame = templates[random.usize(..templates.len())].clone();
-    for _ in 0..random.usize(0..4) {
-        let at = random.usize(12..frame.len());
-        frame[at] = match random.u8(0..3) {
-            0 => random.u8(..),
-            1 => frame[at] ^ 1 << random.u8(0..8),
-            _ => [0, 1, 0x7f, 0x80, 0xff][random.usize(0..5)],
-        };
-    }
-    // With its checksum wrong a tunnel would not be looked into.
-    if random.bool() && frame.len() >= 34 && frame[14] == 0x45 {
-        complete_checksum(&mut frame[14..]);
-    }
-    if random.u8(0..7) == 0 {
-        frame = tagged(frame);
-    }
-    match random.u8(0..8) {
-        0 => frame.truncate(random.usize(14..frame.len())),
-        1 => frame.extend((0..random.usize(1..40)).map(|_| 0)),
-        2 => frame[14..].fill_with(|| random.u8(..)),
-        _ => {}
-    }
-    frame
 }
 
 /// Runs packets, and answers how many dropped.
