@@ -12,6 +12,7 @@
 //! and after the key. So nobody takes one flow's worker for another's. Half of the word, the stamp, is overwritten on
 //! the way: that says no more than when the way was used last.
 
+use crate::verdict::Eviction;
 use crate::{Address, Flow, assert_size, vip, worker};
 
 /// Places of a bucket.
@@ -176,6 +177,18 @@ impl State {
             stamp: word as u32,
             owner: (word >> 32) as u16,
             vip: (word >> 48) as u16,
+        }
+    }
+
+    /// What the flow was, if this way is given to another; `None`: nobody had it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn eviction(self, now: u32, idle: u32) -> Option<Eviction> {
+        match self.stamp & KIND {
+            EMPTY => None,
+            UNCONFIRMED => Some(Eviction::Unconfirmed),
+            _ if self.age(now) >= idle => Some(Eviction::Idle),
+            _ => Some(Eviction::Confirmed),
         }
     }
 

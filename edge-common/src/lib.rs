@@ -34,6 +34,7 @@ pub mod pktgen;
 pub mod prefix;
 pub mod prefix_table;
 pub mod syncookie;
+pub mod tenant;
 pub mod tunnel;
 #[cfg(feature = "user")]
 mod user;

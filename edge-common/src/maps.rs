@@ -1,7 +1,7 @@
 //! Names and capacities of the BPF maps. A map's name is that of its `static` in edge-ebpf.
 
 use crate::prefix::CELLS_PER_WORD;
-use crate::{flood, penalty};
+use crate::{connection, flood, penalty, tenant};
 
 /// `Array<Config>`, one element. Written by userspace.
 pub const CONFIG: &str = "CONFIG";
@@ -19,6 +19,11 @@ pub const DEVICES: &str = "DEVICES";
 pub const CONNECTIONS4: &str = "CONNECTIONS4";
 /// `Array<connection::Bucket6>`: flows of IPv6 clients. Written by the data path.
 pub const CONNECTIONS6: &str = "CONNECTIONS6";
+/// `PerCpuArray<u64>` by [`Eviction`](crate::verdict::Eviction): flows that gave their place in the connection table to others.
+/// Written by the data path.
+pub const EVICTIONS: &str = "EVICTIONS";
+/// `Array<tenant::Tenant>`: who has which index of [`WORKERS`] and of the VIPs, for a next process. Written by userspace.
+pub const TENANTS: &str = "TENANTS";
 /// `PerCpuArray<u64>` by [`FlowReason`](crate::FlowReason): forwarded packets. Written by the data path.
 pub const FLOWS: &str = "FLOWS";
 /// `Array<maglev::Table>` by pool. Written by userspace.
@@ -140,21 +145,45 @@ pub struct Shape {
 }
 
 /// Maps whose contents a restarted process takes over: what the data path wrote down packet by packet, and penalties,
-/// whose end may lie far ahead. All others are filled from the configuration.
-pub const HANDED_ON: [Shape; 2] = [
-    Shape {
-        name: PENALTIES,
-        key: size_of::<u32>(),
-        value: size_of::<penalty::Entry>(),
-        entries: MAX_PENALTIES,
-    },
-    Shape {
-        name: FLOOD,
-        key: size_of::<u32>(),
-        value: size_of::<flood::Set>(),
-        entries: 1 << FLOOD_SET_BITS,
-    },
-];
+/// whose end may lie far ahead. All others are filled from the configuration. `buckets` are those of the connection
+/// tables.
+#[must_use]
+pub const fn handed_on(buckets: [u32; 2]) -> [Shape; 4] {
+    [
+        Shape {
+            name: PENALTIES,
+            key: size_of::<u32>(),
+            value: size_of::<penalty::Entry>(),
+            entries: MAX_PENALTIES,
+        },
+        Shape {
+            name: FLOOD,
+            key: size_of::<u32>(),
+            value: size_of::<flood::Set>(),
+            entries: 1 << FLOOD_SET_BITS,
+        },
+        Shape {
+            name: CONNECTIONS4,
+            key: size_of::<u32>(),
+            value: size_of::<connection::Bucket4>(),
+            entries: buckets[0],
+        },
+        Shape {
+            name: CONNECTIONS6,
+            key: size_of::<u32>(),
+            value: size_of::<connection::Bucket6>(),
+            entries: buckets[1],
+        },
+    ]
+}
+
+/// Shape of [`TENANTS`], which a next process reads where its predecessor pinned it.
+pub const TENANTS_SHAPE: Shape = Shape {
+    name: TENANTS,
+    key: size_of::<u32>(),
+    value: size_of::<tenant::Tenant>(),
+    entries: tenant::ENTRIES,
+};
 
 /// Where a worker's socket for a listener's port stands in [`WORKER_SOCKETS`].
 #[inline(always)]

@@ -202,6 +202,19 @@ reasons! {
 }
 
 reasons! {
+    /// What a flow was that gave its place in the connection table to another. It is selected anew by its next packet,
+    /// which finds the same worker unless the pool has changed.
+    Eviction {
+        /// Nobody had answered yet: SYNs alone, or one datagram.
+        Unconfirmed = "unconfirmed",
+        /// It had sent nothing for the idle time.
+        Idle = "idle",
+        /// It was alive: the table is too small for its flows.
+        Confirmed = "confirmed",
+    }
+}
+
+reasons! {
     /// What a packet was turned into that goes back to its sender.
     ReplyReason {
         /// A SYN into a SYN-ACK with a cookie.

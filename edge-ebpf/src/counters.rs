@@ -40,6 +40,12 @@ pub(crate) fn flow(reason: u32) {
     update(&maps::FLOWS, reason, |count| *count += 1);
 }
 
+/// Counts a flow that gave its place in the connection table to another, by the index of what it was.
+#[inline(always)]
+pub(crate) fn evicted(eviction: u32) {
+    update(&maps::EVICTIONS, eviction, |count| *count += 1);
+}
+
 /// Counts a packet that was dropped, by the indexes of reason and VIP, as a trace has them.
 #[inline(always)]
 pub(crate) fn drop(reason: u32, vip: u32) {

@@ -16,7 +16,8 @@ use edge_common::maps::{
 use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
 use edge_common::syncookie::{Guard, HANDSHAKE_BITS};
-use edge_common::verdict::{ReplyReason, Trace};
+use edge_common::tenant::{self, Tenant};
+use edge_common::verdict::{Eviction, ReplyReason, Trace};
 use edge_common::{
     Address, Config, DropReason, FlowReason, PassReason, decap, penalty, vip, vip_table, worker,
 };
@@ -59,6 +60,8 @@ pub(crate) static PENALISED: Array<Bucket> = Array::with_max_entries(1 << PENALT
 pub(crate) static MORE_PENALISED: HashMap<Prefix, u32> =
     HashMap::with_max_entries(MAX_PENALTIES, BPF_F_NO_PREALLOC);
 #[map]
+pub(crate) static TENANTS: Array<Tenant> = Array::with_max_entries(tenant::ENTRIES, 0);
+#[map]
 pub(crate) static TUNNEL_PEERS: Array<decap::Trusted> = Array::with_max_entries(1, 0);
 
 #[map]
@@ -82,6 +85,8 @@ pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1,
 pub(crate) static CONNECTIONS4: Array<Bucket4> = Array::with_max_entries(1, ON_PAGES);
 #[map]
 pub(crate) static CONNECTIONS6: Array<Bucket6> = Array::with_max_entries(1, ON_PAGES);
+#[map]
+pub(crate) static EVICTIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Eviction::ALL.len() as u32, 0);
 #[map]
 pub(crate) static FLOWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FlowReason::ALL.len() as u32, 0);
 

@@ -112,6 +112,14 @@ fn pools(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
         &["flow"],
         flows,
     )?;
+    let evicted = stats.evicted.iter();
+    counters(
+        registry,
+        "edge_datapath_evicted_flows_total",
+        "Flows that gave their place in the connection table to others, by what they were",
+        &["kind"],
+        evicted.map(|(kind, count)| (vec![kind.name().to_owned()], *count)),
+    )?;
     let labels = &["pool", "worker"];
     let of = |count: fn(&edge_datapath::MemberStats) -> u64| {
         stats.members.iter().map(move |member| {

@@ -65,6 +65,9 @@ pub(crate) struct DataPathStatus {
     /// Packets forwarded to workers of pools, by how their worker was found.
     #[serde(default)]
     pub(crate) forwarded: BTreeMap<String, u64>,
+    /// Flows that gave their place in the connection table to others, by what they were.
+    #[serde(default)]
+    pub(crate) evicted: BTreeMap<String, u64>,
     /// Workers of pools.
     #[serde(default)]
     pub(crate) pool_workers: Vec<PoolWorkerStatus>,

@@ -5,7 +5,7 @@ use core::arch::asm;
 use edge_common::Config;
 use edge_common::connection::{Bucket4, Bucket6, Key, State, WAYS, Way4, Way6, ticks, victim};
 
-use crate::{clock, maps};
+use crate::{clock, counters, maps};
 
 /// Where a flow's bucket is. Pointers into map values, good for the program's life.
 #[derive(Clone, Copy)]
@@ -227,7 +227,11 @@ fn record_in<W: Way>(ways: *mut W, key: &Key, state: State, now: u32, idle: u32,
         if way == at {
             // SAFETY: as above.
             let place = unsafe { ways.add(way) };
-            return write(place, key, states[way], state);
+            let is_written = write(place, key, states[way], state);
+            if is_written && let Some(eviction) = states[way].eviction(now, idle) {
+                counters::evicted(eviction.index());
+            }
+            return is_written;
         }
     }
     false

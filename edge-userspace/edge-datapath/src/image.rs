@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use edge_common::maps::{MAX_LISTENERS, MAX_LOCAL_WORKERS, MAX_VIPS, socket_index};
 use edge_common::prefix::Prefix;
-use edge_common::{Address, Config, HashKey, decap, flood, tunnel, vip};
+use edge_common::{Address, Config, HashKey, decap, flood, tenant, tunnel, vip};
 use edge_model::{
     DataPathConfig, FloodLimits, ForwardMode, Member, Protocol, Spread, TokenRate, Tunnel, Unserved, Vip,
     Worker, WorkerId,
@@ -392,6 +392,29 @@ fn listeners(
 pub struct Indexes<N: Ord> {
     by_name: BTreeMap<N, u16>,
     uses: BTreeMap<u16, u16>,
+    /// Indexes that a predecessor gave away, by their owners' digests. They count until the first names are known.
+    found: BTreeMap<u64, u16>,
+}
+
+/// Names that have a digest of their own.
+pub trait Digest {
+    /// What stands for the name where it is written down ([`tenant::digest`]).
+    fn digest(&self) -> u64;
+}
+
+impl Digest for VipName {
+    fn digest(&self) -> u64 {
+        let (address, free_bits, port, protocol) = self;
+        let [high, low] = port.to_be_bytes();
+        let words = Address::from(*address).0.map(u32::to_ne_bytes);
+        tenant::digest([words.as_flattened(), &[*free_bits, high, low, protocol.number()]])
+    }
+}
+
+impl Digest for ListenerName {
+    fn digest(&self) -> u64 {
+        tenant::digest([&self.0.to_be_bytes()[..], &[self.1.number()]])
+    }
 }
 
 impl<N: Ord> Default for Indexes<N> {
@@ -399,11 +422,26 @@ impl<N: Ord> Default for Indexes<N> {
         Self {
             by_name: BTreeMap::new(),
             uses: BTreeMap::new(),
+            found: BTreeMap::new(),
         }
     }
 }
 
 impl<N: Ord> Indexes<N> {
+    /// What a predecessor wrote down: the owners' digests with their indexes, and how often each index was given away.
+    pub(crate) fn found(owners: BTreeMap<u64, u16>, uses: BTreeMap<u16, u16>) -> Self {
+        Self {
+            uses,
+            found: owners,
+            ..Self::default()
+        }
+    }
+
+    /// How often each index was given away.
+    pub(crate) fn all_uses(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.uses.iter().map(|(&index, &uses)| (index, uses))
+    }
+
     /// The index of a name.
     #[must_use]
     pub fn get(&self, name: &N) -> Option<u16> {
@@ -436,7 +474,7 @@ impl<N: Ord> Indexes<N> {
 }
 
 /// Gives each name an index: the old one, or the lowest that none of these names has or had.
-pub(crate) fn indexes<N: Ord + Clone>(
+pub(crate) fn indexes<N: Ord + Clone + Digest>(
     old: &Indexes<N>,
     names: BTreeSet<N>,
     what: &'static str,
@@ -450,19 +488,26 @@ pub(crate) fn indexes<N: Ord + Clone>(
             limit,
         });
     }
-    let kept: BTreeSet<u16> = names.iter().filter_map(|name| old.get(name)).collect();
+    let of_old = |name: &N| {
+        let found = || old.found.get(&name.digest()).copied();
+        old.get(name).or_else(found).filter(|index| range.contains(index))
+    };
+    let kept: BTreeSet<u16> = names.iter().filter_map(of_old).collect();
     // An index that is given away in the same change would lend the old owner's packets to the new one's counters,
     // so the free ones come first.
-    let in_use: BTreeSet<u16> = old.by_name.values().copied().collect();
+    let in_use: BTreeSet<u16> = old.by_name.values().chain(old.found.values()).copied().collect();
     let fresh = range.clone().filter(|index| !in_use.contains(index));
-    let given_away = range.filter(|index| in_use.contains(index) && !kept.contains(index));
+    let given_away = range
+        .clone()
+        .filter(|index| in_use.contains(index) && !kept.contains(index));
     let mut unused = fresh.chain(given_away);
     let mut next = Indexes {
         by_name: BTreeMap::new(),
         uses: old.uses.clone(),
+        found: BTreeMap::new(),
     };
     for name in names {
-        if let Some(index) = old.get(&name) {
+        if let Some(index) = of_old(&name) {
             next.by_name.insert(name, index);
         } else if let Some(index) = unused.next() {
             let uses = next.uses.entry(index).or_default();

@@ -21,6 +21,7 @@ use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
 use crate::sources::Sources;
+use crate::tenants::{self, Tenants};
 use crate::{Error, Plan, Step, WorkerSocket, devices, maglev, object, stats, syncookies};
 
 /// What the object is loaded for.
@@ -40,6 +41,7 @@ pub(crate) struct Kernel {
     pub(crate) penalties: Penalties,
     purpose: Purpose,
     sources: Sources,
+    tenants: Tenants,
     /// The Maglev tables as they were written last.
     tables: BTreeMap<u16, Box<Table>>,
     /// Interfaces that forwarded packets may leave by.
@@ -61,13 +63,17 @@ impl Kernel {
         loader.map_max_entries(names::CONNECTIONS4, buckets[0]);
         loader.map_max_entries(names::CONNECTIONS6, buckets[1]);
         if let Some(pins) = pins {
-            for shape in &names::HANDED_ON {
-                loader.map_pin_path(shape.name, pins.handed_on(shape)?);
+            for shape in names::handed_on(buckets) {
+                loader.map_pin_path(shape.name, pins.handed_on(&shape)?);
             }
         }
         let mut ebpf = loader.load(object::TIER_1).map_err(Error::object)?;
+        let mut image = Image::default();
         if let Some(pins) = pins {
             pins.stage_maps(&ebpf)?;
+            if let Some(tenants) = pins.tenants()? {
+                (image.pools.members, image.vip_indexes) = tenants::read(&tenants)?;
+            }
         }
         let mut maps = Maps::take(&mut ebpf)?;
         let penalties = match pins {
@@ -82,7 +88,8 @@ impl Kernel {
         Ok(Self {
             ebpf,
             maps,
-            image: Image::default(),
+            image,
+            tenants: Tenants::default(),
             penalties,
             purpose,
             sources: Sources::default(),
@@ -134,6 +141,8 @@ impl Kernel {
             syncookies::prepare()?;
         }
         let plan = Plan::between(&self.image, &next);
+        // Before the first packet is written down for a new owner of an index.
+        self.tenants.write(&mut self.maps, &next)?;
         // New names stand for the same indexes from now on; steps that fail are those of the maps.
         self.image.vip_indexes = next.vip_indexes.clone();
         self.image.listeners = next.listeners.clone();

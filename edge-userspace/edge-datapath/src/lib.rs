@@ -40,12 +40,13 @@ mod stats;
 mod syncookies;
 mod sys;
 mod table;
+mod tenants;
 mod tunnels;
 
 pub use attach::{AttachedMode, InterfaceStatus, XdpMode};
 pub use datapath::{DataPath, LoadOptions};
 pub use detached::Detached;
-pub use edge_common::verdict::ReplyReason;
+pub use edge_common::verdict::{Eviction, ReplyReason};
 pub use edge_common::{DropReason, FlowReason, PassReason};
 pub use error::Error;
 pub use events::DropEvent;

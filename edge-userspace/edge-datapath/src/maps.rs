@@ -10,6 +10,7 @@ use aya::programs::ProgramFd;
 use aya::{Ebpf, Pod};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
+use edge_common::tenant::Tenant;
 use edge_common::verdict::Trace;
 use edge_common::{Address, Config, decap, maps as names, penalty, prefix_table, vip, vip_table, worker};
 
@@ -40,6 +41,8 @@ pub(crate) struct Maps {
     pub(crate) replies: PerCpuArray<MapData, u64>,
     pub(crate) events: RingBuf<MapData>,
     tunnel_peers: Array<MapData, decap::Trusted>,
+    pub(crate) tenants: Array<MapData, Tenant>,
+    pub(crate) evictions: PerCpuArray<MapData, u64>,
     trace: Array<MapData, Trace>,
     general: ProgramArray<MapData>,
 }
@@ -70,6 +73,8 @@ impl Maps {
             replies: take(ebpf, names::REPLIES)?,
             events: take(ebpf, names::EVENTS)?,
             tunnel_peers: take(ebpf, names::TUNNEL_PEERS)?,
+            tenants: take(ebpf, names::TENANTS)?,
+            evictions: take(ebpf, names::EVICTIONS)?,
             trace: take(ebpf, names::TRACE)?,
             general: take(ebpf, names::GENERAL)?,
         })

@@ -4,8 +4,9 @@
 //! packets are judged by the last state after a crash. The next process loads its programs with new maps, fills these
 //! from its configuration, and only then puts its program into the pinned link (BPF_LINK_UPDATE), which is atomic: a
 //! packet is judged by the one or by the other, never by half a configuration. What packets themselves have written
-//! down, and nobody could compute anew, is handed on instead: the maps in [`HANDED_ON`] are opened from their
-//! pins, provided that they have the layout that this program was compiled for.
+//! down, and nobody could compute anew, is handed on instead: the maps of [`names::handed_on`] are opened from their
+//! pins, provided that they have the layout that this program was compiled for. One of them, the connection table,
+//! names workers and VIPs by index, so a next process also reads from its predecessor's pins who had which (`TENANTS`).
 //!
 //! ```text
 //! <path>/net-<inode of the network namespace>/
@@ -22,10 +23,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::maps::MapInfo;
+use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use aya::programs::ProgramFd;
 use aya::programs::links::{FdLink, PinnedLink};
-use edge_common::maps::{HANDED_ON, Shape};
+use edge_common::maps::{self as names, Shape};
+use edge_common::tenant::Tenant;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::{Error, sys};
@@ -93,9 +95,7 @@ impl Pins {
         if !file.exists() {
             return Ok(file);
         }
-        let found = MapInfo::from_pin(&file).map_err(Error::map(shape.name, "open the pinned map"))?;
-        let has = [found.key_size(), found.value_size(), found.max_entries()].map(|size| size as usize);
-        if has != [shape.key, shape.value, shape.entries as usize] {
+        if !has_shape(&file, shape)? {
             tracing::info!(
                 map = shape.name,
                 "a pinned map has another shape: it is built anew"
@@ -103,6 +103,17 @@ impl Pins {
             fs::remove_file(&file).map_err(failed(&file, "remove"))?;
         }
         Ok(file)
+    }
+
+    /// Who had which index, as the predecessor wrote it down; `None` if there is none.
+    pub(crate) fn tenants(&self) -> Result<Option<Array<MapData, Tenant>>, Error> {
+        let file = self.maps.join(names::TENANTS);
+        if !file.exists() || !has_shape(&file, &names::TENANTS_SHAPE)? {
+            return Ok(None);
+        }
+        let failed = Error::map(names::TENANTS, "open the pinned map");
+        let map = MapData::from_pin(&file).and_then(|map| Array::try_from(Map::Array(map)));
+        map.map(Some).map_err(failed)
     }
 
     /// File of an interface's link.
@@ -118,7 +129,8 @@ impl Pins {
     /// Pins the maps of an object that will take over beside those of its predecessor.
     pub(crate) fn stage_maps(&self, ebpf: &Ebpf) -> Result<(), Error> {
         fs::create_dir_all(&self.staged).map_err(failed(&self.staged, "make"))?;
-        let is_handed_on = |name: &str| HANDED_ON.iter().any(|shape| shape.name == name);
+        let handed_on = names::handed_on([0; 2]).map(|shape| shape.name);
+        let is_handed_on = |name: &str| handed_on.contains(&name);
         for (name, map) in ebpf.maps().filter(|(name, _)| !is_handed_on(name)) {
             // The file system keeps names with dots for itself (`bpf_lookup`), and sections' maps have one.
             let file = self.staged.join(name.replace('.', "_"));
@@ -265,6 +277,14 @@ impl Drop for Pins {
         // There is something in it if the process fails before it takes over.
         let _ = fs::remove_dir_all(&self.staged);
     }
+}
+
+/// Whether a pinned map is an array of this shape.
+fn has_shape(file: &Path, shape: &Shape) -> Result<bool, Error> {
+    let found = MapInfo::from_pin(file).map_err(Error::map(shape.name, "open the pinned map"))?;
+    let has = [found.key_size(), found.value_size(), found.max_entries()].map(|size| size as usize);
+    let is_array = matches!(found.map_type(), Ok(MapType::Array));
+    Ok(is_array && has == [shape.key, shape.value, shape.entries as usize])
 }
 
 /// Removes a pin.

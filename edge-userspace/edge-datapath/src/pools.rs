@@ -5,15 +5,39 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use edge_common::maps::{MAX_LOCAL_WORKERS, MAX_POOLS, MAX_WORKERS};
-use edge_common::{Address, tunnel, vip, worker};
+use edge_common::{Address, tenant, tunnel, vip, worker};
 use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Tunnel};
 
 use crate::Error;
-use crate::image::{Indexes, indexes};
+use crate::image::{Digest, Indexes, indexes};
 use crate::maglev::Share;
 
 /// A worker of a pool by what makes it another: its pool, name and address, and how packets get there.
 pub(crate) type MemberName = (Arc<str>, Arc<str>, IpAddr, ForwardMode);
+
+impl Digest for MemberName {
+    fn digest(&self) -> u64 {
+        let (pool, name, address, mode) = self;
+        let words = Address::from(*address).0.map(u32::to_ne_bytes);
+        let mode = match mode {
+            ForwardMode::Local => [worker::LOCAL, 0, 0],
+            ForwardMode::Ipip => [worker::IPIP, 0, 0],
+            ForwardMode::Gue { port } => {
+                let [high, low] = port.to_be_bytes();
+                [worker::GUE, high, low]
+            }
+            ForwardMode::L2 => [worker::L2, 0, 0],
+        };
+        tenant::digest([pool.as_bytes(), name.as_bytes(), words.as_flattened(), &mode])
+    }
+}
+
+/// A pool by its name.
+impl Digest for Arc<str> {
+    fn digest(&self) -> u64 {
+        tenant::digest([self.as_bytes()])
+    }
+}
 
 /// What the maps hold of the pools.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,7 +4,7 @@ use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maps as names;
-use edge_common::verdict::ReplyReason;
+use edge_common::verdict::{Eviction, ReplyReason};
 use edge_common::{DropReason, FlowReason, PassReason, worker};
 use edge_model::{MemberState, WorkerId};
 
@@ -31,6 +31,8 @@ pub struct Stats {
     pub members: Vec<MemberStats>,
     /// Packets that were forwarded, by how their worker was found; every way is there.
     pub flows: Vec<(FlowReason, u64)>,
+    /// Flows that gave their place in the connection table to others, by what they were; every kind is there.
+    pub evicted: Vec<(Eviction, u64)>,
 }
 
 impl Stats {
@@ -119,6 +121,7 @@ pub(crate) fn read(
     let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
     let replied = |&reason: &ReplyReason| Ok((reason, sum(&maps.replies, names::REPLIES, reason.index())?));
     let flow = |&reason: &FlowReason| Ok((reason, sum(&maps.flows, names::FLOWS, reason.index())?));
+    let evicted = |&kind: &Eviction| Ok((kind, sum(&maps.evictions, names::EVICTIONS, kind.index())?));
     let worker = |&worker: &WorkerId| {
         let index = u32::from(worker.0);
         Ok(WorkerStats {
@@ -148,6 +151,7 @@ pub(crate) fn read(
         workers: image.workers.iter().map(worker).collect::<Result<_, Error>>()?,
         members: members(maps, image)?,
         flows: FlowReason::ALL.iter().map(flow).collect::<Result<_, Error>>()?,
+        evicted: Eviction::ALL.iter().map(evicted).collect::<Result<_, Error>>()?,
     })
 }
 

@@ -150,6 +150,11 @@ impl App {
                 .iter()
                 .map(|(way, count)| (way.name().to_owned(), *count))
                 .collect(),
+            evicted: stats
+                .evicted
+                .iter()
+                .map(|(kind, count)| (kind.name().to_owned(), *count))
+                .collect(),
             pool_workers: stats
                 .members
                 .iter()

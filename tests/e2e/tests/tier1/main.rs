@@ -3,4 +3,10 @@
 //! One module a concern. Every test makes a fabric of its own, and a test that lacks root or a kernel feature fails.
 #![forbid(unsafe_code)]
 
+mod change;
+mod health;
+mod kept;
+mod loss;
 mod modes;
+mod pressure;
+mod restart;

@@ -67,15 +67,18 @@ pub enum WorkerState {
     WeightZero,
     /// It has failed.
     Down,
+    /// The list does not have it.
+    Gone,
 }
 
 impl WorkerState {
-    const fn yaml(self) -> &'static str {
+    const fn yaml(self) -> Option<&'static str> {
         match self {
-            Self::Active => "state: active",
-            Self::Draining => "state: draining",
-            Self::WeightZero => "weight: 0",
-            Self::Down => "state: down",
+            Self::Active => Some("state: active"),
+            Self::Draining => Some("state: draining"),
+            Self::WeightZero => Some("weight: 0"),
+            Self::Down => Some("state: down"),
+            Self::Gone => None,
         }
     }
 }
@@ -159,9 +162,10 @@ fn write(yaml: &mut String, settings: &Settings) -> std::fmt::Result {
     for mode in Mode::ALL {
         writeln!(yaml, "  - name: {}\n    workers:", mode.pool())?;
         for (number, state) in settings.workers.iter().enumerate() {
+            let Some(state) = state.yaml() else { continue };
             let [v4, v6] = segment_address(worker_host(number));
             let address = if mode.is_over_v6() { v6 } else { v4 };
-            let (name, key, state) = (number + 1, mode.key(), state.yaml());
+            let (name, key) = (number + 1, mode.key());
             writeln!(
                 yaml,
                 "      - {{name: w{name}, address: '{address}', mode: {key}, {state}}}"

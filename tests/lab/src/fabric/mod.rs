@@ -25,6 +25,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -36,7 +37,7 @@ mod server;
 
 pub use client::{Client, Connection, Datagrams, Reply};
 pub use config::{Health, Mode, Settings, WorkerState};
-pub use server::{Server, pattern};
+pub use server::{Illness, Server, pattern};
 
 /// Balancers of a fabric.
 pub const BALANCERS: usize = 2;
@@ -110,6 +111,7 @@ impl Fabric {
     /// If this process is not root, a program is missing, or an edge does not become ready; the message holds its log.
     pub fn open(settings: Settings) -> Result<Self> {
         cleanup::remove_stale();
+        allow_many_files();
         let dir = tempfile::Builder::new()
             .prefix("edge-fabric-")
             .tempdir()
@@ -182,6 +184,18 @@ impl Fabric {
         Ok(&self.node(number)?.netns)
     }
 
+    /// Has the router take frames from the client that XDP redirected there, and keep answers to their made-up sources
+    /// (198.18.0.0/15) to itself. A veth takes redirected frames where there is GRO or a program, and without both loses
+    /// them uncounted.
+    ///
+    /// # Errors
+    /// If ethtool(8) or ip(8) refuses.
+    pub fn let_floods_through(&self) -> Result<()> {
+        let router = &self.router.netns;
+        router.exec(&["ethtool", "-K", "client0", "gro", "on"])?;
+        router.ip("route replace blackhole 198.18.0.0/15").map(drop)
+    }
+
     /// A worker's server, counted from 0; `None` while it is stopped.
     #[must_use]
     pub fn server(&self, worker: usize) -> Option<&Server> {
@@ -241,6 +255,12 @@ impl Fabric {
             })?;
         }
         Ok(())
+    }
+
+    /// Changes the configuration of balancers that start from now on. What runs keeps its own: some keys take effect with
+    /// the next start alone.
+    pub fn configure_next(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
     }
 
     /// Kills a balancer's edge (SIGKILL).
@@ -343,6 +363,17 @@ impl Node {
         let number = status.pointer("/config/snapshot").and_then(Value::as_u64);
         number.context("the status has no snapshot")
     }
+}
+
+/// Lets this process hold both ends of some thousand connections.
+fn allow_many_files() {
+    let limits = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    // Where it is refused, a test of many connections fails and says so.
+    let _ = setrlimit(Resource::Nofile, wanted);
 }
 
 /// Joins client and router, and makes the segment in the router.

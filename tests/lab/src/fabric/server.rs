@@ -1,7 +1,8 @@
 //! A worker's servers: threads of this process with sockets in the worker's namespace.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -31,7 +32,9 @@ pub struct Server {
 struct Shared {
     name: String,
     stops: AtomicBool,
-    is_ill: AtomicBool,
+    illness: Mutex<Illness>,
+    /// Probes that each client sent.
+    probes: Mutex<BTreeMap<IpAddr, u64>>,
     accepted: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -52,7 +55,8 @@ impl Server {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             stops: AtomicBool::new(false),
-            is_ill: AtomicBool::new(false),
+            illness: Mutex::default(),
+            probes: Mutex::default(),
             accepted: AtomicU64::new(0),
             streams: Mutex::default(),
         });
@@ -81,10 +85,22 @@ impl Server {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
-    /// Has requests of HTTP answered with 503, or no longer.
-    pub fn set_ill(&self, is_ill: bool) {
-        self.shared.is_ill.store(is_ill, Ordering::Relaxed);
+    /// Says how requests of HTTP are answered from now on.
+    pub fn set_ill(&self, illness: Illness) {
+        *lock(&self.shared.illness) = illness;
     }
+}
+
+/// How a worker answers requests of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Illness {
+    /// With 200.
+    #[default]
+    Well,
+    /// Of each client's two with 503, the next with 200.
+    OnAndOff,
+    /// With 503.
+    Ill,
 }
 
 impl Drop for Server {
@@ -94,17 +110,13 @@ impl Drop for Server {
             // It wakes the thread that accepts; should that have ended, there is nothing to wake.
             let _ = shutdown(listener, Shutdown::Both);
         }
-        for stream in self.shared.streams().drain(..) {
+        for stream in lock(&self.shared.streams).drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
 }
 
 impl Shared {
-    fn streams(&self) -> MutexGuard<'_, Vec<TcpStream>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stops(&self) -> bool {
         self.stops.load(Ordering::Relaxed)
     }
@@ -113,7 +125,7 @@ impl Shared {
         while let Ok((stream, from)) = listener.accept() {
             self.accepted.fetch_add(1, Ordering::Relaxed);
             if let Ok(copy) = stream.try_clone() {
-                self.streams().push(copy);
+                lock(&self.streams).push(copy);
             }
             if self.stops() {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -139,7 +151,7 @@ impl Shared {
                     let right = check(&mut input, count().context("a number")?)?;
                     writeln!(output, "{right}")?;
                 }
-                "GET" => return Ok(self.answer_http(output)?),
+                "GET" => return Ok(self.answer_http(output, from.ip())?),
                 _ => anyhow::bail!("{line:?} is no question"),
             }
             line.clear();
@@ -147,8 +159,19 @@ impl Shared {
         Ok(())
     }
 
-    fn answer_http(&self, mut output: &TcpStream) -> std::io::Result<()> {
-        let status = if self.is_ill.load(Ordering::Relaxed) {
+    fn answer_http(&self, mut output: &TcpStream, from: IpAddr) -> std::io::Result<()> {
+        let number = {
+            let mut probes = lock(&self.probes);
+            let count = probes.entry(from).or_default();
+            *count += 1;
+            *count
+        };
+        let is_ill = match *lock(&self.illness) {
+            Illness::Well => false,
+            Illness::OnAndOff => !number.is_multiple_of(3),
+            Illness::Ill => true,
+        };
+        let status = if is_ill {
             "503 Service Unavailable"
         } else {
             "200 OK"
@@ -171,6 +194,11 @@ impl Shared {
             let _ = socket.send_to(&answer, from);
         }
     }
+}
+
+/// Locks; a holder that panicked left a value that is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes that are written or read at once.

@@ -1,0 +1,75 @@
+//! More flows than the connection table has room for.
+
+use std::time::Duration;
+
+use edge_lab::fabric::{Fabric, Mode, Settings, VIP, WorkerState};
+use edge_lab::{Process, bin};
+
+use crate::kept::Kept;
+
+/// Places of the table of each family.
+const PLACES: u32 = 256;
+/// Connections that are established before the others come.
+const EACH: usize = 32;
+/// How long a flood may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn small() -> Fabric {
+    let settings = Settings {
+        flows: PLACES,
+        ..Settings::default()
+    };
+    let fabric = Fabric::open(settings).expect("the fabric comes up");
+    // One table has them all.
+    fabric.route_over(&[0]).expect("routed");
+    fabric
+}
+
+#[test]
+fn four_times_more_connections_than_places_are_served_and_what_gives_way_is_counted() {
+    let fabric = small();
+    let mut first = Kept::open(&fabric.client(), Mode::Ipip4, EACH);
+    let mut further: Vec<_> = (0..4)
+        .map(|_| {
+            fabric
+                .client()
+                .connect(Mode::Ipip4, false, PLACES as usize)
+                .expect("connections")
+        })
+        .collect();
+    let mut workers = Vec::new();
+    for connection in further.iter_mut().flatten() {
+        workers.push(connection.ask().expect("an answer").worker);
+    }
+    first.assert_unbroken("the first, after the others came");
+    for (connection, worker) in further.iter_mut().flatten().zip(&workers) {
+        assert_eq!(&connection.ask().expect("an answer").worker, worker);
+    }
+    let evicted = fabric.total("/datapath/evicted/confirmed");
+    assert!(evicted >= u64::from(3 * PLACES), "{evicted} gave way");
+}
+
+#[test]
+fn a_flood_of_syns_four_times_the_tables_size_takes_no_place_of_an_established_connection() {
+    let mut fabric = small();
+    let mut kept = Kept::open(&fabric.client(), Mode::Ipip4, EACH);
+    let of_first = kept.by_worker().get("w1").copied().unwrap_or_default();
+    assert!(of_first > 0, "{:?}", kept.by_worker());
+    fabric.let_floods_through().expect("GRO is there");
+    let client = fabric.client().netns();
+    let mut command = client.command(bin("edge-pktgen").expect("it is built"));
+    command.args(["--interface", "eth0", "--kind", "syn", "--json", "--pps", "20000"]);
+    command.args(["--src-base", "198.18.0.1", "--src-count", "60000"]);
+    let port = Mode::Ipip4.port().to_string();
+    command.args(["--dst", VIP, "--dst-port", &port, "--seconds", "1"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut flood = Process::spawn("flood", &mut command, folder.path()).expect("it starts");
+    assert!(flood.wait(LIMIT).expect("it ends").success(), "{}", flood.tail());
+    let gone = fabric.total("/datapath/evicted/unconfirmed");
+    assert!(gone > u64::from(4 * PLACES), "{gone} gave way: {}", flood.tail());
+    // What the table has lost would show now: the selection no longer leads to the worker.
+    fabric
+        .configure(|settings| settings.workers[0] = WorkerState::Draining)
+        .expect("applied");
+    kept.assert_unbroken("after the flood, with the first worker draining");
+}
