@@ -129,15 +129,13 @@ const NO_WINDOW_SCALE: u32 = 0xf;
 /// Largest shift that may be used (RFC 7323 2.3).
 const MAX_WINDOW_SCALE: u32 = 14;
 
-#[inline(always)]
-const fn be16(options: &[u8; MAX_OPTIONS], at: usize) -> u32 {
-    (options[at] as u32) << 8 | options[at + 1] as u32
-}
+/// Words of options that an [`Offer`] is read from.
+pub const OFFER_WORDS: usize = 6;
 
-/// Whether a window scale stands behind one byte of padding.
+/// Whether a word holds a window scale behind one byte of padding.
 #[inline(always)]
-const fn is_scale(options: &[u8; MAX_OPTIONS], at: usize) -> bool {
-    be16(options, at) == 0x0103 && options[at + 2] == 3
+const fn is_scale(word: u32) -> bool {
+    word >> 8 == 0x01_0303
 }
 
 /// What a client's SYN offers.
@@ -156,7 +154,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Reads the first `len` bytes of `options`.
+    /// Reads options of `len` bytes; of their words, as numbers, those beyond the end are not looked at.
     ///
     /// The layouts are those of today's stacks, each at fixed offsets: all begin with the MSS; Linux goes on
     /// with SACK permitted, time stamp and window scale, FreeBSD with window scale, SACK permitted and time stamp, Apple
@@ -166,7 +164,7 @@ impl Offer {
     /// cookie, and which the verifier follows through every combination.
     #[inline(always)]
     #[must_use]
-    pub const fn read(options: &[u8; MAX_OPTIONS], len: usize) -> Self {
+    pub const fn read(options: [u32; OFFER_WORDS], len: usize) -> Self {
         let mut offer = Self {
             mss: 0,
             window_scale: NO_WINDOW_SCALE,
@@ -174,17 +172,18 @@ impl Offer {
             has_timestamp: 0,
             timestamp: 0,
         };
-        if len < 4 || be16(options, 0) != 0x0204 {
+        let [mss, second, third, fourth, fifth, sixth] = options;
+        if len < 4 || mss >> 16 != 0x0204 {
             return offer;
         }
-        offer.mss = be16(options, 2);
-        if len >= 20 && be16(options, 4) == 0x0402 && be16(options, 6) == 0x080a && is_scale(options, 16) {
-            offer.set(be16(options, 8) << 16 | be16(options, 10), options[19]);
-        } else if is_scale(options, 4)
-            && be16(options, 10) == 0x080a
-            && (len >= 20 && be16(options, 8) == 0x0402 || len >= 24 && be16(options, 20) == 0x0402)
+        offer.mss = mss & 0xffff;
+        if len >= 20 && second == 0x0402_080a && is_scale(fifth) {
+            offer.set(third, fifth as u8);
+        } else if is_scale(second)
+            && third & 0xffff == 0x080a
+            && (len >= 20 && third >> 16 == 0x0402 || len >= 24 && sixth >> 16 == 0x0402)
         {
-            offer.set(be16(options, 12) << 16 | be16(options, 14), options[7]);
+            offer.set(fourth, second as u8);
         }
         offer
     }
@@ -296,9 +295,13 @@ mod tests {
     use super::*;
 
     fn read(options: &[u8]) -> Offer {
-        let mut padded = [0xee; MAX_OPTIONS];
+        let mut padded = [0xee; OFFER_WORDS * 4];
         padded[..options.len()].copy_from_slice(options);
-        Offer::read(&padded, options.len())
+        let mut words = [0; OFFER_WORDS];
+        for (word, bytes) in words.iter_mut().zip(padded.chunks_exact(4)) {
+            *word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        Offer::read(words, options.len())
     }
 
     const LINUX: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];

@@ -29,7 +29,7 @@ mod state;
 mod steer;
 mod word;
 
-use crate::stage::{decap, forward};
+use crate::stage::decap;
 use aya_ebpf::Global;
 use aya_ebpf::macros::{sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
@@ -58,14 +58,12 @@ pub fn edge_xdp(ctx: XdpContext) -> u32 {
 /// Judges every other frame.
 #[xdp]
 pub fn edge_general(ctx: XdpContext) -> u32 {
-    if state::take_entrance() == state::FORWARD {
-        return forward::forward(ctx.ctx);
-    }
+    let skips_stages = state::skips_stages();
     // A packet that came by a tunnel is judged as if it had come without.
     if let Err(action) = decap::unpack(&ctx) {
         return action;
     }
-    pipeline::judge(&ctx)
+    pipeline::judge(&ctx, skips_stages)
 }
 
 /// Picks the socket for a packet that no established connection claims.

@@ -23,6 +23,7 @@ use crate::packet::Frame;
 use crate::settle;
 use crate::stage::connection::Bucket;
 use crate::stage::source::Trust;
+use crate::stage::syncookie::{self, Admission, Segment};
 use crate::stage::{
     connection as table, flood, forward, malformed, penalty, prefixes, route, select, source, tunnel, vip,
 };
@@ -92,7 +93,7 @@ fn guarded(
     entry: Entry,
     bytes: u32,
 ) -> Option<u32> {
-    if entry.flags & !Entry::FORWARDS != 0 || config.has(Config::HAS_VIP_GUARDS) {
+    if entry.flags & !Entry::FORWARDS != 0 {
         return None;
     }
     let vip = u32::from(entry.vip);
@@ -120,6 +121,16 @@ fn guarded(
             return dropped(reason);
         }
     }
+    let segment = Segment {
+        network,
+        transport,
+        offset: ETHERNET_LEN + network.header_len(),
+        is_ordinary: true,
+    };
+    let admission = match syncookie::check(ctx, config, &segment, vip, way.is_none()) {
+        Ok(admission) => admission,
+        Err(verdict) => return Some(settle::settle(ctx, verdict.into(), u64::from(bytes))),
+    };
     if let Some(way) = way {
         return forwarded(ctx, config, network, transport, entry, way, bytes);
     }
@@ -131,7 +142,7 @@ fn guarded(
     let delivered = Verdict::Deliver {
         vip,
         worker,
-        opens_connection: transport.opens_connection,
+        opens_connection: transport.opens_connection || admission == Admission::Opens,
     };
     Some(settle::settle(ctx, delivered.into(), u64::from(bytes)))
 }
@@ -177,14 +188,14 @@ fn forwarded(
     let (index, worker) = match (found, owner) {
         (Some(found), Some(worker)) => (worker::index(found.state.owner), worker),
         // A flow whose worker is gone is given to another there.
-        (Some(_), None) => return hand_over(ctx, network, transport, entry, bytes),
+        (Some(_), None) => return hand_over(ctx),
         (None, _) => match forward::member(entry.pool, way.hash) {
             Some(member) => member,
             None => return Some(settle::dropped(ctx.ctx, DropReason::NoWorker.index(), vip, bytes)),
         },
     };
     let Some(inner) = fitting(ctx, network, worker) else {
-        return hand_over(ctx, network, transport, entry, bytes);
+        return hand_over(ctx);
     };
     let flow = match found {
         Some(found) => {
@@ -217,28 +228,10 @@ fn fitting(ctx: &XdpContext, network: &Network, worker: &Worker) -> Option<Inner
     (fits && is_tunnel && route::is_fixed(worker)).then_some(inner)
 }
 
-/// Leaves a packet to the general way, which is to go on where packets are forwarded.
+/// Leaves a packet to the general way, whose stages have let it through here.
 #[inline(always)]
-fn hand_over(
-    ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
-    entry: Entry,
-    bytes: u32,
-) -> Option<u32> {
-    let network_at = ETHERNET_LEN as u32;
-    let packet = state::packet()?;
-    // SAFETY: the element is this CPU's alone. Its fields are written one by one.
-    unsafe {
-        (*packet).network = *network;
-        (*packet).transport = *transport;
-        (*packet).vip = entry;
-        (*packet).is_service = 1;
-        (*packet).network_at = network_at;
-        (*packet).transport_at = network_at + network.header_len() as u32;
-        (*packet).frame_len = bytes;
-        (*packet).enters = state::FORWARD;
-    }
+fn hand_over(ctx: &XdpContext) -> Option<u32> {
+    state::skip_stages();
     Some(general(ctx))
 }
 

@@ -11,7 +11,7 @@ use crate::packet::Frame;
 use crate::settle::finish;
 use crate::settle::{self, settle};
 use crate::stage::source::Trust;
-use crate::stage::syncookie::Admission;
+use crate::stage::syncookie::{Admission, Segment};
 use crate::stage::vip::Target;
 use crate::stage::{flood, forward, icmp, malformed, penalty, prefixes, select, source, syncookie, vip};
 use crate::state::{self, Packet, SETTLE, settle_later};
@@ -23,9 +23,9 @@ const NEXT: u32 = u32::MAX;
 const WITHOUT_PORTS: u32 = u32::MAX - 2;
 
 /// Judges a frame: functions that are called one after the other, not each by the one before, because all that are at
-/// work at a time share a stack of 512 bytes.
+/// work at a time share a stack of 512 bytes. `skips_stages`: the stages have let the packet through on the short way.
 #[inline(always)]
-pub(crate) fn judge(ctx: &XdpContext) -> u32 {
+pub(crate) fn judge(ctx: &XdpContext, skips_stages: bool) -> u32 {
     let mut next = headers(ctx.ctx);
     if next == WITHOUT_PORTS {
         next = icmp::icmp(ctx.ctx);
@@ -36,9 +36,11 @@ pub(crate) fn judge(ctx: &XdpContext) -> u32 {
     if next != NEXT {
         return next;
     }
-    let next = stages(ctx.ctx);
-    if next != NEXT {
-        return next;
+    if !skips_stages {
+        let next = stages(ctx.ctx);
+        if next != NEXT {
+            return next;
+        }
     }
     forward::forward(ctx.ctx)
 }
@@ -149,7 +151,13 @@ fn diary(ctx: &XdpContext, packet: &Packet) -> Result<u32, u32> {
         ));
     }
     let forwards = packet.vip.has(Entry::FORWARDS);
-    let admission = syncookie::check(ctx, config, packet, vip, !forwards)
+    let segment = Segment {
+        network,
+        transport,
+        offset: packet.transport_at as usize,
+        is_ordinary: false,
+    };
+    let admission = syncookie::check(ctx, config, &segment, vip, !forwards)
         .map_err(|verdict| settle(ctx, verdict.into(), bytes))?;
     if forwards {
         if packet.network.has_options() {

@@ -37,14 +37,9 @@ pub(crate) struct Packet {
     pub(crate) route: Route,
     /// What becomes of it, for [`SETTLE`].
     pub(crate) verdict: Trace,
-    /// Where the general way begins: [`BEGINNING`] or [`FORWARD`].
-    pub(crate) enters: u32,
+    /// Other than 0: the stages have let the packet through on the short way.
+    pub(crate) skips_stages: u32,
 }
-
-/// Nothing is known of the packet.
-pub(crate) const BEGINNING: u32 = 0;
-/// The stages before have let it through, and wrote down what they know.
-pub(crate) const FORWARD: u32 = 1;
 
 /// What a function of the pipeline answers if the verdict that it wrote down is to be settled.
 pub(crate) const SETTLE: u32 = u32::MAX - 1;
@@ -78,16 +73,23 @@ pub(crate) fn packet() -> Option<*mut Packet> {
     maps::PACKET.get_ptr_mut(0)
 }
 
-/// Where the general way begins for the packet in work: at [`BEGINNING`], unless the packet was handed over.
+/// Notes that the stages have let the packet through, and are not to be asked again.
 #[inline(always)]
-pub(crate) fn take_entrance() -> u32 {
-    let Some(packet) = packet() else {
-        return BEGINNING;
-    };
+pub(crate) fn skip_stages() {
+    if let Some(packet) = packet() {
+        // SAFETY: the element is this CPU's alone.
+        unsafe { (*packet).skips_stages = 1 };
+    }
+}
+
+/// Whether [`skip_stages`] was noted for this packet. It is not for the next.
+#[inline(always)]
+pub(crate) fn skips_stages() -> bool {
+    let Some(packet) = packet() else { return false };
     // SAFETY: the element is this CPU's alone.
     unsafe {
-        let enters = (*packet).enters;
-        (*packet).enters = BEGINNING;
-        enters
+        let skips = (*packet).skips_stages != 0;
+        (*packet).skips_stages = 0;
+        skips
     }
 }

@@ -13,12 +13,14 @@ use aya_ebpf::programs::XdpContext;
 use edge_common::header::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TCP_LEN};
 use edge_common::malformed::tcp_flags::{ACK, RST, SYN};
 use edge_common::parse::{Network, Transport};
-use edge_common::syncookie::{Guard, Handshake, MAX_OPTIONS, Offer, SYN_ACK_WORDS, SynAck};
+use edge_common::syncookie::{
+    Guard, Handshake, MAX_OPTIONS, OFFER_WORDS, Offer, SYN_ACK_WORDS, Settings, SynAck,
+};
 use edge_common::verdict::ReplyReason;
 use edge_common::{Config, DropReason, TCP, Verdict, checksum};
 
 use crate::opaque::opaque;
-use crate::state::Packet;
+use crate::word::{load as load_word, store};
 use crate::{clock, maps};
 
 /// What the stage says of a packet that may go on.
@@ -30,17 +32,35 @@ pub(crate) enum Admission {
     Opens,
 }
 
+/// What the stage looks at.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment<'p> {
+    /// IP header.
+    pub(crate) network: &'p Network,
+    /// TCP header.
+    pub(crate) transport: &'p Transport,
+    /// Where it begins.
+    pub(crate) offset: usize,
+    /// The Ethernet, IP and TCP headers stand right behind each other, none but the last with options.
+    pub(crate) is_ordinary: bool,
+}
+
 /// Answers a SYN while cookies are in use, lets an ACK pass that brings one, and refuses new connections above the
 /// VIP's rate. Cookies are those of this node's stack, so they are of no use to workers elsewhere.
 #[inline(always)]
 pub(crate) fn check(
     ctx: &XdpContext,
     config: &Config,
-    packet: &Packet,
+    segment: &Segment<'_>,
     vip: u32,
     is_local: bool,
 ) -> Result<Admission, Verdict> {
-    let (network, transport, offset) = (&packet.network, &packet.transport, packet.transport_at as usize);
+    let Segment {
+        network,
+        transport,
+        offset,
+        ..
+    } = *segment;
     if !config.has(Config::HAS_VIP_GUARDS) || transport.protocol != TCP as u32 {
         return Ok(Admission::Ordinary);
     }
@@ -51,7 +71,7 @@ pub(crate) fn check(
         reason,
         vip: Some(vip),
     };
-    let now = clock::now();
+    let now = clock::inlined();
     if transport.opens_connection {
         if is_local
             && uses_cookies_now(config, guard, network, transport, now)
@@ -61,8 +81,7 @@ pub(crate) fn check(
             if !network.is_plain() {
                 return Err(dropped(DropReason::SynOptions));
             }
-            let place = place(network, offset, transport.header_len as usize - TCP_LEN);
-            return Err(match syncookie_answer(ctx.ctx, place) {
+            return Err(match answer(ctx, segment) {
                 ANSWERED => Verdict::Reply {
                     reason: ReplyReason::SynCookie,
                     vip,
@@ -219,6 +238,8 @@ fn take(config: &Config, guard: *mut Guard, now: u64) -> Result<(), DropReason> 
 
 /// Where a packet's headers are, as one number: a function of its own gets no structures.
 const IS_V6: u32 = 1 << 31;
+/// An ordinary packet with a TCP header of [`USUAL_SYN_LEN`].
+const IS_USUAL: u32 = 1 << 30;
 const OPTIONS_SHIFT: u32 = 16;
 
 /// Offset of the TCP header, length of its options, family.
@@ -282,6 +303,160 @@ fn load(ctx: *mut xdp_md, scratch: *mut Scratch, place: u32) -> bool {
     }
 }
 
+/// Turns the SYN into its SYN-ACK.
+#[inline(always)]
+fn answer(ctx: &XdpContext, segment: &Segment<'_>) -> u32 {
+    let Segment {
+        network,
+        transport,
+        offset,
+        is_ordinary,
+    } = *segment;
+    let place = place(network, offset, transport.header_len as usize - TCP_LEN);
+    let is_usual = is_ordinary && transport.header_len as usize == USUAL_SYN_LEN;
+    syncookie_answer(ctx.ctx, if is_usual { place | IS_USUAL } else { place })
+}
+
+/// Length of the TCP header of the SYNs that are answered in their place, without copies: that of most stacks.
+const USUAL_SYN_LEN: usize = TCP_LEN + 20;
+
+/// Turns an ordinary packet into its answer; `None`: it does not begin with the MSS.
+#[inline(always)]
+fn answer_in_place(ctx: &XdpContext, settings: &Settings, is_v6: bool) -> Option<u32> {
+    let (data, end) = (ctx.data(), ctx.data_end());
+    let tcp_at = ETHERNET_LEN + if is_v6 { IPV6_LEN } else { IPV4_LEN };
+    if data + tcp_at + USUAL_SYN_LEN > end {
+        return None;
+    }
+    let (ip, tcp) = (data + ETHERNET_LEN, data + tcp_at);
+    let first = u32::from_be(load_word!("u32", tcp, TCP_LEN) as u32);
+    if first >> 16 != 0x0204 {
+        return None;
+    }
+    let options = [
+        first,
+        u32::from_be(load_word!("u32", tcp, TCP_LEN + 4) as u32),
+        u32::from_be(load_word!("u32", tcp, TCP_LEN + 8) as u32),
+        u32::from_be(load_word!("u32", tcp, TCP_LEN + 12) as u32),
+        u32::from_be(load_word!("u32", tcp, TCP_LEN + 16) as u32),
+        0,
+    ];
+    let offer = Offer::read(options, USUAL_SYN_LEN - TCP_LEN);
+    // SAFETY: both headers lie in the frame.
+    let cookie = unsafe {
+        let (ip, tcp, len) = (ip as *mut u8, tcp as *mut u8, USUAL_SYN_LEN as u32);
+        if is_v6 {
+            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp.cast(), len)
+        } else {
+            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp.cast(), len)
+        }
+    };
+    if cookie < 0 {
+        return Some(NOT_ANSWERED);
+    }
+    let ports = u32::from_be(load_word!("u32", tcp, 0) as u32);
+    let sequence = u32::from_be(load_word!("u32", tcp, 4) as u32);
+    let syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie as u32);
+    let with_options = takes_options(settings, &offer);
+    let answered = write_in_place(ctx, is_v6, tcp_at, &syn_ack, &offer, with_options);
+    Some(if answered.is_some() {
+        ANSWERED
+    } else {
+        NOT_ANSWERED
+    })
+}
+
+/// Writes the answer over an ordinary packet, the frame as long as it takes; `None`: there is no room for it.
+#[inline(always)]
+fn write_in_place(
+    ctx: &XdpContext,
+    is_v6: bool,
+    tcp_at: usize,
+    syn_ack: &SynAck,
+    offer: &Offer,
+    with_options: bool,
+) -> Option<()> {
+    let tcp_words = if with_options {
+        SYN_ACK_WORDS
+    } else {
+        SynAck::SHORT
+    };
+    let frame_len = (tcp_at + tcp_words * 4).max(SHORTEST_FRAME);
+    let now_len = opaque(ctx.data_end() - ctx.data());
+    // SAFETY: the context is the kernel's; no packet pointer from before is used after.
+    if frame_len != now_len && unsafe { bpf_xdp_adjust_tail(ctx.ctx, frame_len as i32 - now_len as i32) } != 0
+    {
+        return None;
+    }
+    let (at, end) = (ctx.data(), ctx.data_end());
+    let (ip, tcp) = (at + ETHERNET_LEN, at + tcp_at);
+    if tcp + SynAck::SHORT * 4 > end {
+        return None;
+    }
+    let (a, b) = (load_word!("u32", at, 0), load_word!("u16", at, 4));
+    let (c, d) = (load_word!("u32", at, 6), load_word!("u16", at, 10));
+    store!("u32", at, 0, c);
+    store!("u16", at, 4, d);
+    store!("u32", at, 6, a);
+    store!("u16", at, 10, b);
+    let mut words = [0; SYN_ACK_WORDS];
+    if is_v6 {
+        let client = [
+            load_word!("u32", ip, 8) as u32,
+            load_word!("u32", ip, 12) as u32,
+            load_word!("u32", ip, 16) as u32,
+            load_word!("u32", ip, 20) as u32,
+        ];
+        let service = [
+            load_word!("u32", ip, 24) as u32,
+            load_word!("u32", ip, 28) as u32,
+            load_word!("u32", ip, 32) as u32,
+            load_word!("u32", ip, 36) as u32,
+        ];
+        let sum = |sum, word: u32| sum + u64::from(u32::from_be(word));
+        let addresses = client.into_iter().chain(service).fold(0, sum);
+        syn_ack.write(&mut words, offer, with_options, addresses);
+        let [a, b, c, d, e, f, g, h, i, j] = header6(client, service, tcp_words);
+        store!("u32", ip, 0, a);
+        store!("u32", ip, 4, b);
+        store!("u32", ip, 8, c);
+        store!("u32", ip, 12, d);
+        store!("u32", ip, 16, e);
+        store!("u32", ip, 20, f);
+        store!("u32", ip, 24, g);
+        store!("u32", ip, 28, h);
+        store!("u32", ip, 32, i);
+        store!("u32", ip, 36, j);
+    } else {
+        let (client, service) = (load_word!("u32", ip, 12) as u32, load_word!("u32", ip, 16) as u32);
+        let addresses = u64::from(u32::from_be(client)) + u64::from(u32::from_be(service));
+        syn_ack.write(&mut words, offer, with_options, addresses);
+        let [a, b, c, d, e] = header4(client, service, tcp_words);
+        store!("u32", ip, 0, a);
+        store!("u32", ip, 4, b);
+        store!("u32", ip, 8, c);
+        store!("u32", ip, 12, d);
+        store!("u32", ip, 16, e);
+    }
+    let [a, b, c, d, e, f, g, h, i, j] = words;
+    store!("u32", tcp, 0, a);
+    store!("u32", tcp, 4, b);
+    store!("u32", tcp, 8, c);
+    store!("u32", tcp, 12, d);
+    store!("u32", tcp, 16, e);
+    store!("u32", tcp, 20, f);
+    if with_options {
+        if tcp + SYN_ACK_WORDS * 4 > end {
+            return None;
+        }
+        store!("u32", tcp, 24, g);
+        store!("u32", tcp, 28, h);
+        store!("u32", tcp, 32, i);
+        store!("u32", tcp, 36, j);
+    }
+    Some(())
+}
+
 /// Turns the SYN into its SYN-ACK. It is a function of its own, with numbers for arguments, so that the verifier looks
 /// at it once.
 #[unsafe(no_mangle)]
@@ -290,6 +465,18 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
     let (Some(config), Some(scratch)) = (maps::CONFIG.get(0), maps::SYN_SCRATCH.get_ptr_mut(0)) else {
         return NOT_ANSWERED;
     };
+    if place & IS_USUAL != 0 {
+        let context = XdpContext::new(ctx);
+        // The family is a constant in each, and so are all offsets.
+        let answered = if place & IS_V6 != 0 {
+            answer_in_place(&context, &config.syn_cookies, true)
+        } else {
+            answer_in_place(&context, &config.syn_cookies, false)
+        };
+        if let Some(answered) = answered {
+            return answered;
+        }
+    }
     if !load(ctx, scratch, place) {
         return NOT_ANSWERED;
     }
@@ -299,7 +486,12 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
     let settings = &config.syn_cookies;
     let tcp = &scratch.tcp;
     let options_len = (place >> OPTIONS_SHIFT & 0xff) as usize;
-    let offer = Offer::read(&scratch.options, options_len);
+    let options = &scratch.options;
+    let mut offered = [0; OFFER_WORDS];
+    for (word, bytes) in offered.iter_mut().zip(options.as_chunks().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    let offer = Offer::read(offered, options_len);
     let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
     let (ports, sequence) = (word(0), word(4));
     let Some(cookie) = cookie(
@@ -312,46 +504,76 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
     ) else {
         return NOT_ANSWERED;
     };
-    let with_options = offer.has_timestamp != 0 && settings.has_timestamps != 0;
-    let syn_ack = SynAck {
+    let with_options = takes_options(settings, &offer);
+    let syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie);
+    let (ip, out) = (&scratch.ip, &mut scratch.answer);
+    let (header_len, len) = if is_v6 {
+        let addresses = (2..IPV6_WORDS).fold(0, |sum, at| sum + u64::from(u32::from_be(ip[at])));
+        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
+        let (client, service) = ([ip[2], ip[3], ip[4], ip[5]], [ip[6], ip[7], ip[8], ip[9]]);
+        *out = header6(client, service, words);
+        (IPV6_LEN, words * 4)
+    } else {
+        let addresses = u64::from(u32::from_be(ip[3])) + u64::from(u32::from_be(ip[4]));
+        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
+        let [a, b, c, d, e] = header4(ip[3], ip[4], words);
+        *out = [a, b, c, d, e, 0, 0, 0, 0, 0];
+        (IPV4_LEN, words * 4)
+    };
+    send(ctx, scratch, place & 0xff, header_len, len)
+}
+
+/// Whether the answer has more options than the MSS.
+#[inline(always)]
+fn takes_options(settings: &Settings, offer: &Offer) -> bool {
+    offer.has_timestamp != 0 && settings.has_timestamps != 0
+}
+
+/// The answer's TCP header. `ports` and `sequence` are the SYN's.
+#[inline(always)]
+fn syn_ack(
+    settings: &Settings,
+    offer: &Offer,
+    is_v6: bool,
+    ports: u32,
+    sequence: u32,
+    cookie: u32,
+) -> SynAck {
+    SynAck {
         ports: ports.rotate_left(16),
         cookie,
         sequence,
         mss: if is_v6 { settings.mss6 } else { settings.mss4 },
         window: if is_v6 { settings.window6 } else { settings.window4 },
         window_scale: u32::from(settings.window_scale),
-        timestamp: offer.encode((clock::now() / 1_000_000) as u32),
-    };
-    let (ip, out) = (&scratch.ip, &mut scratch.answer);
-    let (header_len, len) = if is_v6 {
-        let addresses = (2..IPV6_WORDS).fold(0, |sum, at| sum + u64::from(u32::from_be(ip[at])));
-        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
-        out[0] = (6_u32 << 28).to_be();
-        out[1] = ((words as u32 * 4) << 16 | u32::from(TCP) << 8 | TTL).to_be();
-        #[expect(
-            clippy::manual_memcpy,
-            reason = "slices of different lengths would bring a panic into the program"
-        )]
-        for at in 0..4 {
-            out[2 + at] = ip[6 + at];
-            out[6 + at] = ip[2 + at];
-        }
-        (IPV6_LEN, words * 4)
-    } else {
-        let addresses = u64::from(u32::from_be(ip[3])) + u64::from(u32::from_be(ip[4]));
-        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
-        let first = 0x4500 << 16 | ((IPV4_WORDS + words) * 4) as u32;
-        let fragments = 0x4000_u32;
-        let third = TTL << 24 | u32::from(TCP) << 16;
-        let sum = u64::from(first) + u64::from(fragments) + u64::from(third) + addresses;
-        out[0] = first.to_be();
-        out[1] = fragments.to_be();
-        out[2] = (third | u32::from(checksum::of(sum))).to_be();
-        out[3] = ip[4];
-        out[4] = ip[3];
-        (IPV4_LEN, words * 4)
-    };
-    send(ctx, scratch, place & 0xff, header_len, len)
+        timestamp: offer.encode(clock::last_ms() as u32),
+    }
+}
+
+/// The answer's IPv4 header, as it stands in memory, before a TCP header of so many words.
+#[inline(always)]
+fn header4(client: u32, service: u32, tcp_words: usize) -> [u32; IPV4_WORDS] {
+    let first = 0x4500 << 16 | ((IPV4_WORDS + tcp_words) * 4) as u32;
+    let fragments = 0x4000_u32;
+    let third = TTL << 24 | u32::from(TCP) << 16;
+    let addresses = u64::from(u32::from_be(client)) + u64::from(u32::from_be(service));
+    let sum = u64::from(first) + u64::from(fragments) + u64::from(third) + addresses;
+    [
+        first.to_be(),
+        fragments.to_be(),
+        (third | u32::from(checksum::of(sum))).to_be(),
+        service,
+        client,
+    ]
+}
+
+/// Likewise its IPv6 header.
+#[inline(always)]
+fn header6(client: [u32; 4], service: [u32; 4], tcp_words: usize) -> [u32; IPV6_WORDS] {
+    let [a, b, c, d] = service;
+    let [e, f, g, h] = client;
+    let second = (tcp_words as u32 * 4) << 16 | u32::from(TCP) << 8 | TTL;
+    [(6_u32 << 28).to_be(), second.to_be(), a, b, c, d, e, f, g, h]
 }
 
 /// The kernel's cookie for a SYN. The helper reads no option but the MSS, so it gets a header that has no other: one

@@ -10,7 +10,7 @@ use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, UDP6, mutat
 use edge_datapath_tests::setup::config;
 use edge_model::{
     DataPathConfig, FloodLimits, ForwardMode, Measure, Member, MemberState, Penalty, PenaltyReason, Pool,
-    Spread, TokenRate, Tunnel, TunnelRole, Tunnels, Vip,
+    Spread, SynCookies, TokenRate, Tunnel, TunnelRole, Tunnels, Vip,
 };
 use fastrand::Rng;
 
@@ -179,4 +179,71 @@ fn packets_to_workers_elsewhere_meet_the_same_fate_on_both_ways() {
     both.compare(&forwarding(Spread::Source));
     config.vips.iter_mut().for_each(|vip| vip.remembers = false);
     both.compare(&config);
+}
+
+/// Options that SYNs bring.
+const OPTIONS: [&[u8]; 6] = [
+    // Linux, FreeBSD, Apple, Windows, the MSS alone, another first.
+    &[2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7],
+    &[2, 4, 5, 0xb4, 1, 3, 3, 6, 4, 2, 8, 10, 7, 7, 7, 7, 0, 0, 0, 0],
+    &[
+        2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1, 8, 10, 9, 9, 9, 9, 0, 0, 0, 0, 4, 2, 0, 0,
+    ],
+    &[2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2],
+    &[2, 4, 2, 0],
+    &[1, 1, 1, 1, 2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0],
+];
+
+/// A SYN with options, and where its TCP header begins.
+fn syn(random: &mut Rng) -> (Vec<u8>, usize) {
+    let options = OPTIONS[random.usize(..OPTIONS.len())];
+    let mut packet: Packet = [TCP4, TCP6][random.usize(..2)];
+    packet.source_port = random.u16(1..);
+    let mut frame = packet.frame();
+    frame.extend(options);
+    frame.extend((0..random.usize(..20)).map(|_| 0));
+    let len = frame.len() as u16 - 14;
+    let tcp = if packet.source.is_ipv4() { 34 } else { 54 };
+    let (at, len) = if tcp == 34 { (16, len) } else { (18, len - 40) };
+    frame[at..at + 2].copy_from_slice(&len.to_be_bytes());
+    frame[tcp + 12] = (5 + options.len() as u8 / 4) << 4;
+    (frame, tcp)
+}
+
+#[test]
+fn syns_are_answered_alike_on_both_ways() {
+    let config = DataPathConfig {
+        syn_cookies: Some(SynCookies::Always),
+        ..config(4)
+    };
+    let mut both = Both::load();
+    both.ordinary.configure(&config).expect("the configuration fits");
+    both.general.configure(&config).expect("the configuration fits");
+    let start = Instant::now();
+    let mut left_to_the_kernel = 0;
+    for _ in 0..PACKETS {
+        let (frame, tcp) = syn(&mut both.random);
+        let mut answers = [&mut both.ordinary, &mut both.general]
+            .map(|explainer| explainer.run(&frame).expect("the kernel runs the frame"));
+        if answers.iter().any(|answer| answer.reason != "syn_cookie") {
+            assert!(
+                answers
+                    .iter()
+                    .all(|answer| ["syn_cookie", "deliver"].contains(&answer.reason)),
+                "{answers:?}"
+            );
+            left_to_the_kernel += 1;
+            continue;
+        }
+        // The kernel counts minutes in its cookies, and so the checksum is not always the same.
+        for answer in &mut answers {
+            answer.packet_out[tcp + 4..tcp + 8].fill(0);
+            answer.packet_out[tcp + 16..tcp + 18].fill(0);
+        }
+        let [ordinary, general] = answers;
+        assert_eq!(ordinary, general, "{frame:02x?}");
+    }
+    // One SYN in a second of each program, and not at the same time.
+    let allowed = 2 * (start.elapsed().as_secs() + 2);
+    assert!(left_to_the_kernel <= allowed, "{left_to_the_kernel}");
 }
