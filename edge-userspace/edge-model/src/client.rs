@@ -19,7 +19,8 @@ pub struct ClientTimeouts {
     pub stalled: Duration,
     /// A client of HTTP/2 that has opened its window for no octet of any of its responses.
     pub window: Duration,
-    /// A client of HTTP/1.1 that sends nothing of its request's body, while it is waited for.
+    /// A client that sends nothing of its request's body, while it is waited for. Requests of gRPC may be silent for as
+    /// long as `stalled`, and those of HTTP/2 that are answered before they have ended, for ever.
     pub body: Duration,
     /// A kept-alive connection without a request, once the proxy drains. Clients that were about to send are still
     /// served, and told to close.
@@ -49,9 +50,13 @@ pub struct ClientLimits {
     pub fields: u32,
     /// Octets of a request's target (414).
     pub target: u32,
-    /// Octets a second that a client of HTTP/1.1 must send of a body whose length it has told, while it is waited for,
-    /// measured over [`ClientLimits::BODY_WINDOW`].
+    /// Octets a second that a client must send of a body whose length it has told, while it is waited for, measured over
+    /// [`ClientLimits::BODY_WINDOW`]. Of one whose length it has not told, over HTTP/2, the same is asked over
+    /// [`ClientTimeouts::body`], unless that is longer, as long as it is not answered and is not gRPC.
     pub body_rate: u32,
+    /// Octets a second that a client of HTTP/2 must take of a response, while that waits for its window, if it takes
+    /// any: measured over three times [`ClientLimits::BODY_WINDOW`]. Who pauses takes none.
+    pub response_rate: u32,
     /// Requests that a client may have open at once on one connection of HTTP/2 (Istio's edge profile).
     pub streams: u32,
     /// Bounds on floods over HTTP/2.
@@ -70,6 +75,7 @@ impl Default for ClientLimits {
             fields: 100,
             target: 16 * 1024,
             body_rate: 100,
+            response_rate: 100,
             streams: 100,
             http2: Http2Limits::default(),
         }
@@ -88,7 +94,8 @@ pub struct Http2Limits {
     /// Streams that the client resets before their response has begun; one more for two responses that ended. Four
     /// times as many may be reset later. (CVE-2023-44487)
     pub resets: u32,
-    /// Streams that the gateway has to reset for what the client does on them. (CVE-2025-8671)
+    /// Streams that the gateway has to reset for what the client does on them (CVE-2025-8671), and heads that repeat
+    /// fields of the compression's table many times over.
     pub errors: u32,
     /// Streams that are refused because too many are open.
     pub refusals: u32,

@@ -48,6 +48,8 @@ enum Cut {
     Stalled,
     /// The client never opened its window.
     WindowShut,
+    /// The client opens its window by a little at a time.
+    SlowRead,
     /// It was told to go and stayed.
     Idle,
 }
@@ -59,6 +61,7 @@ impl Cut {
             Self::SlowBody => "slow body",
             Self::Stalled => "stalled",
             Self::WindowShut => "window shut",
+            Self::SlowRead => "slow read",
             Self::Idle => "idle",
         }
     }
@@ -111,6 +114,8 @@ pub(crate) struct Conn {
     body: Cell<BodyPace>,
     /// Looks over the frames of HTTP/2.
     http2: OnceCell<Rc<RefCell<Http2Guard>>>,
+    /// When it was last looked whether its responses drip away.
+    looked: Cell<Instant>,
     close_when_idle: Cell<bool>,
     /// The client is to be told by GOAWAY that no request is taken after those under way.
     leaving: Cell<bool>,
@@ -160,6 +165,7 @@ impl Conn {
                 bytes: 0,
             }),
             http2: OnceCell::new(),
+            looked: Cell::new(now),
             close_when_idle: Cell::new(false),
             leaving: Cell::new(false),
             aborted: Cell::new(None),
@@ -447,7 +453,7 @@ impl Conn {
     /// What a client of HTTP/2 is told when its connection is cut.
     pub(crate) fn goodbye(&self) -> Code {
         match self.aborted.get() {
-            Some(Cut::Stalled | Cut::WindowShut) => Code::EnhanceYourCalm,
+            Some(Cut::Stalled | Cut::WindowShut | Cut::SlowRead) => Code::EnhanceYourCalm,
             Some(Cut::SlowHead | Cut::SlowBody | Cut::Idle) | None => Code::No,
         }
     }
@@ -521,6 +527,28 @@ impl Conn {
             .map_or(Blocked::No, |guard| guard.borrow().blocked())
     }
 
+    /// Whether a client of HTTP/2 opens its window by so little at a time that it takes its response for ever.
+    fn drips(&self, now: Instant) -> bool {
+        let (Some(guard), rate) = (self.http2.get(), self.worker.limits().response_rate) else {
+            return false;
+        };
+        let window = now.saturating_duration_since(self.looked.get());
+        if window < Limits::BODY_WINDOW {
+            return false;
+        }
+        self.looked.set(now);
+        guard.borrow_mut().drips(u64::from(rate) * window.as_secs())
+    }
+
+    /// The body of a request over HTTP/2 came too slowly. The stream is answered; the client is told to go, and what else
+    /// it asked for is served to its end.
+    pub(crate) fn body_was_slow(&self) {
+        if !self.leaving.get() {
+            self.cut_for(Cut::SlowBody.reason());
+            self.leave();
+        }
+    }
+
     /// Notes whom to wake when the connection is to end.
     pub(crate) fn waits(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -555,6 +583,7 @@ impl Conn {
                 self.abort(Cut::WindowShut);
             }
             Phase::Busy if self.body_is_slow(now) => self.abort(Cut::SlowBody),
+            Phase::Busy | Phase::Idle if self.drips(now) => self.abort(Cut::SlowRead),
             Phase::Fresh if for_long(&self.since, limit_fresh) => self.close_when_idle(),
             Phase::Idle if !self.write_pending.get() && for_long(&self.since, limit_idle) => {
                 self.close_idle();

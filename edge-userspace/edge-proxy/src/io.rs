@@ -168,6 +168,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             if let Some(fault) = fault {
                 return self.refuse(cx, fault);
             }
+            if guard.borrow().turn_is_over() {
+                self.conn.waits(cx);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         if self.must_wait() {
             self.conn.waits(cx);

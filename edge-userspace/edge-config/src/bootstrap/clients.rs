@@ -110,6 +110,7 @@ pub(super) struct RawLimits {
     pub(super) request_headers: u32,
     pub(super) request_target_bytes: u32,
     pub(super) request_body_bytes_per_second: u32,
+    pub(super) response_bytes_per_second: u32,
     pub(super) http2: RawHttp2Limits,
 }
 
@@ -133,6 +134,7 @@ impl Default for RawLimits {
             request_headers: default.fields,
             request_target_bytes: default.target,
             request_body_bytes_per_second: default.body_rate,
+            response_bytes_per_second: default.response_rate,
             http2: RawHttp2Limits::default(),
         }
     }
@@ -159,6 +161,7 @@ impl From<RawLimits> for ClientLimits {
             fields: raw.request_headers,
             target: raw.request_target_bytes,
             body_rate: raw.request_body_bytes_per_second,
+            response_rate: raw.response_bytes_per_second,
             streams: raw.http2.max_concurrent_streams,
             http2: Http2Limits {
                 control_frames: raw.http2.control_frames,

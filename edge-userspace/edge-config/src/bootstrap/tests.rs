@@ -166,6 +166,7 @@ limits:
   requestHeaders: 1
   requestTargetBytes: 2
   requestBodyBytesPerSecond: 0
+  responseBytesPerSecond: 10
   http2: {maxConcurrentStreams: 4, controlFrames: 5, windowUpdates: 6, resets: 7, streamErrors: 8, refusedStreams: 9}
 ";
     let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
@@ -196,6 +197,7 @@ limits:
             fields: 1,
             target: 2,
             body_rate: 0,
+            response_rate: 10,
             streams: 4,
             http2: Http2Limits {
                 control_frames: 5,

@@ -8,7 +8,7 @@ use edge_upstream::ActiveRequest;
 use edge_upstream::circuit::Place;
 use http_body::{Body, Frame, SizeHint};
 
-use super::trailers::passable;
+use super::trailers::{has_blank_ends, passable};
 use super::{Flag, Record};
 use crate::pool::{BodyFault, EndpointBody, Lease, Upgraded};
 use crate::timer::Timer;
@@ -20,9 +20,12 @@ fn next_frame(
 ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
     let frame = ready!(Pin::new(body).poll_frame(cx));
     Poll::Ready(frame.map(|frame| {
-        frame.map(|frame| match frame.into_trailers() {
-            Ok(trailers) => Frame::trailers(passable(trailers)),
-            Err(data) => data,
+        frame.and_then(|frame| match frame.into_trailers() {
+            Ok(trailers) if has_blank_ends(&trailers) => {
+                Err(BodyFault::Malformed("white space around a trailer"))
+            }
+            Ok(trailers) => Ok(Frame::trailers(passable(trailers))),
+            Err(data) => Ok(data),
         })
     }))
 }

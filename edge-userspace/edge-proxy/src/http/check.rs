@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::Reply;
+use super::trailers::has_blank_ends;
 use crate::options::Limits;
 
 /// Brings the head of an HTTP/2 request into the form that the rules here, routes and endpoints expect: Cookie is one
@@ -82,10 +83,9 @@ fn check_http2(headers: &HeaderMap, target: &str) -> Result<(), Reply> {
         if of_one_hop {
             return Err(Reply::malformed("a field of HTTP/1.1 in HTTP/2"));
         }
-        let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
-        if is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last()) {
-            return Err(Reply::malformed("white space around a field value"));
-        }
+    }
+    if has_blank_ends(headers) {
+        return Err(Reply::malformed("white space around a field value"));
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {

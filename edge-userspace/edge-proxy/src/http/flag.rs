@@ -33,6 +33,8 @@ pub(crate) enum Flag {
     UpstreamRequestTimeout,
     /// `RL`: refused by a rate limit.
     RateLimited,
+    /// `SI`: the client sent nothing of its request for too long.
+    StreamIdleTimeout,
     /// `DPE`: the client's request was malformed.
     DownstreamProtocolError,
     /// `DC`: the client went away before the response was complete.
@@ -43,7 +45,7 @@ pub(crate) enum Flag {
 
 impl Flag {
     /// All flags in order, with Envoy's short and long names.
-    const ALL: [(Self, &'static str, &'static str); 17] = [
+    const ALL: [(Self, &'static str, &'static str); 18] = [
         (Self::DelayInjected, "DI", "DelayInjected"),
         (Self::FaultInjected, "FI", "FaultInjected"),
         (
@@ -66,6 +68,7 @@ impl Flag {
         (Self::UpstreamProtocolError, "UPE", "UpstreamProtocolError"),
         (Self::UpstreamRequestTimeout, "UT", "UpstreamRequestTimeout"),
         (Self::RateLimited, "RL", "RateLimited"),
+        (Self::StreamIdleTimeout, "SI", "StreamIdleTimeout"),
         (Self::DownstreamProtocolError, "DPE", "DownstreamProtocolError"),
         (
             Self::DownstreamConnectionTermination,

@@ -15,11 +15,14 @@ use hyper::body::Incoming;
 use super::body::{Places, UpstreamBody};
 use super::hash::hashed;
 use super::head::{Plan, is_passable, upstream_request};
+use super::pace::Pace;
 use super::reply::Reset;
 use super::request_body::ClientBody;
+use super::trailers::has_blank_ends;
 use super::{Flag, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
+use crate::protocol::Protocol;
 use crate::worker::{Asker, ClusterView, EndpointView, View};
 
 /// A request on its way to a cluster.
@@ -62,7 +65,11 @@ impl Forwarding<'_> {
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let policy = &*self.forward.retries;
         let hashed = self.hash();
-        let body = ClientBody::new(body, policy.attempts > 0);
+        let body = ClientBody::new(body, policy.attempts > 0, |is_told| {
+            // The connection's own pace is that of HTTP/1.1's one body.
+            let is_stream = self.conn.protocol() == Protocol::Http2;
+            is_stream.then(|| Pace::new(self.conn, is_told, grpc::is_grpc(&self.client.headers)))
+        });
         record.has_body(&body);
         let request_id = record.account().request_id.clone();
         let request_id = request_id.unwrap_or_else(|| HeaderValue::from_static(""));
@@ -103,8 +110,14 @@ impl Forwarding<'_> {
             let attempt = self.attempt(endpoint, &body, want, retries.done() + 1, &request_id);
             let Tried { ended, result } = self.within_try(attempt, now).await;
             self.report(index, ended, &result);
+            if body.is_slow() {
+                return Err(Reply::slow_body());
+            }
             if body.is_broken() {
                 return Err(Reply::malformed("the request's body broke off"));
+            }
+            if result.is_ok() {
+                body.answered();
             }
             let replay = Replay {
                 idempotent: is_idempotent(&self.client.method),
@@ -267,7 +280,7 @@ impl Forwarding<'_> {
             }
         };
         match answer {
-            Ok(response) if is_passable(&response) || self.agrees(&response) => Tried {
+            Ok(response) if is_well_formed(&response) || self.agrees(&response) => Tried {
                 ended: Ended::Response(Answer::new(response.status(), response.headers())),
                 // Boxed here: it is passed on through many hands, and is large.
                 result: Ok(response.map(|incoming| {
@@ -332,6 +345,12 @@ impl Forwarding<'_> {
             (whole, each) => whole.or(each),
         }
     }
+}
+
+/// Whether a response may be passed on. Of HTTP/1.1, white space around values is none of them; in HTTP/2 it is malformed.
+fn is_well_formed(response: &Response<EndpointBody>) -> bool {
+    let is_http2 = matches!(response.body(), EndpointBody::Http2(_));
+    is_passable(response) && !(is_http2 && has_blank_ends(response.headers()))
 }
 
 impl Tried {

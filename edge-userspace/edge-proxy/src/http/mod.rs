@@ -12,6 +12,7 @@ mod hash;
 mod head;
 mod limit;
 mod mirror;
+mod pace;
 mod rebuild;
 mod record;
 mod reply;
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use edge_model::{FormatCommand, Forward, PathPolicy, Route, RouteAction};
@@ -50,6 +52,7 @@ use forward::Forwarding;
 pub(crate) use head::{Peer, forwarded_for};
 use head::{Plan, SERVICE_TIME, add_server, downstream_headers, request_id, trusted_address};
 use limit::Limited;
+use pace::Pace;
 pub(crate) use rebuild::rebuilt;
 pub(crate) use record::{Account, Record};
 pub(crate) use reply::Reply;
@@ -326,7 +329,7 @@ impl Exchange<'_> {
             },
             cluster,
         };
-        let body = settled(body).await?;
+        let body = settled(body, self.conn).await?;
         let mut response = self.within(&forwarding, body, record).await?;
         record.responded(response.headers());
         let status = response.status();
@@ -367,9 +370,17 @@ impl Exchange<'_> {
 
 /// Waits for the end of a body that is told to be empty, as HTTP/2 tells the end apart from the length: whoever sends
 /// more than nothing has sent a malformed request, of which nothing may go upstream (RFC 9113 section 8.1.1).
-async fn settled(mut body: Incoming) -> Result<Incoming, Reply> {
-    while body.size_hint().exact() == Some(0) && !body.is_end_stream() {
-        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+async fn settled(mut body: Incoming, conn: &Rc<Conn>) -> Result<Incoming, Reply> {
+    if body.size_hint().exact() != Some(0) || body.is_end_stream() {
+        return Ok(body);
+    }
+    let mut pace = Pace::new(conn, true, false);
+    while !body.is_end_stream() {
+        let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            Poll::Pending => pace.poll_slow(cx).map(|()| Err(Reply::slow_body())),
+        });
+        match next.await? {
             Some(Ok(frame)) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
             Some(Ok(_) | Err(_)) => return Err(Reply::malformed("a body beyond its length")),
             None => break,

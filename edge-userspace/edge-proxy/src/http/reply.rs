@@ -216,6 +216,16 @@ impl Reply {
         .details(details)
     }
 
+    /// The request's body came too slowly, or stopped.
+    pub(crate) fn slow_body() -> Self {
+        Self::text(
+            StatusCode::REQUEST_TIMEOUT,
+            Flag::StreamIdleTimeout,
+            "stream timeout",
+        )
+        .details("stream_idle_timeout")
+    }
+
     /// A redirect; one whose location cannot stand in a header is answered as malformed.
     pub(crate) fn redirect(status: StatusCode, location: &str) -> Self {
         match HeaderValue::from_str(location) {

@@ -11,7 +11,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::trailers::passable;
+use super::pace::Pace;
+use super::trailers::{has_blank_ends, passable};
 
 /// Largest body, in bytes, that is kept for another try (Envoy keeps up to its buffer limit; Istio's edge profile: 32 KiB).
 const MAX_KEPT: usize = 64 * 1024;
@@ -26,6 +27,10 @@ pub(crate) enum RequestBodyError {
     Client(#[from] hyper::Error),
     #[error("the client's body broke off")]
     Broken,
+    #[error("the client's body came too slowly")]
+    Slow,
+    #[error("the client's trailers are malformed")]
+    Malformed,
     #[error("another try has taken over")]
     Superseded,
     #[error("the copy could not keep up")]
@@ -47,6 +52,9 @@ pub(crate) struct Shared {
     taken_bytes: Cell<u64>,
     finished: Cell<bool>,
     broken: Cell<bool>,
+    /// How fast it comes; `None` where that is no matter, or looked at elsewhere.
+    pace: RefCell<Option<Pace>>,
+    slow: Cell<bool>,
     /// The try that may read.
     turn: Cell<u32>,
 }
@@ -76,12 +84,15 @@ impl Part {
 }
 
 impl ClientBody {
-    /// `again` says whether another try may want it from its beginning.
-    pub(crate) fn new(body: Incoming, again: bool) -> Self {
+    /// `again` says whether another try may want it from its beginning, and `pace` whether the client may take its time.
+    pub(crate) fn new(body: Incoming, again: bool, pace: impl FnOnce(bool) -> Option<Pace>) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
+        let is_told = body.size_hint().exact().is_some();
         Self(Some(Rc::new(Shared {
+            pace: RefCell::new(pace(is_told)),
+            slow: Cell::new(false),
             hint: body.size_hint(),
             incoming: RefCell::new(body),
             kept: RefCell::new(again.then(Vec::new)),
@@ -104,6 +115,20 @@ impl ClientBody {
     /// Whether the client itself broke it off.
     pub(crate) fn is_broken(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| shared.broken.get())
+    }
+
+    /// Whether it came too slowly, and was given up.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.slow.get())
+    }
+
+    /// The request is answered: what of its body is still to come is a stream, whose length was told, or may take its time.
+    pub(crate) fn answered(&self) {
+        if let Some(shared) = &self.0
+            && shared.hint.exact().is_none()
+        {
+            *shared.pace.borrow_mut() = None;
+        }
     }
 
     /// The body for the next try, from its beginning. Earlier tries read no further.
@@ -150,15 +175,23 @@ impl Shared {
 
     /// The next part from the client.
     fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, RequestBodyError>>> {
-        let frame = ready!(Pin::new(&mut *self.incoming.borrow_mut()).poll_frame(cx));
+        let polled = Pin::new(&mut *self.incoming.borrow_mut()).poll_frame(cx);
+        let Poll::Ready(frame) = polled else {
+            let mut pace = self.pace.borrow_mut();
+            let Some(pace) = pace.as_mut() else {
+                return Poll::Pending;
+            };
+            ready!(pace.poll_slow(cx));
+            self.slow.set(true);
+            return Poll::Ready(Some(Err(self.breaks_off(RequestBodyError::Slow))));
+        };
         let part = match frame {
             None => None,
-            Some(Ok(frame)) => part(frame),
-            Some(Err(error)) => {
-                self.broken.set(true);
-                self.end_copies(End::Cut);
-                return Poll::Ready(Some(Err(error.into())));
+            Some(Ok(frame)) if is_malformed(&frame) => {
+                return Poll::Ready(Some(Err(self.breaks_off(RequestBodyError::Malformed))));
             }
+            Some(Ok(frame)) => part(frame),
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.breaks_off(error.into())))),
         };
         if let Some(part) = &part {
             self.took(part);
@@ -170,8 +203,17 @@ impl Shared {
         Poll::Ready(part.map(Ok))
     }
 
+    fn breaks_off(&self, error: RequestBodyError) -> RequestBodyError {
+        self.broken.set(true);
+        self.end_copies(End::Cut);
+        error
+    }
+
     fn took(&self, part: &Part) {
         if let Part::Data(data) = part {
+            if let Some(pace) = self.pace.borrow_mut().as_mut() {
+                pace.came(data.len());
+            }
             self.taken_bytes.set(self.taken_bytes.get() + data.len() as u64);
         }
         let mut kept = self.kept.borrow_mut();
@@ -193,6 +235,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether a frame holds trailers with white space around a value, which only HTTP/2 can carry (RFC 9113 section 8.2.1).
+fn is_malformed(frame: &Frame<Bytes>) -> bool {
+    frame.trailers_ref().is_some_and(has_blank_ends)
 }
 
 /// A frame as it is sent on; `None` for kinds that no HTTP version here has.

@@ -27,6 +27,14 @@ const NOT_LATER: [&str; 17] = [
     "www-authenticate",
 ];
 
+/// Whether white space stands at either end of a value, so that a message of HTTP/2 is malformed (RFC 9113 section 8.2.1).
+pub(super) fn has_blank_ends(fields: &HeaderMap) -> bool {
+    let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+    fields
+        .values()
+        .any(|value| is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last()))
+}
+
 /// What of a trailer section is passed on: what a receiver could not take for a field of the head.
 pub(super) fn passable(trailers: HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::with_capacity(trailers.len());

@@ -28,6 +28,7 @@ mod overload;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod routing;
+mod slow_streams;
 mod support;
 mod tcp;
 mod tls;

@@ -94,6 +94,15 @@ impl Budget {
         }
     }
 
+    /// A head repeats entries of the table.
+    pub(super) fn bomb(&mut self) -> Result<(), Fault> {
+        self.errors += 1;
+        match self.errors > self.limits.errors {
+            true => Err(calm("field blocks that grow")),
+            false => Ok(()),
+        }
+    }
+
     /// The gateway had to reset a stream.
     pub(super) fn stream_error(&mut self, code: u32) -> Result<(), Fault> {
         let is = |other: Code| code == other as u32;

@@ -70,6 +70,15 @@ impl Name {
     }
 }
 
+/// What a block comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fields {
+    /// The length of the body, if it is told.
+    pub(super) length: Option<u64>,
+    /// About how many octets its fields are, decoded.
+    pub(super) decoded: u32,
+}
+
 /// Which section of a message a block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
@@ -88,16 +97,19 @@ impl Default for Hpack {
 }
 
 impl Hpack {
-    /// Walks over a whole block. Answers the length of the body, if it is told.
-    pub(super) fn block(&mut self, block: &[u8], section: Section) -> Result<Option<u64>, Fault> {
+    /// Walks over a whole block.
+    pub(super) fn block(&mut self, block: &[u8], section: Section) -> Result<Fields, Fault> {
         let mut rest = block;
         let mut may_resize = true;
         let mut told = None;
+        // What stands in the block itself, and what entries of the table add.
+        let mut decoded = u32::try_from(block.len()).map_err(|_| COMPRESSION)?;
         while let Some(&first) = rest.first() {
             let (name, length) = match first {
                 0x80.. => {
                     let index = integer(&mut rest, 7)?;
                     let entry = self.indexed(index)?;
+                    decoded = decoded.saturating_add(entry.size);
                     (entry.name_is, entry.length)
                 }
                 0x20..0x40 => {
@@ -118,7 +130,10 @@ impl Hpack {
                 return Err(Fault::protocol("a pseudo-header in trailers"));
             }
         }
-        Ok(told)
+        Ok(Fields {
+            length: told,
+            decoded,
+        })
     }
 
     /// An entry by its index.
@@ -315,12 +330,12 @@ mod tests {
         ] {
             let mut hpack = Hpack::default();
             for (block, size) in blocks.iter().zip([57, 110, 164]) {
-                assert_eq!(hpack.block(&hex(block), Section::Head), Ok(None));
+                assert!(hpack.block(&hex(block), Section::Head).is_ok());
                 assert_eq!(hpack.size, size);
             }
-            assert_eq!(hpack.block(&hex("3f21"), Section::Head), Ok(None));
+            assert!(hpack.block(&hex("3f21"), Section::Head).is_ok());
             assert_eq!((hpack.size, hpack.entries.len()), (54, 1));
-            assert_eq!(hpack.block(&hex("20"), Section::Head), Ok(None));
+            assert!(hpack.block(&hex("20"), Section::Head).is_ok());
             assert_eq!((hpack.size, hpack.entries.len()), (0, 0));
         }
     }
@@ -373,22 +388,28 @@ mod tests {
             ("00 01 78 01 31", None),
         ] {
             let told = Hpack::default().block(&hex(block), Section::Head);
-            assert_eq!(told, Ok(expected), "{block}");
+            assert_eq!(told.map(|fields| fields.length), Ok(expected), "{block}");
         }
         // `content-length: 30`, both in Huffman coding.
         let coded = [&[0x00, 0x80 | 10], CODED_LENGTH, &[0x82, 0x64, 0x1f]].concat();
         assert_eq!(coded.len(), 2 + 10 + 3);
-        assert_eq!(Hpack::default().block(&coded, Section::Head), Ok(Some(30)));
+        let told = Hpack::default().block(&coded, Section::Head);
+        assert_eq!(told.map(|fields| fields.length), Ok(Some(30)));
     }
 
     #[test]
     fn a_pseudo_header_of_the_table_is_known_in_trailers() {
         let mut hpack = Hpack::default();
-        assert_eq!(
-            hpack.block(&hex("44 02 2f61 40 01 78 01 31"), Section::Head),
-            Ok(None)
+        assert!(
+            hpack
+                .block(&hex("44 02 2f61 40 01 78 01 31"), Section::Head)
+                .is_ok()
         );
-        assert_eq!(hpack.block(&hex("be"), Section::Trailers), Ok(None));
+        // One octet stands for an entry of two and 32 for its keeping.
+        let decoded = hpack
+            .block(&hex("be"), Section::Trailers)
+            .map(|fields| fields.decoded);
+        assert_eq!(decoded, Ok(1 + 2 + 32));
         assert!(hpack.block(&hex("bf"), Section::Trailers).is_err());
     }
 }

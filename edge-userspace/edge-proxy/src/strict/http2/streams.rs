@@ -13,6 +13,9 @@ const REMEMBERED: usize = 32;
 /// those that were refused or of the end of the connection.
 const MAX_OPEN: usize = 1024;
 
+/// How often in a row a response must get too little room for its client to be cut.
+const DRIPS: u8 = 3;
+
 /// Streams that the gateway has reset while their client may not know of it yet. More are forgotten.
 const MAX_DISOWNED: usize = 256;
 
@@ -30,8 +33,11 @@ struct Stream {
     disowned: bool,
     /// What the client takes of its response.
     window: i64,
-    /// Octets of its response that were sent.
+    /// Octets of its response that were sent, and how many they were when it was last asked whether they drip.
     sent: u64,
+    sent_before: u64,
+    /// How often in a row they did.
+    drips: u8,
     /// Octets of its request's body that are still to come, where their number was told.
     left: Option<i64>,
 }
@@ -115,6 +121,8 @@ impl Streams {
             disowned: false,
             window: self.initial_window,
             sent: 0,
+            sent_before: 0,
+            drips: 0,
             left: None,
         });
         Ok(())
@@ -252,6 +260,23 @@ impl Streams {
             true => Blocked::All,
             false => Blocked::Some,
         }
+    }
+
+    /// Whether some response has three times in a row got some octets of room from the client, and less than `octets`,
+    /// since this was asked before. One that gets none is one whose client pauses.
+    pub(super) fn drips(&mut self, octets: u64) -> bool {
+        let mut any = false;
+        for stream in &mut self.open {
+            let took = stream.sent - stream.sent_before;
+            let is_shut = stream.sending && stream.answered && (self.window <= 0 || stream.window <= 0);
+            stream.sent_before = stream.sent;
+            stream.drips = match is_shut && (1..octets).contains(&took) {
+                true => stream.drips.saturating_add(1),
+                false => 0,
+            };
+            any |= stream.drips >= DRIPS;
+        }
+        any
     }
 
     fn position(&self, id: u32) -> Option<usize> {
