@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::trailers::{has_blank_ends, passable};
 use super::{Flag, Record};
 use crate::pool::{BodyFault, EndpointBody, Lease, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use crate::timer::Timer;
 
 /// The next frame, with trailers as they are passed on.
@@ -155,19 +156,27 @@ impl ResponseBody {
     }
 }
 
+/// What goes on where the endpoint has agreed to another protocol.
+#[derive(Debug)]
+pub(crate) enum Switched {
+    /// A connection of HTTP/1.1.
+    Link(Upgraded),
+    /// A stream of HTTP/2.
+    Stream(OnUpgrade),
+}
+
 /// What is held of an endpoint while a request, or what came of it, is under way.
 pub(crate) type Held = (Lease, ActiveRequest, Places);
 
 impl UpstreamBody {
-    /// The connection as bytes, where the endpoint has agreed to another protocol.
-    pub(crate) fn into_upgraded(self) -> Option<(Upgraded, Held)> {
-        match self.body {
-            EndpointBody::Http1(body) => {
-                let upgraded = body.into_upgraded()?;
-                Some((upgraded, (self.lease, self._active, self._places)))
-            }
-            EndpointBody::Http2(_) => None,
-        }
+    /// The connection or stream as bytes, where the endpoint has agreed to another protocol.
+    pub(crate) fn into_switched(self) -> Option<(Switched, Held)> {
+        let switched = match self.body {
+            EndpointBody::Http1(body) => Switched::Link(body.into_upgraded()?),
+            EndpointBody::Http2Tunnel(stream) => Switched::Stream(stream),
+            EndpointBody::Http2(_) => return None,
+        };
+        Some((switched, (self.lease, self._active, self._places)))
     }
 
     /// Gives the connection back, which keeps it if request and response have both ended.

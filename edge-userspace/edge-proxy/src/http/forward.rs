@@ -305,9 +305,13 @@ impl Forwarding<'_> {
 
     /// Whether the endpoint has agreed to the protocol that the client asks for.
     fn agrees(&self, response: &Response<EndpointBody>) -> bool {
+        let is_http2 = match response.body() {
+            EndpointBody::Http1(_) => false,
+            EndpointBody::Http2Tunnel(_) => true,
+            EndpointBody::Http2(_) => return false,
+        };
         response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && upgrade::is_asked(self.client)
-            && matches!(response.body(), EndpointBody::Http1(_))
+            && upgrade::is_agreed(self.client, response.headers(), is_http2)
     }
 
     /// Tells outlier detection.

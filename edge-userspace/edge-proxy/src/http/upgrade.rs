@@ -1,37 +1,45 @@
-//! Upgrades: a WebSocket asked for in HTTP/1.1 (RFC 6455) or in HTTP/2 (RFC 8441), to an endpoint of HTTP/1.1.
+//! Upgrades: a WebSocket asked for in HTTP/1.1 (RFC 6455) or in HTTP/2 (RFC 8441), to an endpoint of either version.
 //!
 //! No other protocol is passed on, as on Istio's gateways: what Upgrade names else is left out, and the request is an
-//! ordinary one. While the endpoint has not agreed, what the client sends behind its request is held back.
+//! ordinary one. While the endpoint has not agreed, what the client sends behind its request is held back. Where only
+//! one side speaks HTTP/1.1, the gateway has the part of the other one in the exchange of key and proof.
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use fastrand::Rng;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::body::Held;
+use super::body::{Held, Switched};
 use super::{Record, ResponseBody, UpstreamBody};
 use crate::connection::Conn;
-use crate::pool::Upgraded;
 use crate::tcp;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// Among the extensions of a head: the request asks for a WebSocket.
-#[derive(Debug, Clone, Copy)]
-struct WebSocket;
+#[derive(Debug, Clone)]
+struct WebSocket {
+    /// What an endpoint of HTTP/1.1 has to answer to the gateway's own key; a client's own key is the client's to check.
+    proof: Option<HeaderValue>,
+}
 
 /// How a client asks for a WebSocket.
 pub(super) enum Asked {
     Not,
-    /// By Upgrade: the whole connection is its.
-    Http1,
+    /// By Upgrade, with this key: the whole connection is its.
+    Http1(Option<HeaderValue>),
     /// By extended CONNECT: one stream is its.
     Http2(OnUpgrade),
 }
@@ -39,8 +47,8 @@ pub(super) enum Asked {
 /// Whether a request asks for a WebSocket. One of HTTP/2 is given the form of HTTP/1.1, by which it is routed.
 pub(super) fn asked(head: &mut Parts, conn: &Conn) -> Asked {
     if conn.wants_upgrade() {
-        head.extensions.insert(WebSocket);
-        return Asked::Http1;
+        head.extensions.insert(WebSocket { proof: None });
+        return Asked::Http1(head.headers.get(SEC_WEBSOCKET_KEY).cloned());
     }
     let is_websocket = |protocol: &Protocol| protocol.as_str() == "websocket";
     if head.method != Method::CONNECT || !head.extensions.get().is_some_and(is_websocket) {
@@ -50,17 +58,53 @@ pub(super) fn asked(head: &mut Parts, conn: &Conn) -> Asked {
         return Asked::Not;
     };
     head.method = Method::GET;
-    head.extensions.insert(WebSocket);
-    if !head.headers.contains_key(SEC_WEBSOCKET_KEY) {
-        head.headers
-            .insert(SEC_WEBSOCKET_KEY, key(&mut conn.worker().rng()));
-    }
+    // The client has none, and could not tell whether the endpoint proves that it knows this one.
+    let key = key(&mut conn.worker().rng());
+    head.extensions.insert(WebSocket { proof: Some(proof(&key)) });
+    head.headers.insert(SEC_WEBSOCKET_KEY, key);
     Asked::Http2(upgrade)
 }
 
 /// Whether a request asks for a WebSocket.
 pub(super) fn is_asked(head: &Parts) -> bool {
     head.extensions.get::<WebSocket>().is_some()
+}
+
+/// Whether an answer with 101 is one to a request for a WebSocket (RFC 6455 section 4.2.2, RFC 9110 section 7.8): it
+/// names that protocol and no other, and has the proof where the gateway is the one to look at it. From an endpoint of
+/// HTTP/2 (`is_http2`) there is none.
+pub(super) fn is_agreed(head: &Parts, answer: &HeaderMap, is_http2: bool) -> bool {
+    let Some(asked) = head.extensions.get::<WebSocket>() else {
+        return false;
+    };
+    let only = |name: HeaderName| {
+        let mut lines = answer.get_all(name).iter();
+        lines.next().filter(|_| lines.next().is_none())
+    };
+    let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes());
+    let is_upgrade = |line: &HeaderValue| {
+        let options = line.as_bytes().split(|byte| *byte == b',');
+        options
+            .map(<[u8]>::trim_ascii)
+            .any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+    };
+    let is_proven = match &asked.proof {
+        Some(proof) if !is_http2 => only(SEC_WEBSOCKET_ACCEPT) == Some(proof),
+        Some(_) | None => true,
+    };
+    only(UPGRADE).is_some_and(is_websocket)
+        && answer.get_all(CONNECTION).iter().any(is_upgrade)
+        && !answer.contains_key(CONTENT_LENGTH)
+        && !answer.contains_key(TRANSFER_ENCODING)
+        && is_proven
+}
+
+/// Proves that a key was seen (RFC 6455 section 4.2.2).
+fn proof(key: &HeaderValue) -> HeaderValue {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let text = [key.as_bytes(), GUID].concat();
+    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, &text);
+    HeaderValue::try_from(BASE64.encode(digest.as_ref())).unwrap_or(WEBSOCKET)
 }
 
 /// Asks the endpoint.
@@ -71,23 +115,12 @@ pub(super) fn ask(headers: &mut HeaderMap) {
 
 /// Sixteen random bytes in base64 (RFC 6455 section 4.1), which HTTP/2 has no use for and endpoints of HTTP/1.1 ask for.
 fn key(rng: &mut Rng) -> HeaderValue {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bits = rng.u128(..);
-    let mut text = [b'='; 24];
-    // 128 bits are 21 digits of six and two bits, which are the upper ones of the last digit.
-    for (at, digit) in text.iter_mut().enumerate().take(22) {
-        let value = match at {
-            21 => (bits & 3) << 4,
-            at => bits >> (122 - 6 * at),
-        };
-        *digit = DIGITS[value as usize & 63];
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(WEBSOCKET)
+    HeaderValue::try_from(BASE64.encode(rng.u128(..).to_be_bytes())).unwrap_or(WEBSOCKET)
 }
 
 /// A connection whose both sides have agreed to another protocol.
 pub(crate) struct Tunnel {
-    upstream: Upgraded,
+    upstream: Switched,
     /// The endpoint's account, until the end.
     _held: Held,
     record: Record,
@@ -98,11 +131,26 @@ impl Tunnel {
     /// Forwards bytes both ways until both sides have ended. `ahead` came from the client before.
     pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, client: S, ahead: Bytes) {
         self.record.complete();
-        if !ahead.is_empty() && self.upstream.write_all(&ahead).await.is_err() {
-            return;
+        match self.upstream {
+            Switched::Link(link) => forward(client, link, &ahead, self.idle).await,
+            Switched::Stream(stream) => {
+                if let Ok(stream) = stream.await {
+                    forward(client, TokioIo::new(stream), &ahead, self.idle).await;
+                }
+            }
         }
-        tcp::copy(client, self.upstream, self.idle).await;
     }
+}
+
+async fn forward<C, U>(client: C, mut upstream: U, ahead: &[u8], idle: Option<Duration>)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    if !ahead.is_empty() && upstream.write_all(ahead).await.is_err() {
+        return;
+    }
+    tcp::copy(client, upstream, idle).await;
 }
 
 /// The client's answer where the endpoint has agreed, with the tunnel on its way.
@@ -114,15 +162,19 @@ pub(super) fn switched(
     idle: Option<Duration>,
 ) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
-    let tunnel = body.into_upgraded().map(|(upstream, held)| Tunnel {
+    let tunnel = body.into_switched().map(|(upstream, held)| Tunnel {
         upstream,
         _held: held,
         record,
         idle,
     });
     match (asked, tunnel) {
-        (Asked::Http1, Some(tunnel)) => {
+        (Asked::Http1(key), Some(tunnel)) => {
             ask(&mut head.headers);
+            // An endpoint of HTTP/2 has not seen the client's key.
+            if let (Switched::Stream(_), Some(key)) = (&tunnel.upstream, key) {
+                head.headers.insert(SEC_WEBSOCKET_ACCEPT, proof(&key));
+            }
             conn.will_switch(tunnel);
         }
         (Asked::Http2(upgrade), Some(tunnel)) => {
@@ -143,6 +195,12 @@ pub(super) fn switched(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_proven_as_in_the_specification() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(proof(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 
     #[test]
     fn a_key_is_sixteen_bytes_in_base64() {

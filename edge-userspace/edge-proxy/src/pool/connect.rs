@@ -13,13 +13,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use edge_model::ProxyProtocolVersion;
 use edge_upstream::circuit::Place;
-use http::header::{TE, UPGRADE};
+use http::header::{CONNECTION, TE, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -27,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::link::{Asked, BodyFault, Link, LinkBody, SendError};
-use super::target::http2_request;
+use super::target::{http2_request, http2_websocket};
 use super::{EndpointStream, Limits};
 use crate::connection::Conn;
 use crate::h1::{MAX_HEAD, push_field};
@@ -100,6 +101,9 @@ impl Sender {
             }
             Self::Http2(shared) => {
                 shared.requests.set(shared.requests.get().saturating_add(1));
+                if request.headers().contains_key(UPGRADE) {
+                    return shared.ask_for_websocket(request).await;
+                }
                 let sent = shared.sender.try_send_request(http2_request(request)).await;
                 sent.map(|response| response.map(EndpointBody::Http2))
                     .map_err(http2_error)
@@ -155,6 +159,8 @@ fn http2_error(mut error: TrySendError<Request<RequestBody>>) -> SendError {
 pub(crate) enum EndpointBody {
     Http1(LinkBody),
     Http2(Incoming),
+    /// None: the stream is one of another protocol from now on (RFC 8441).
+    Http2Tunnel(OnUpgrade),
 }
 
 impl Body for EndpointBody {
@@ -170,6 +176,7 @@ impl Body for EndpointBody {
             Self::Http2(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyFault::from))),
+            Self::Http2Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -177,6 +184,7 @@ impl Body for EndpointBody {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Http2Tunnel(_) => true,
         }
     }
 
@@ -184,11 +192,34 @@ impl Body for EndpointBody {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Http2Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 impl Shared {
+    /// Asks for a WebSocket by extended CONNECT (RFC 8441 section 5). An endpoint that agrees answers with 200, which is
+    /// given the form of HTTP/1.1; any other answer is as it is.
+    async fn ask_for_websocket(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<EndpointBody>, SendError> {
+        let sent = self
+            .sender
+            .try_send_request(http2_websocket(http2_request(request)))
+            .await;
+        let mut response = sent.map_err(http2_error)?;
+        if response.status() != StatusCode::OK {
+            return Ok(response.map(EndpointBody::Http2));
+        }
+        let upgrade = hyper::upgrade::on(&mut response);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        Ok(response.map(|_| EndpointBody::Http2Tunnel(upgrade)))
+    }
+
     /// One more handle, if the connection takes one more request now.
     pub(super) fn share(&self, most: u32) -> Option<Self> {
         // The pool holds a handle of its own.

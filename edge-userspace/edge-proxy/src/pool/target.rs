@@ -1,8 +1,9 @@
 //! A request in the form that HTTP/2 gives it.
 
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri, Version};
+use http::{HeaderValue, Method, Request, Uri, Version};
+use hyper::ext::Protocol;
 
 /// Turns Host into `:authority` and leaves out what belongs to HTTP/1.1 alone (RFC 9113 sections 8.2.2 and 8.3.1).
 ///
@@ -34,6 +35,14 @@ pub(super) fn http2_request<B>(mut request: Request<B>) -> Request<B> {
             *request.uri_mut() = target;
         }
     }
+    request
+}
+
+/// Makes a request in the form of HTTP/2 one for a WebSocket. The key of HTTP/1.1 has no use there (RFC 8441 section 5).
+pub(super) fn http2_websocket<B>(mut request: Request<B>) -> Request<B> {
+    *request.method_mut() = Method::CONNECT;
+    request.headers_mut().remove(SEC_WEBSOCKET_KEY);
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
     request
 }
 

@@ -1,12 +1,26 @@
 //! WebSockets, by Upgrade and by extended CONNECT, and what is not switched.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use edge_model::{Cluster, UpstreamProtocol};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt;
 
 use crate::desync::frames::{
     Connection, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, RST_STREAM, SETTINGS, block,
 };
-use crate::support::{Client, Edge, RawBackend, Snap, eventually, free_port};
+use crate::support::{
+    Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, route, service,
+};
 
 /// An endpoint that agrees, greets, and gives back what it gets until the client ends; then it says goodbye.
 fn agreeing() -> RawBackend {
@@ -18,13 +32,23 @@ fn agreeing() -> RawBackend {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno");
             return;
         }
-        let _ = stream.write_all(
-            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
-              sec-websocket-accept: x\r\n\r\nhello",
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+        let accept = proof(key.unwrap());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+             sec-websocket-accept: {accept}\r\n\r\nhello"
         );
+        let _ = stream.write_all(answer.as_bytes());
         echo(&mut stream);
         let _ = stream.write_all(b"bye");
     })
+}
+
+/// What a server answers to a key (RFC 6455 section 4.2.2).
+fn proof(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    BASE64.encode(digest)
 }
 
 fn echo(stream: &mut TcpStream) {
@@ -51,7 +75,10 @@ fn a_websocket_goes_both_ways_and_ends_one_side_after_the_other() {
     assert_eq!(reply.status, 101);
     assert_eq!(reply.header("upgrade"), Some("websocket"));
     assert_eq!(reply.header("connection"), Some("Upgrade"));
-    assert_eq!(reply.header("sec-websocket-accept"), Some("x"));
+    assert_eq!(
+        reply.header("sec-websocket-accept"),
+        Some(proof("AQIDBAUGBwgJCgsMDQ4PEA==").as_str())
+    );
     // Bytes that would be a request elsewhere are none here.
     client.write("GET /smuggled HTTP/1.1\n\n\0").unwrap();
     client.stream().shutdown(std::net::Shutdown::Write).unwrap();
@@ -112,6 +139,159 @@ fn a_websocket_of_http2_is_a_stream_beside_others() {
         }
     }
     assert_eq!(last, b"bye");
+}
+
+/// An endpoint of HTTP/2 that agrees to extended CONNECT, and gives back what it gets. It tells the path by a header, and
+/// answers requests for `/refused` with 403.
+fn agreeing_http2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                server.enable_connect_protocol();
+                tokio::spawn(server.serve_connection(TokioIo::new(stream), service_fn(switch)));
+            }
+        });
+    });
+    address
+}
+
+async fn switch(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let protocol = request.extensions().get::<hyper::ext::Protocol>();
+    let asks = request.method() == "CONNECT" && protocol.is_some_and(|name| name.as_str() == "websocket");
+    let extra = ["connection", "upgrade", "sec-websocket-key"];
+    let is_clean = !extra.iter().any(|name| request.headers().contains_key(*name));
+    let response = Response::builder().header("x-path", request.uri().path());
+    if !asks || !is_clean || request.uri().path() == "/refused" {
+        return Ok(response.status(403).body(Full::from("no")).unwrap());
+    }
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    Ok(response.body(Full::default()).unwrap())
+}
+
+fn over_http2(address: SocketAddr) -> (Edge, u16) {
+    let port = free_port();
+    let cluster = Cluster {
+        protocol: UpstreamProtocol::Http2,
+        ..service("web", &[address])
+    };
+    let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
+    (Edge::start(Snap::new(port, routes).with(cluster)), port)
+}
+
+#[test]
+fn an_endpoint_of_http2_is_asked_by_extended_connect() {
+    let (edge, port) = over_http2(agreeing_http2());
+    // By HTTP/1.1: the gateway proves that the key was seen.
+    let mut client = Client::connect(port);
+    client.write(format!("{ASK}early ")).unwrap();
+    let reply = client.read("HEAD").unwrap();
+    assert_eq!((reply.status, reply.header("x-path")), (101, Some("/chat")));
+    assert_eq!(reply.header("upgrade"), Some("websocket"));
+    assert_eq!(reply.header("connection"), Some("Upgrade"));
+    assert_eq!(
+        reply.header("sec-websocket-accept"),
+        Some(proof("AQIDBAUGBwgJCgsMDQ4PEA==").as_str())
+    );
+    client.write("GET / HTTP/1.1\n\n\0").unwrap();
+    client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.rest().unwrap(), b"early GET / HTTP/1.1\n\n\0");
+    // And by HTTP/2.
+    let mut connection = Connection::open(port);
+    let ask = ":method=CONNECT :protocol=websocket :scheme=http :authority=a :path=/chat";
+    let head = Frame::new(HEADERS, END_HEADERS, 1, block(ask));
+    connection.send(&head).unwrap();
+    connection.send(&Frame::new(DATA, 0, 1, *b"abc")).unwrap();
+    let answer = connection.wait_for(|frame| frame.kind == HEADERS).unwrap();
+    assert_eq!((answer.payload[0], answer.flags & END_STREAM), (0x88, 0));
+    let echoed = connection.wait_for(|frame| frame.kind == DATA).unwrap();
+    assert_eq!(echoed.payload, b"abc");
+    connection.send(&Frame::new(DATA, END_STREAM, 1, *b"")).unwrap();
+    let end = connection.wait_for(|frame| frame.stream == 1 && frame.flags & END_STREAM != 0);
+    assert_eq!(end.unwrap().kind, DATA);
+    edge.expect_metric("istio_requests_total", &["response_code=\"101\""], 2);
+}
+
+#[test]
+fn what_an_endpoint_of_http2_answers_instead_is_passed_on() {
+    let (_edge, port) = over_http2(agreeing_http2());
+    let mut client = Client::connect(port);
+    client.write(ASK.replace("/chat", "/refused")).unwrap();
+    let reply = client.read("GET").unwrap();
+    assert_eq!((reply.status, reply.text()), (403, "no"));
+    assert_eq!(client.get("a", "/").unwrap().status, 403, "the connection goes on");
+}
+
+/// Answers every request with the same bytes.
+fn answering(answer: &'static str) -> RawBackend {
+    RawBackend::start(move |mut stream, _| {
+        while !RawBackend::read_head(&mut stream).is_empty() {
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    })
+}
+
+#[test]
+fn an_answer_that_agrees_to_something_else_or_only_by_half_is_none() {
+    for (name, answer) in [
+        ("no protocol", "connection: upgrade"),
+        ("another protocol", "connection: upgrade\r\nupgrade: h2c"),
+        ("two protocols", "connection: upgrade\r\nupgrade: websocket, h2c"),
+        (
+            "two lines",
+            "connection: upgrade\r\nupgrade: websocket\r\nupgrade: websocket",
+        ),
+        ("not for this connection", "upgrade: websocket"),
+        (
+            "a body",
+            "connection: upgrade\r\nupgrade: websocket\r\ncontent-length: 5",
+        ),
+    ] {
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n\r\nhello");
+        let web = answering(answer.leak());
+        let port = free_port();
+        let edge = Edge::start(Snap::simple(port, &[web.address]));
+        let mut client = Client::connect(port);
+        client.write(ASK).unwrap();
+        assert_eq!(client.read("GET").unwrap().status, 502, "{name}");
+        edge.expect_flagged("UPE", 1);
+    }
+}
+
+#[test]
+fn an_endpoint_has_to_prove_that_it_saw_the_key_that_the_gateway_made() {
+    let web = answering(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello",
+    );
+    let port = free_port();
+    let edge = Edge::start(Snap::simple(port, &[web.address]));
+    let mut connection = Connection::open(port);
+    let ask = ":method=CONNECT :protocol=websocket :scheme=http :authority=a :path=/chat";
+    connection
+        .send(&Frame::new(HEADERS, END_HEADERS, 1, block(ask)))
+        .unwrap();
+    let outcomes = connection.outcomes(&[1]).unwrap();
+    assert!(!outcomes.passed[&1], "{outcomes:?}");
+    edge.expect_flagged("UPE", 1);
+    // A client of HTTP/1.1 has a key of its own, and judges by itself.
+    let mut client = Client::connect(port);
+    client.write(ASK).unwrap();
+    assert_eq!(client.read("HEAD").unwrap().status, 101);
 }
 
 #[test]
