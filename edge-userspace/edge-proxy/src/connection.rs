@@ -121,6 +121,8 @@ pub(crate) struct Conn {
     leaving: Cell<bool>,
     /// Why the connection is to be cut.
     aborted: Cell<Option<Cut>>,
+    /// Its stream has ended or failed.
+    gone: Cell<bool>,
     /// Its worker has it in the queue of those that may be parked.
     is_queued: Cell<bool>,
     /// It is idle, and is to give its buffers back.
@@ -169,6 +171,7 @@ impl Conn {
             close_when_idle: Cell::new(false),
             leaving: Cell::new(false),
             aborted: Cell::new(None),
+            gone: Cell::new(false),
             is_queued: Cell::new(false),
             parks: Cell::new(false),
             own_pools: RefCell::default(),
@@ -448,6 +451,16 @@ impl Conn {
             Some(_) => Err(io::ErrorKind::TimedOut.into()),
             None => Ok(()),
         }
+    }
+
+    /// Nothing more comes of its stream, or goes.
+    pub(crate) fn is_over(&self) {
+        self.gone.set(true);
+    }
+
+    /// Whether it is over, so that no request can go on.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.get() || self.aborted.get().is_some()
     }
 
     /// What a client of HTTP/2 is told when its connection is cut.

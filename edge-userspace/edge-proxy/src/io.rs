@@ -183,6 +183,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
                     self.conn.bytes_read();
+                } else {
+                    self.conn.is_over();
                 }
                 Poll::Ready(result)
             }
@@ -241,6 +243,9 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
     /// `progress` says whether something of a response went out.
     fn wrote<T>(&self, cx: &Context<'_>, result: Poll<io::Result<T>>, progress: bool) -> Poll<io::Result<T>> {
         self.conn.write_was(result.is_pending(), progress);
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.conn.is_over();
+        }
         if result.is_pending() {
             self.conn.waits(cx);
         }

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::trailers::{has_blank_ends, passable};
 use super::{Flag, Record};
-use crate::pool::{BodyFault, EndpointBody, Lease, Upgraded};
+use crate::pool::{BodyFault, Cause, EndpointBody, Lease, Upgraded};
 use hyper::upgrade::OnUpgrade;
 use crate::timer::Timer;
 
@@ -133,8 +133,13 @@ impl ResponseBody {
                 }
                 frame.is_trailers() || upstream.body.is_end_stream()
             }
-            Some(Err(_)) => {
-                self.break_off(Flag::UpstreamConnectionTermination);
+            Some(Err(fault)) => {
+                let flag = match fault.cause() {
+                    Cause::Ended => Flag::UpstreamConnectionTermination,
+                    Cause::Reset => Flag::UpstreamRemoteReset,
+                    Cause::Malformed => Flag::UpstreamProtocolError,
+                };
+                self.break_off(flag);
                 false
             }
             None => true,

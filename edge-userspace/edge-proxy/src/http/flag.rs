@@ -41,11 +41,13 @@ pub(crate) enum Flag {
     DownstreamConnectionTermination,
     /// `OM`: the edge is overloaded.
     OverloadManager,
+    /// `DR`: the client reset the stream of a request over HTTP/2, whose connection goes on.
+    DownstreamRemoteReset,
 }
 
 impl Flag {
     /// All flags in order, with Envoy's short and long names.
-    const ALL: [(Self, &'static str, &'static str); 18] = [
+    const ALL: [(Self, &'static str, &'static str); 19] = [
         (Self::DelayInjected, "DI", "DelayInjected"),
         (Self::FaultInjected, "FI", "FaultInjected"),
         (
@@ -76,6 +78,7 @@ impl Flag {
             "DownstreamConnectionTermination",
         ),
         (Self::OverloadManager, "OM", "OverloadManagerTerminated"),
+        (Self::DownstreamRemoteReset, "DR", "DownstreamRemoteReset"),
     ];
 
     fn bit(self) -> u32 {

@@ -13,6 +13,7 @@ use super::{Flag, Flags, grpc};
 use crate::access_log::{Scene, line};
 use crate::connection::Conn;
 use crate::metrics::{Kind, Observed};
+use crate::protocol::Protocol;
 use crate::worker::{ClusterView, EndpointView};
 
 /// What is known of a request.
@@ -221,6 +222,22 @@ impl Record {
         self.complete = true;
     }
 
+    /// The client has taken no more than a part of the response, if any.
+    fn client_left(&mut self) {
+        let is_stream = self.conn.protocol() == Protocol::Http2 && !self.conn.is_gone();
+        let (flag, details) = match is_stream {
+            true => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
+            false => (
+                Flag::DownstreamConnectionTermination,
+                "downstream_remote_disconnect",
+            ),
+        };
+        self.flag(flag);
+        if self.account.code == 0 {
+            self.account.details = details;
+        }
+    }
+
     fn write_log(&self, logged: &Logged) {
         let worker = self.conn.worker();
         if let Some(log) = worker.access_log() {
@@ -238,7 +255,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.complete {
-            self.flag(Flag::DownstreamConnectionTermination);
+            self.client_left();
         }
         let account = &self.account;
         let worker = self.conn.worker();

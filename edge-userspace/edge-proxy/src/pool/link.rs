@@ -64,6 +64,35 @@ pub(crate) enum BodyFault {
     Http2(#[from] hyper::Error),
 }
 
+/// Whose doing it is that a body broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The connection ended.
+    Ended,
+    /// The endpoint reset the stream.
+    Reset,
+    /// What came is not what the protocol allows.
+    Malformed,
+}
+
+impl BodyFault {
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Io(_) => Cause::Ended,
+            Self::Malformed(_) => Cause::Malformed,
+            Self::Http2(error) => {
+                let source = std::error::Error::source(error);
+                match source.and_then(|source| source.downcast_ref::<h2::Error>()) {
+                    Some(error) if error.is_reset() && error.is_remote() => Cause::Reset,
+                    // The parser's own word: of GOAWAY or RST_STREAM that it sends for what came.
+                    Some(error) if error.is_library() && error.reason().is_some() => Cause::Malformed,
+                    Some(_) | None => Cause::Ended,
+                }
+            }
+        }
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Link {

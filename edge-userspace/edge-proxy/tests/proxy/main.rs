@@ -17,6 +17,7 @@ mod dns;
 mod drain;
 mod endpoint_http1;
 mod failure;
+mod flags;
 mod floods;
 mod frames;
 mod heads;
