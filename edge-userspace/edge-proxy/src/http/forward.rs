@@ -9,7 +9,7 @@ use edge_upstream::outlier::Outcome;
 use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
 use edge_upstream::{ActiveRequest, Pick};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{Places, UpstreamBody};
@@ -342,9 +342,22 @@ impl Forwarding<'_> {
         Reply::timeout("upstream_response_timeout")
     }
 
+    /// Time for all tries. Clients of gRPC tell theirs, which the route's bounds (Istio sets Envoy's `max_grpc_timeout` to
+    /// the route's timeout).
+    pub(super) fn timeout(forward: &Forward, client: &HeaderMap) -> Option<Duration> {
+        let told = match grpc::is_grpc(client) {
+            true => grpc::timeout(client),
+            false => None,
+        };
+        match (told, forward.timeout) {
+            (Some(told), Some(most)) => Some(told.min(most)),
+            (told, most) => told.or(most),
+        }
+    }
+
     /// Time that the upstream is told it has.
-    pub(super) fn expected(forward: &Forward) -> Option<Duration> {
-        match (forward.timeout, forward.retries.per_try_timeout) {
+    pub(super) fn expected(forward: &Forward, timeout: Option<Duration>) -> Option<Duration> {
+        match (timeout, forward.retries.per_try_timeout) {
             (Some(whole), Some(each)) => Some(whole.min(each)),
             (whole, each) => whole.or(each),
         }

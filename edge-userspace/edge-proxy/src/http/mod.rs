@@ -28,6 +28,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge_model::{FormatCommand, Forward, PathPolicy, Route, RouteAction};
@@ -312,6 +313,7 @@ impl Exchange<'_> {
             let early = Account::new(started, id.clone());
             self.value(command, &early, None)
         };
+        let timeout = Forwarding::timeout(forward, &self.head.headers);
         let forwarding = Forwarding {
             conn: self.conn,
             view: self.view,
@@ -325,12 +327,12 @@ impl Exchange<'_> {
                 path,
                 values: &values,
                 trusted_address: self.trusted_address(),
-                expected: Forwarding::expected(forward),
+                expected: Forwarding::expected(forward, timeout),
             },
             cluster,
         };
         let body = settled(body, self.conn).await?;
-        let mut response = self.within(&forwarding, body, record).await?;
+        let mut response = self.within(&forwarding, timeout, body, record).await?;
         record.responded(response.headers());
         let status = response.status();
         // Formats may ask for what the upstream sent, and there are few of them.
@@ -342,14 +344,15 @@ impl Exchange<'_> {
         Ok(response)
     }
 
-    /// Runs out with 504 after the route's timeout; what is left of it goes with the response's body.
+    /// Runs out with 504 after the timeout of the route or the call; what is left of it goes with the response's body.
     async fn within(
         &self,
         forwarding: &Forwarding<'_>,
+        timeout: Option<Duration>,
         body: Incoming,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
-        let Some(timeout) = forwarding.forward.timeout else {
+        let Some(timeout) = timeout else {
             return forwarding.run(body, record).await;
         };
         let mut timer = self.conn.worker().timers().since(record.started(), timeout);

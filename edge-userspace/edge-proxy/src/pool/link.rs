@@ -333,7 +333,8 @@ impl LinkBody {
             let expected = self.decoder.left().0;
             let mut stream = self.link.stream.borrow_mut();
             if ready!(poll_read(&mut *stream, cx, &mut buffer, expected))? == 0 {
-                self.decoder.ended().map_err(BodyFault::Malformed)?;
+                let is_cut = |reason| io::Error::new(io::ErrorKind::UnexpectedEof, reason);
+                self.decoder.ended().map_err(is_cut)?;
             }
         }
     }

@@ -290,6 +290,42 @@ fn recording() -> (RawBackend, Arc<Mutex<Vec<String>>>) {
 }
 
 #[test]
+fn a_call_of_grpc_has_the_time_that_its_client_tells_and_no_more_than_the_route_gives() {
+    let web = Backend::start("web");
+    let port = free_port();
+    let with_timeout = |path: &str, timeout| {
+        let RouteAction::Forward(to) = forward(&[("web", 1)]) else {
+            unreachable!("it forwards")
+        };
+        route(prefix(path), RouteAction::Forward(Forward { timeout, ..to }))
+    };
+    let routes = vec![
+        with_timeout("/sleep/", None),
+        with_timeout("/", Some(Duration::from_secs(20))),
+    ];
+    let edge = Edge::start(Snap::new(port, routes).with(service("web", &[web.address])));
+    let ask = |path: &str, fields: &str| {
+        let mut client = Client::connect(port);
+        client
+            .write(format!("GET {path} HTTP/1.1\r\nhost: a\r\n{fields}\r\n"))
+            .unwrap();
+        client.read("GET").unwrap()
+    };
+    let reply = ask("/sleep/8000", "content-type: application/grpc\r\ngrpc-timeout: 300m\r\n");
+    assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("14")));
+    edge.expect_flagged("UT", 1);
+    // No call of gRPC, and one that says nothing that can be read.
+    for fields in ["grpc-timeout: 1m\r\n", "content-type: application/grpc\r\ngrpc-timeout: 1x\r\n"] {
+        assert_eq!(ask("/sleep/300", fields).text(), "slept", "{fields}");
+    }
+    for (told, expected) in [("3S", "3000"), ("1M", "20000"), ("0S", "20000")] {
+        let reply = ask("/", &format!("content-type: application/grpc\r\ngrpc-timeout: {told}\r\n"));
+        assert_eq!(reply.told("x-envoy-expected-rq-timeout-ms"), expected, "{told}");
+        assert_eq!(reply.told("grpc-timeout"), told);
+    }
+}
+
+#[test]
 fn a_mirror_gets_a_copy_and_its_answer_is_forgotten() {
     let backend = Backend::start("main");
     let (mirror, seen) = recording();

@@ -161,7 +161,7 @@ fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
 #[test]
 fn a_body_of_http1_that_is_malformed_is_not_one_that_was_closed() {
     for (name, body, closes, flag) in [
-        ("chunk", "3\r\nabcX", false, "UPE"),
+        ("chunk", "3\r\nabcXY\r\n", false, "UPE"),
         ("closed", "3\r\nab", true, "UC"),
     ] {
         let web = RawBackend::start(move |mut stream, _| {
