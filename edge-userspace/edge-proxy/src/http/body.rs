@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::trailers::{has_blank_ends, passable};
 use super::{Flag, Record};
 use crate::pool::{BodyFault, Cause, EndpointBody, Lease, Upgraded};
-use hyper::upgrade::OnUpgrade;
 use crate::timer::Timer;
+use hyper::upgrade::OnUpgrade;
 
 /// The next frame, with trailers as they are passed on.
 fn next_frame(

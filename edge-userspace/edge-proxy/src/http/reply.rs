@@ -114,7 +114,9 @@ impl Reply {
     /// A request that is not well formed. The connection is closed, as nobody can say where the next one begins.
     pub(crate) fn malformed(reason: &'static str) -> Self {
         let reply = Self::text(StatusCode::BAD_REQUEST, Flag::DownstreamProtocolError, reason);
-        reply.details("codec_error").with_header(CONNECTION, HeaderValue::from_static("close"))
+        reply
+            .details("codec_error")
+            .with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// A head that is larger than allowed in one of its measures.

@@ -60,7 +60,9 @@ pub(super) fn asked(head: &mut Parts, conn: &Conn) -> Asked {
     head.method = Method::GET;
     // The client has none, and could not tell whether the endpoint proves that it knows this one.
     let key = key(&mut conn.worker().rng());
-    head.extensions.insert(WebSocket { proof: Some(proof(&key)) });
+    head.extensions.insert(WebSocket {
+        proof: Some(proof(&key)),
+    });
     head.headers.insert(SEC_WEBSOCKET_KEY, key);
     Asked::Http2(upgrade)
 }

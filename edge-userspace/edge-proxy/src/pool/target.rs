@@ -42,7 +42,9 @@ pub(super) fn http2_request<B>(mut request: Request<B>) -> Request<B> {
 pub(super) fn http2_websocket<B>(mut request: Request<B>) -> Request<B> {
     *request.method_mut() = Method::CONNECT;
     request.headers_mut().remove(SEC_WEBSOCKET_KEY);
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    request
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
     request
 }
 

@@ -294,9 +294,7 @@ fn a_call_of_grpc_has_the_time_that_its_client_tells_and_no_more_than_the_route_
     let web = Backend::start("web");
     let port = free_port();
     let with_timeout = |path: &str, timeout| {
-        let RouteAction::Forward(to) = forward(&[("web", 1)]) else {
-            unreachable!("it forwards")
-        };
+        let to = Forward::to(vec![destination("web", 1)]);
         route(prefix(path), RouteAction::Forward(Forward { timeout, ..to }))
     };
     let routes = vec![
@@ -311,15 +309,24 @@ fn a_call_of_grpc_has_the_time_that_its_client_tells_and_no_more_than_the_route_
             .unwrap();
         client.read("GET").unwrap()
     };
-    let reply = ask("/sleep/8000", "content-type: application/grpc\r\ngrpc-timeout: 300m\r\n");
+    let reply = ask(
+        "/sleep/8000",
+        "content-type: application/grpc\r\ngrpc-timeout: 300m\r\n",
+    );
     assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("14")));
     edge.expect_flagged("UT", 1);
     // No call of gRPC, and one that says nothing that can be read.
-    for fields in ["grpc-timeout: 1m\r\n", "content-type: application/grpc\r\ngrpc-timeout: 1x\r\n"] {
+    for fields in [
+        "grpc-timeout: 1m\r\n",
+        "content-type: application/grpc\r\ngrpc-timeout: 1x\r\n",
+    ] {
         assert_eq!(ask("/sleep/300", fields).text(), "slept", "{fields}");
     }
     for (told, expected) in [("3S", "3000"), ("1M", "20000"), ("0S", "20000")] {
-        let reply = ask("/", &format!("content-type: application/grpc\r\ngrpc-timeout: {told}\r\n"));
+        let reply = ask(
+            "/",
+            &format!("content-type: application/grpc\r\ngrpc-timeout: {told}\r\n"),
+        );
         assert_eq!(reply.told("x-envoy-expected-rq-timeout-ms"), expected, "{told}");
         assert_eq!(reply.told("grpc-timeout"), told);
     }

@@ -7,9 +7,7 @@ use std::net::TcpStream;
 use edge_model::{Cluster, FormatString, Fraction, UpstreamProtocol};
 use edge_proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 
-use crate::desync::frames::{
-    Connection, DATA, END_HEADERS, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS,
-};
+use crate::desync::frames::{Connection, DATA, END_HEADERS, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS};
 use crate::support::{
     Backend, Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, route, service,
 };
@@ -20,9 +18,7 @@ const CANCEL: u32 = 8;
 fn request_of_http2(stream: &mut TcpStream) -> Option<u32> {
     let mut preface = [0; PREFACE.len()];
     stream.read_exact(&mut preface).ok()?;
-    stream
-        .write_all(&Frame::new(SETTINGS, 0, 0, []).encode())
-        .ok()?;
+    stream.write_all(&Frame::new(SETTINGS, 0, 0, []).encode()).ok()?;
     let mut connection = Connection {
         stream: stream.try_clone().ok()?,
     };
@@ -200,11 +196,16 @@ fn a_client_that_resets_one_stream_is_not_one_that_is_gone() {
     drop(connection);
     edge.expect_flagged("DC", 1);
     let mut client = Client::connect(port);
-    client.write("GET /sleep/5000 HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    client
+        .write("GET /sleep/5000 HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     assert!(eventually(|| web.hits() == 3));
     drop(client);
     edge.expect_flagged("DC", 2);
-    assert_eq!(edge.metric("istio_requests_total", &["response_flags=\"DR\""]), 1.0);
+    assert_eq!(
+        edge.metric("istio_requests_total", &["response_flags=\"DR\""]),
+        1.0
+    );
 }
 
 #[test]

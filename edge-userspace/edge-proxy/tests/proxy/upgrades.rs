@@ -1,7 +1,7 @@
 //! WebSockets, by Upgrade and by extended CONNECT, and what is not switched.
 
-use std::io::{Read, Write};
 use std::convert::Infallible;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use base64::Engine as _;
@@ -32,7 +32,9 @@ fn agreeing() -> RawBackend {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno");
             return;
         }
-        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+        let key = head
+            .lines()
+            .find_map(|line| line.strip_prefix("sec-websocket-key: "));
         let accept = proof(key.unwrap());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
@@ -233,7 +235,11 @@ fn what_an_endpoint_of_http2_answers_instead_is_passed_on() {
     client.write(ASK.replace("/chat", "/refused")).unwrap();
     let reply = client.read("GET").unwrap();
     assert_eq!((reply.status, reply.text()), (403, "no"));
-    assert_eq!(client.get("a", "/").unwrap().status, 403, "the connection goes on");
+    assert_eq!(
+        client.get("a", "/").unwrap().status,
+        403,
+        "the connection goes on"
+    );
 }
 
 /// Answers every request with the same bytes.

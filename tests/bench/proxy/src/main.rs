@@ -6,6 +6,7 @@
 //! what an edge does besides forwarding: request ids, forwarded-for, timeouts, a retry policy, counters, a hundred routes.
 #![forbid(unsafe_code)]
 
+mod abuse;
 mod backend;
 mod case;
 mod floor;
@@ -88,6 +89,8 @@ enum Part {
     Idle(idle::Args),
     /// Makes full TLS handshakes and counts them.
     Handshakes(idle::HandshakeArgs),
+    /// Response times of a good client beside clients that flood, stall or drip, with a proxy that runs already.
+    Abuse(abuse::Args),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Some(Part::Floor { listen, to, splice }) => floor::run(*listen, *to, *splice),
         Some(Part::Idle(args)) => idle::run(args),
         Some(Part::Handshakes(args)) => idle::handshakes(args),
+        Some(Part::Abuse(args)) => abuse::run(args),
         None => run(&arguments),
     };
     match done {
