@@ -52,6 +52,12 @@ pub const fn tag(index: u16, generation: u16) -> u16 {
     index | (generation % GENERATIONS) << INDEX_BITS
 }
 
+/// The VIP's index in a tag.
+#[must_use]
+pub const fn index(tag: u16) -> u16 {
+    tag & ((1 << INDEX_BITS) - 1)
+}
+
 assert_size!(Key = 20, Entry = 12, PrefixKey = 20, Filter = 128);
 
 /// Key of the trie `VIP_PREFIXES`: the longest virtual prefix that covers an address. Its value is

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::Receiver;
 
 use crate::events;
+use crate::flows;
 
 /// What the admin address shows. The running app is one; each call is answered from its state at that moment.
 pub(crate) trait Inspect: Send + Sync + 'static {
@@ -26,6 +27,8 @@ pub(crate) trait Inspect: Send + Sync + 'static {
     fn metrics(&self) -> Vec<prometheus::proto::MetricFamily>;
     /// State for `edge status`, as JSON.
     fn status(&self) -> serde_json::Result<String>;
+    /// Remembered flows, as JSON.
+    fn flows(&self, query: &flows::Query) -> serde_json::Result<String>;
     /// Samples of dropped packets, from now on: one JSON object a line.
     fn samples(&self) -> Receiver<Arc<str>>;
     /// The configuration in force, as JSON.
@@ -104,9 +107,13 @@ fn respond<B>(request: &Request<B>, app: &dyn Inspect) -> Response<Full<Bytes>> 
         "/stats/prometheus" => metrics(app),
         "/status" => json(app.status()),
         "/config_dump" => json(app.config_dump()),
+        "/flows" => match flows::Query::parse(request.uri().query().unwrap_or_default()) {
+            Ok(query) => json(app.flows(&query)),
+            Err(problem) => text(StatusCode::BAD_REQUEST, format!("{problem}\n")),
+        },
         "/" => text(
             StatusCode::OK,
-            "/healthz/ready\n/stats/prometheus\n/status\n/config_dump\n/events\n",
+            "/healthz/ready\n/stats/prometheus\n/status\n/flows\n/config_dump\n/events\n",
         ),
         _ => text(StatusCode::NOT_FOUND, "no such page; / lists them\n"),
     }
@@ -168,6 +175,10 @@ mod tests {
             serde_json::to_string(&serde_json::json!({"ready": self.ready}))
         }
 
+        fn flows(&self, query: &flows::Query) -> serde_json::Result<String> {
+            serde_json::to_string(&query.limit)
+        }
+
         fn config_dump(&self) -> serde_json::Result<String> {
             serde_json::from_str::<serde_json::Value>("{").map(|value| value.to_string())
         }
@@ -196,6 +207,8 @@ mod tests {
         check(true, Method::HEAD, "/status", 200);
         check(true, Method::POST, "/status", 405);
         check(true, Method::GET, "/nowhere", 404);
+        check(true, Method::GET, "/flows?limit=1", 200);
+        check(true, Method::GET, "/flows?limit=x", 400);
         check(true, Method::GET, "/config_dump", 500);
     }
 }

@@ -69,6 +69,7 @@ Examples:
   edge status drops --watch
   edge status vips --json | jq '.[] | select(.dropped > 0)'
   edge status --admin 127.0.0.1:15000 --json | jq .datapath.penalties
+  edge status flows --limit 20 --vip 192.0.2.10:443/tcp --worker node-1
 
 With --watch the tables show what was added since the last time, per second, until Ctrl-C; with --json one line each.")]
     Status(StatusArgs),
@@ -271,6 +272,15 @@ pub(crate) struct StatusArgs {
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+    /// With `flows`: list so many of the connections to pools that are remembered, one by one.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Of these only those to this VIP (`192.0.2.1:443/tcp`), or to this address.
+    #[arg(long, value_name = "VIP", requires = "limit")]
+    pub(crate) vip: Option<String>,
+    /// Of these only those that this worker has, by its name or its address.
+    #[arg(long, value_name = "WORKER", requires = "limit")]
+    pub(crate) worker: Option<String>,
 }
 
 /// Arguments of `edge explain reasons`.

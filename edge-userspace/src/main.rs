@@ -10,6 +10,7 @@ mod dump;
 mod events;
 mod explain;
 mod failure;
+mod flows;
 mod logging;
 mod metrics;
 mod routes;

@@ -11,7 +11,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::StatusArgs;
+use crate::cli::{StatusArgs, StatusView};
+use crate::flows;
 
 mod view;
 
@@ -221,6 +222,9 @@ pub(crate) struct EndpointStatus {
 /// # Errors
 /// When no edge answers at the address.
 pub(crate) async fn run(args: &StatusArgs) -> Result<()> {
+    if let Some(limit) = args.limit {
+        return list_flows(args, limit).await;
+    }
     let mut before = None;
     loop {
         let body = get(args.admin, "/status").await?;
@@ -247,6 +251,27 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<()> {
         std::io::stdout().flush()?;
         tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
     }
+}
+
+/// Lists flows one by one.
+async fn list_flows(args: &StatusArgs, limit: u32) -> Result<()> {
+    if args.view != Some(StatusView::Flows) || args.watch.is_some() {
+        bail!("--limit goes with `edge status flows`, without --watch");
+    }
+    let query = flows::Query {
+        limit: limit as usize,
+        vip: args.vip.clone(),
+        worker: args.worker.clone(),
+    };
+    let body = get(args.admin, &format!("/flows?{query}")).await?;
+    if args.json {
+        println!("{}", String::from_utf8_lossy(&body).trim_end());
+    } else {
+        let listed: flows::Listing =
+            serde_json::from_slice(&body).context("the answer is not of this program's version")?;
+        print!("{listed}");
+    }
+    Ok(())
 }
 
 /// One GET to the admin address.

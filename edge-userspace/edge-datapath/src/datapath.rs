@@ -5,6 +5,7 @@ use edge_common::maps as names;
 use edge_model::{DataPathConfig, Penalty};
 
 use crate::attach::{self, Attachment, InterfaceStatus, XdpMode};
+use crate::connections::ConnectionPage;
 use crate::devices;
 use crate::events::{self, DropEvent};
 use crate::flows::Flows;
@@ -12,7 +13,7 @@ use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
 use crate::pins::{Link, OnStop, Pinning, Pins};
 use crate::routes::Routes;
-use crate::stats::{self, Stats};
+use crate::stats::{self, CoreStats, Stats};
 use crate::{Error, PenaltyStatus, Plan, WorkerSocket};
 
 /// How the data path is to be loaded.
@@ -183,6 +184,22 @@ impl DataPath {
             maps, image, retired, ..
         } = &self.kernel;
         stats::read(maps, image, retired, self.interfaces())
+    }
+
+    /// What each core has done with packets since the programs were loaded, the first core first.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn cores(&self) -> Result<Vec<CoreStats>, Error> {
+        stats::cores(&self.kernel.maps, &self.kernel.image)
+    }
+
+    /// A part of what the connection table holds, from a place on: 0, or where the last part ended.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn connections(&self, first: u32) -> Result<ConnectionPage, Error> {
+        self.kernel.connections(first)
     }
 
     /// Samples of the packets that were dropped since the last call: of each reason one in each timer tick of each CPU.

@@ -189,6 +189,13 @@ impl Image {
         })
     }
 
+    /// What stands for a VIP in the connection table; `None` if nobody has the index.
+    #[must_use]
+    pub fn vip_tag(&self, index: u16) -> Option<u16> {
+        self.vip_indexes.name_at(index)?;
+        Some(vip::tag(index, self.vip_indexes.uses(index)))
+    }
+
     /// A pool's worker as people call it: pool, name and address. `None` for workers of this node.
     #[must_use]
     pub fn member(&self, worker: WorkerId) -> Option<MemberId> {

@@ -14,6 +14,7 @@ use edge_common::{maps as names, worker};
 use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
+use crate::connections::{self, ConnectionPage};
 use crate::flows::Flows;
 use crate::image::Image;
 use crate::maps::Maps;
@@ -277,6 +278,11 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// A part of the connection table, from a place on.
+    pub(crate) fn connections(&self, first: u32) -> Result<ConnectionPage, Error> {
+        connections::page(&self.maps, &self.image, self.buckets, first)
     }
 
     /// Addresses whose routes this object's owner added or found.

@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod attach;
+mod connections;
 mod datapath;
 mod detached;
 mod devices;
@@ -44,6 +45,7 @@ mod tenants;
 mod tunnels;
 
 pub use attach::{AttachedMode, InterfaceStatus, XdpMode};
+pub use connections::{Connection, ConnectionPage};
 pub use datapath::{DataPath, LoadOptions};
 pub use detached::Detached;
 pub use edge_common::verdict::{Eviction, ReplyReason};
@@ -56,4 +58,4 @@ pub use image::{MemberId, WorkerSocket};
 pub use penalties::PenaltyStatus;
 pub use pins::{OnStop, Pinning};
 pub use plan::{Plan, Step};
-pub use stats::{MemberStats, Stats, VipStats, WorkerStats};
+pub use stats::{CoreStats, MemberStats, Stats, VipStats, WorkerStats};

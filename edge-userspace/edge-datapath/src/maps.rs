@@ -8,6 +8,7 @@ use aya::maps::xdp::{DevMapHash, XdpMapError};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, SockMap};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, Pod};
+use edge_common::connection::{Bucket4, Bucket6};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
 use edge_common::tenant::Tenant;
@@ -42,6 +43,8 @@ pub(crate) struct Maps {
     pub(crate) events: RingBuf<MapData>,
     tunnel_peers: Array<MapData, decap::Trusted>,
     pub(crate) tenants: Array<MapData, Tenant>,
+    pub(crate) connections4: Array<MapData, Bucket4>,
+    pub(crate) connections6: Array<MapData, Bucket6>,
     pub(crate) evictions: PerCpuArray<MapData, u64>,
     trace: Array<MapData, Trace>,
     general: ProgramArray<MapData>,
@@ -74,6 +77,8 @@ impl Maps {
             events: take(ebpf, names::EVENTS)?,
             tunnel_peers: take(ebpf, names::TUNNEL_PEERS)?,
             tenants: take(ebpf, names::TENANTS)?,
+            connections4: take(ebpf, names::CONNECTIONS4)?,
+            connections6: take(ebpf, names::CONNECTIONS6)?,
             evictions: take(ebpf, names::EVICTIONS)?,
             trace: take(ebpf, names::TRACE)?,
             general: take(ebpf, names::GENERAL)?,

@@ -111,6 +111,88 @@ pub struct MemberStats {
     pub traffic: WorkerCounters,
 }
 
+/// What one core has done with packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CoreStats {
+    /// Packets that passed untouched.
+    pub passed: u64,
+    /// Packets for workers of this node.
+    pub delivered: u64,
+    /// Packets for workers elsewhere.
+    pub forwarded: u64,
+    /// Packets that were turned into an answer.
+    pub replied: u64,
+    /// Packets that were dropped.
+    pub dropped: u64,
+}
+
+impl CoreStats {
+    /// All of them.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.passed + self.delivered + self.forwarded + self.replied + self.dropped
+    }
+}
+
+/// What each core has done, the first first. Packets for VIPs that are gone are left out.
+pub(crate) fn cores(maps: &Maps, image: &Image) -> Result<Vec<CoreStats>, Error> {
+    let mut cores = Vec::new();
+    for reason in PassReason::ALL {
+        each(&maps.passes, names::PASSES, reason.index(), |core, &count| {
+            at(&mut cores, core).passed += count;
+        })?;
+    }
+    for reason in FlowReason::ALL {
+        each(&maps.flows, names::FLOWS, reason.index(), |core, &count| {
+            at(&mut cores, core).forwarded += count;
+        })?;
+    }
+    for reason in ReplyReason::ALL {
+        each(&maps.replies, names::REPLIES, reason.index(), |core, &count| {
+            at(&mut cores, core).replied += count;
+        })?;
+    }
+    let vips: Vec<u32> = image.vip_indexes.iter().map(|(_, index)| index.into()).collect();
+    for &vip in &vips {
+        each(&maps.vip_counters, names::VIP_COUNTERS, vip, |core, counters| {
+            at(&mut cores, core).delivered += counters.packets;
+        })?;
+    }
+    for vip in vips.into_iter().map(Some).chain([None]) {
+        each(&maps.drops, names::DROPS, Drops::index(vip), |core, drops| {
+            at(&mut cores, core).dropped += drops.by_reason.iter().sum::<u64>();
+        })?;
+    }
+    for core in &mut cores {
+        // A VIP's counter has both.
+        core.delivered = core.delivered.saturating_sub(core.forwarded);
+    }
+    Ok(cores)
+}
+
+/// Looks at an element's value on every core.
+fn each<C: Pod>(
+    map: &PerCpuArray<MapData, C>,
+    name: &'static str,
+    index: u32,
+    mut look: impl FnMut(usize, &C),
+) -> Result<(), Error> {
+    let values = map.get(&index, 0).map_err(Error::map(name, "read"))?;
+    values
+        .iter()
+        .enumerate()
+        .for_each(|(core, value)| look(core, value));
+    Ok(())
+}
+
+/// A core's element, which is made if it is not there.
+fn at(cores: &mut Vec<CoreStats>, core: usize) -> &mut CoreStats {
+    if cores.len() <= core {
+        cores.resize(core + 1, CoreStats::default());
+    }
+    &mut cores[core]
+}
+
 /// Reads every counter that belongs to something in the image. `retired` are the drops of VIPs that are gone.
 pub(crate) fn read(
     maps: &Maps,

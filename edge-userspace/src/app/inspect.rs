@@ -14,6 +14,7 @@ use super::health::Target;
 use super::{App, lock};
 use crate::admin::Inspect;
 use crate::dump;
+use crate::flows;
 use crate::metrics;
 use crate::status::{
     ClusterStatus, ConfigStatus, DataPathStatus, EndpointStatus, InterfaceStatus, ListenerStatus,
@@ -35,6 +36,29 @@ impl Inspect for App {
 
     fn status(&self) -> serde_json::Result<String> {
         serde_json::to_string(&self.state())
+    }
+
+    fn flows(&self, query: &flows::Query) -> serde_json::Result<String> {
+        let mut listed = flows::Listing::default();
+        let mut next = Some(0);
+        while let Some(first) = next.filter(|_| listed.flows.len() < query.limit) {
+            // Part by part, so that penalties and changes need not wait for all of it.
+            let page = lock(&self.datapath)
+                .as_ref()
+                .map(|datapath| datapath.connections(first));
+            match page {
+                Some(Ok(page)) => {
+                    listed.add(&page.connections, query);
+                    next = page.next;
+                }
+                Some(Err(error)) => {
+                    tracing::warn!("the connection table cannot be read: {error}");
+                    next = None;
+                }
+                None => next = None,
+            }
+        }
+        serde_json::to_string(&listed)
     }
 
     fn samples(&self) -> Receiver<Arc<str>> {

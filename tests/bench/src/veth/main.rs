@@ -49,10 +49,25 @@ struct Run {
     received: f64,
     /// Frames that the generator made, a second: the interface had no room for the rest.
     made: f64,
+    /// Frames that the receiver sent on, a second.
+    forwarded: f64,
     /// Frames that the receiver itself says it dropped, a second.
     dropped: f64,
     /// Busy share of each core.
     load: Load,
+    /// What each core did; only edge counts that.
+    cores: Vec<Core>,
+}
+
+/// Frames a second on one core.
+#[derive(Debug, Clone, Copy)]
+struct Core {
+    /// That came.
+    received: f64,
+    /// That were sent on.
+    forwarded: f64,
+    /// That were dropped.
+    dropped: f64,
 }
 
 fn main() -> ExitCode {
@@ -94,8 +109,8 @@ fn report(runs: Vec<(Receiver, Vec<Run>)>, generator: &Generator<'_>, as_json: b
     let edge = of(Receiver::Edge);
     if !as_json {
         println!(
-            "{:<10} {:>12} {:>12} {:>12} {:>16}  CPU busy",
-            "receiver", "made/s", "received/s", "dropped/s", "edge is"
+            "{:<10} {:>12} {:>12} {:>12} {:>12} {:>16}  CPU busy",
+            "receiver", "sent/s", "received/s", "forwarded/s", "dropped/s", "edge is"
         );
     }
     for (receiver, run) in &medians {
@@ -105,26 +120,41 @@ fn report(runs: Vec<(Receiver, Vec<Run>)>, generator: &Generator<'_>, as_json: b
             Receiver::Iptables => ("veth_iptables", Some(2.0)),
             Receiver::Nft => ("veth_nft", None),
             Receiver::Edge => ("veth_edge", None),
+            Receiver::Forward => ("veth_forward", None),
         };
         let ratio = edge / run.received;
         if as_json {
             let line = json!({
                 "case": case, "ns": 1e9 / edge, "floor_ns": 1e9 / run.received, "ratio": ratio, "goal": goal,
                 "generator": generator.name(), "made_pps": run.made, "received_pps": run.received,
-                "dropped_pps": run.dropped, "cpu_busy": run.load.0,
+                "forwarded_pps": run.forwarded, "dropped_pps": run.dropped, "cpu_busy": run.load.0,
+                "cores": run.cores.iter().map(|core| json!({
+                    "received_pps": core.received, "forwarded_pps": core.forwarded, "dropped_pps": core.dropped,
+                })).collect::<Vec<_>>(),
             });
             println!("{line}");
         } else {
             let goal = goal.map_or_else(String::new, |goal| format!(" (aim {goal})"));
             println!(
-                "{:<10} {:>12.0} {:>12.0} {:>12.0} {:>16}  {}",
+                "{:<10} {:>12.0} {:>12.0} {:>12.0} {:>12.0} {:>16}  {}",
                 receiver.name(),
                 run.made,
                 run.received,
+                run.forwarded,
                 run.dropped,
                 format!("{ratio:.2} x{goal}"),
                 run.load
             );
+            for (number, core) in run.cores.iter().enumerate() {
+                println!(
+                    "{:<10} {:>12} {:>12.0} {:>12.0} {:>12.0}",
+                    format!("  core {number}"),
+                    "",
+                    core.received,
+                    core.forwarded,
+                    core.dropped
+                );
+            }
         }
     }
 }

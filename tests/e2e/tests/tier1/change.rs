@@ -1,11 +1,60 @@
 //! Workers that drain, fail and come back.
 
-use edge_lab::fabric::{Fabric, Mode, Settings, WorkerState};
+use edge_lab::fabric::{CLIENT, Fabric, Mode, Settings, VIP, VIP_V6, WorkerState};
+use edge_lab::output;
+use serde_json::Value;
 
 use crate::kept::Kept;
 
 /// Connections of each family: so many that every worker has some.
 const EACH: usize = 40;
+
+/// What `edge status flows` lists on a balancer.
+fn listed(fabric: &Fabric, balancer: usize, words: &[&str]) -> Vec<Value> {
+    let all = [&["status", "flows", "--json"], words].concat();
+    let mut command = fabric.edge_command(balancer, &all).expect("it is built");
+    let text = output(&mut command).expect("edge answers");
+    let listing: Value = serde_json::from_str(&text).expect("JSON");
+    listing["flows"].as_array().cloned().expect("flows")
+}
+
+#[test]
+fn the_status_lists_flows_by_virtual_address_and_worker() {
+    let fabric = Fabric::open(Settings::default()).expect("the fabric comes up");
+    let kept = Kept::open(&fabric.client(), Mode::Gue4, EACH);
+    let _others = Kept::open(&fabric.client(), Mode::L2, EACH);
+    let all = |words: &[&str]| -> Vec<Value> {
+        let of = |balancer| listed(&fabric, balancer, words);
+        [0, 1].into_iter().flat_map(of).collect()
+    };
+    let port = Mode::Gue4.port();
+    let vips = [
+        format!("{VIP}:{port}/tcp"),
+        format!("{VIP}:{port}/udp"),
+        format!("[{VIP_V6}]:{port}/tcp"),
+        format!("[{VIP_V6}]:{port}/udp"),
+    ];
+    let mut found = Vec::new();
+    for vip in &vips {
+        let flows = all(&["--limit", "1000", "--vip", vip]);
+        assert!(flows.iter().all(|flow| flow["vip"] == **vip), "{vip}: {flows:?}");
+        found.extend(flows);
+    }
+    for (worker, count) in kept.by_worker() {
+        let of = |flow: &&Value| flow["worker"] == *worker && flow["confirmed"] == true;
+        assert_eq!(found.iter().filter(of).count(), count, "{worker}");
+        let alone = all(&["--limit", "1000", "--vip", &vips[0], "--worker", &worker]);
+        assert!(alone.iter().all(|flow| flow["worker"] == *worker), "{alone:?}");
+        let clients = alone.iter().filter_map(|flow| flow["client"].as_str());
+        assert!(clients.into_iter().all(|client| client == CLIENT), "{alone:?}");
+    }
+    assert_eq!(listed(&fabric, 0, &["--limit", "3"]).len(), 3);
+    let mut table = fabric
+        .edge_command(0, &["status", "flows", "--limit", "1", "--worker", "w1"])
+        .expect("it is built");
+    let table = output(&mut table).expect("edge answers");
+    assert!(table.contains("/w1") && table.contains("confirmed"), "{table}");
+}
 
 #[test]
 fn a_draining_worker_keeps_its_connections_and_a_failed_ones_are_given_to_others() {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::{BALANCERS, VIP, VIP_V6, WORKERS, balancer_host, segment_address, worker_host};
+use super::{BALANCERS, VIP, VIP_V6, WORKERS, segment_address, worker_host};
 
 /// How packets get to the workers. Each has a pool of all workers, and a port of its own on the virtual addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,14 +192,15 @@ pub(super) fn worker(number: usize) -> String {
     let [v4, v6] = segment_address(worker_host(number));
     format!(
         "{COMMON}virtualAddresses: [{{address: {VIP}}}, {{address: '{VIP_V6}'}}]\ntunnels:\n  endpoints: [{v4}, \
-         '{v6}']\n  trusted: [172.16.0.0/16, 'fd80:ed9e::/96']\n  role: host\n"
+         '{v6}']\n  trusted: [172.16.0.0/16, 'fd80:ed9e::/96', 10.80.1.0/24, 'fd80:1::/64']\n  role: host\n"
     )
 }
 
-/// Of the router: nothing but a program on the balancers' ports.
+/// Of the router: nothing but a program on the ports of balancers and workers, which both send frames back by XDP.
 pub(super) fn router() -> String {
-    let ports: Vec<_> = (1..=BALANCERS).map(|number| format!("lb{number}")).collect();
-    debug_assert_eq!(balancer_host(0), 11, "ports are named by the balancers' numbers");
+    let balancers = (1..=BALANCERS).map(|number| format!("lb{number}"));
+    let workers = (1..=WORKERS).map(|number| format!("w{number}"));
+    let ports: Vec<_> = balancers.chain(workers).collect();
     format!(
         "interfaces: [{}]\nxdpMode: native\nworkers: 1\n",
         ports.join(", ")
