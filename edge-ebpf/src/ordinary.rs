@@ -80,7 +80,12 @@ fn addressed(
     let transport = transport.ok()?;
     let (port, protocol) = (transport.destination_port as u16, transport.protocol as u8);
     let entry = vip::lookup(&vips::Key::service(network.destination, port, protocol))?;
-    guarded(ctx, config, &network, &transport, entry, bytes)
+    let way = Way::new(config, &network, &transport)?;
+    if entry.has(Entry::FORWARDS) {
+        // The flow's bucket is seldom in a cache: it is on its way while the stages work.
+        table::fetch(way.bucket);
+    }
+    guarded(ctx, config, &network, &transport, entry, way, bytes)
 }
 
 /// Asks the stages that refuse packets.
@@ -91,6 +96,7 @@ fn guarded(
     network: &Network,
     transport: &Transport,
     entry: Entry,
+    way: Way,
     bytes: u32,
 ) -> Option<u32> {
     if entry.flags & !Entry::FORWARDS != 0 {
@@ -106,12 +112,6 @@ fn guarded(
     if let Err(reason) = malformed::check(config, network, transport, true) {
         return dropped(reason);
     }
-    // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
-    let way = if entry.has(Entry::FORWARDS) {
-        Some(Way::new(config, network, transport)?)
-    } else {
-        None
-    };
     if trust == Trust::Ordinary {
         let opens = transport.opens_connection;
         if let Err(reason) = penalty::check(config, network.source, marks, opens) {
@@ -121,21 +121,21 @@ fn guarded(
             return dropped(reason);
         }
     }
+    let forwards = entry.has(Entry::FORWARDS);
     let segment = Segment {
         network,
         transport,
         offset: ETHERNET_LEN + network.header_len(),
         is_ordinary: true,
     };
-    let admission = match syncookie::check(ctx, config, &segment, vip, way.is_none()) {
+    let admission = match syncookie::check(ctx, config, &segment, vip, !forwards) {
         Ok(admission) => admission,
         Err(verdict) => return Some(settle::settle(ctx, verdict.into(), u64::from(bytes))),
     };
-    if let Some(way) = way {
+    if forwards {
         return forwarded(ctx, config, network, transport, entry, way, bytes);
     }
-    let flow = parse::flow(network, transport);
-    let worker = match select::worker(config, &flow) {
+    let worker = match select::by_hash(way.hash) {
         Ok(worker) => worker,
         Err(reason) => return dropped(reason),
     };
@@ -155,12 +155,10 @@ struct Way {
 }
 
 impl Way {
-    /// Hashes the flow, and asks memory for its bucket.
     #[inline(always)]
     fn new(config: &Config, network: &Network, transport: &Transport) -> Option<Self> {
         let hash = config.hash.hash(&parse::flow(network, transport));
         let bucket = table::bucket(config, hash, !network.is_v6())?;
-        table::fetch(bucket);
         Some(Self { hash, bucket })
     }
 }
