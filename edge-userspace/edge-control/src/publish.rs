@@ -52,7 +52,12 @@ fn succeed_listener(next: &Arc<Listener>, old: &Arc<Listener>) -> Arc<Listener> 
             (ListenerProtocol::Http(table), is_same)
         }
         (ListenerProtocol::Tls(next), ListenerProtocol::Tls(old)) => {
-            let servers: Vec<_> = next.iter().map(|server| succeed_server(server, old)).collect();
+            let servers = next.iter().enumerate().map(|(number, server)| {
+                // Most often it is where it was.
+                let same = old.get(number).filter(|old| Arc::ptr_eq(old, server));
+                same.cloned().unwrap_or_else(|| succeed_server(server, old))
+            });
+            let servers: Vec<_> = servers.collect();
             let is_same = are_same(&servers, old);
             (ListenerProtocol::Tls(servers), is_same)
         }

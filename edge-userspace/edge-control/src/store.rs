@@ -199,7 +199,7 @@ impl Store {
             State::Compiled(Box::new(Compiler::new(self.options.clone(), all, &read)))
         } else {
             let all: Vec<_> = all.into_iter().map(AsRef::as_ref).collect();
-            let compiled = compile_all(&all, &self.options, &read);
+            let compiled = compile_all(&all, &self.options, &read).compiled;
             State::Conflicting(Box::new(compiled.snapshot), compiled.problems)
         };
     }

@@ -1,5 +1,6 @@
 //! Clusters: every port of every known service, as a whole and by subset.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use edge_config::istio::destination_rule::Subset;
@@ -43,12 +44,17 @@ struct PortOf<'t, 'r> {
 }
 
 impl<'r> Clusters<'_, 'r> {
-    /// Builds the clusters of all services. A destination that names none of them finds no cluster, which is answered
+    /// Builds the clusters of the `wanted` hosts, or of all. A destination that names none of them finds no cluster, which is answered
     /// with 503 and the flag NC.
-    pub(crate) fn build(&self, report: &mut Report) -> SharedMap<ClusterName, Arc<Cluster>> {
+    pub(crate) fn build(
+        &self,
+        wanted: Option<&BTreeSet<String>>,
+        report: &mut Report,
+    ) -> SharedMap<ClusterName, Arc<Cluster>> {
         let mut clusters = vec![];
         let mut places = 0_usize;
-        for service in self.registry.hosts() {
+        let is_wanted = |service: &&Service<'r>| wanted.is_none_or(|hosts| hosts.contains(&service.host));
+        for service in self.registry.hosts().filter(is_wanted) {
             let rule = self.rules.find(&service.host, service.namespace);
             for port in &service.ports {
                 let of = PortOf {

@@ -11,6 +11,7 @@ use edge_config::istio::service_entry::ServiceEntry;
 use edge_config::k8s::service::Service;
 use edge_model::{HostPattern, ObjectRef};
 
+use super::Bindings;
 use super::endpoints::has_all;
 use super::hosts::{ServerHost, ServerHosts};
 use super::input::{Input, Item};
@@ -137,6 +138,52 @@ pub(crate) fn bind<'r>(
         }
     }
     merge.bound
+}
+
+/// The servers that are known to be served, of the Gateways that are there.
+pub(crate) fn bind_known<'r>(
+    input: &Input<'r>,
+    known: &Bindings,
+    report: &mut Report,
+) -> BTreeMap<Socket, PortServers<'r>> {
+    let mut ports = BTreeMap::new();
+    for gateway in &input.gateways {
+        for (index, socket) in known.get(&*gateway.name).into_iter().flatten() {
+            let server = gateway.spec.servers.get(*index);
+            let bound = server.and_then(|server| bound_server(gateway, *index, server, report));
+            if let Some(bound) = bound {
+                place(&mut ports, *socket, bound);
+            }
+        }
+    }
+    ports
+}
+
+/// Which servers are served.
+pub(crate) fn bindings(ports: &BTreeMap<Socket, PortServers<'_>>) -> Bindings {
+    let mut all = Bindings::new();
+    for (socket, servers) in ports {
+        for server in servers.servers() {
+            let of_gateway = all.entry(ObjectRef::clone(&server.gateway.name)).or_default();
+            of_gateway.push((server.index, *socket));
+        }
+    }
+    for of_gateway in all.values_mut() {
+        of_gateway.sort_unstable();
+    }
+    all
+}
+
+/// The host names of a server, without namespaces.
+pub(crate) fn server_hosts(server: &Server) -> impl Iterator<Item = HostPattern> {
+    let hosts = server.hosts.iter();
+    hosts.filter_map(|text| server_host(text, "").ok().map(|host| host.name))
+}
+
+/// Whether a Gateway has servers whose bytes are forwarded by `tcp` and `tls` rules.
+pub(crate) fn has_tcp_servers(gateway: &Gateway) -> bool {
+    let mut classes = gateway.servers.iter().map(class_of);
+    classes.any(|class| matches!(class, Class::Tls | Class::Plain))
 }
 
 /// The address of `bind`, if it is one alone. `None` when the server cannot be listened for.
@@ -316,6 +363,26 @@ impl<'t, 'r> Translation<'t, 'r> {
     }
 }
 
+/// Adds a server to those of its socket, with which it agrees.
+fn place<'r>(ports: &mut BTreeMap<Socket, PortServers<'r>>, socket: Socket, bound: BoundServer<'r>) {
+    let class = class_of(bound.server);
+    let entry = ports.entry(socket);
+    match class {
+        Class::Http | Class::Https | Class::Tls => {
+            let empty = || match class {
+                Class::Http => PortServers::Http(vec![]),
+                Class::Https | Class::Tls | Class::Plain => PortServers::Tls(vec![]),
+            };
+            if let PortServers::Http(servers) | PortServers::Tls(servers) = entry.or_insert_with(empty) {
+                servers.push(bound);
+            }
+        }
+        Class::Plain => {
+            entry.or_insert_with(|| PortServers::Tcp(Box::new(bound)));
+        }
+    }
+}
+
 /// Servers as they come, with what an earlier one has taken.
 #[derive(Default)]
 struct Merge<'r> {
@@ -354,21 +421,7 @@ impl<'r> Merge<'r> {
             let hosts = self.tls_hosts.entry(socket).or_default();
             hosts.extend(bound.hosts.iter().map(|host| (host.name.clone(), owner.clone())));
         }
-        let entry = self.bound.ports.entry(socket);
-        match class {
-            Class::Http | Class::Https | Class::Tls => {
-                let empty = || match class {
-                    Class::Http => PortServers::Http(vec![]),
-                    Class::Https | Class::Tls | Class::Plain => PortServers::Tls(vec![]),
-                };
-                if let PortServers::Http(servers) | PortServers::Tls(servers) = entry.or_insert_with(empty) {
-                    servers.push(bound);
-                }
-            }
-            Class::Plain => {
-                entry.or_insert_with(|| PortServers::Tcp(Box::new(bound)));
-            }
-        }
+        place(&mut self.bound.ports, socket, bound);
     }
 
     fn protocol_conflict(&self, socket: Socket, class: Class) -> Option<String> {

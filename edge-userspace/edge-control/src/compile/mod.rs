@@ -4,12 +4,13 @@
 //! that is wrong is reported at once. Between objects Istio goes on with what it can use, and so does this: what a
 //! cross-object check finds is a warning. An error means that an object cannot be used as it is written.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use edge_config::{Problem, Resource};
 use edge_model::{
-    Alpn, HostPattern, Listener, ListenerProtocol, ObjectRef, RouteTable, Snapshot, TlsServer, TlsService,
+    Alpn, HostPattern, Listener, ListenerProtocol, ObjectRef, RouteTable, ServerTls, Snapshot, TlsServer,
+    TlsService,
 };
 
 use crate::CompileOptions;
@@ -51,11 +52,12 @@ pub use credentials::ReadFile;
 use delegates::Delegates;
 use destination_rules::DestinationRules;
 use endpoints::Workloads;
+pub(crate) use endpoints::has_all;
 pub use fate::{Fate, State, fates};
-pub(crate) use gateways::stands_before_gateway;
-use gateways::{BoundServer, Class, PortServers, Socket};
+use gateways::{BoundServer, Class, PortServers};
+pub(crate) use gateways::{Socket, has_tcp_servers, server_hosts, stands_before_gateway};
 use input::Input;
-pub(crate) use names::service_host;
+pub(crate) use names::{gateway_key, service_host};
 use patch_match::Scope;
 use rate_limits::RateLimits;
 use registry::Registry;
@@ -75,15 +77,45 @@ pub struct Compiled {
 /// Compiles resources that `edge_config::check` has let through. `read` gives the content of the files that they name.
 #[must_use]
 pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile<'_>) -> Compiled {
-    compile_all(&resources.iter().collect::<Vec<_>>(), options, read)
+    compile_all(&resources.iter().collect::<Vec<_>>(), options, read).compiled
+}
+
+/// What came of compiling, with what a later part is compiled against.
+pub(crate) struct Output {
+    pub(crate) compiled: Compiled,
+    /// The servers that are served.
+    pub(crate) bindings: Bindings,
+}
+
+/// The servers of each Gateway that are served, by their index, with what is listened on for them.
+pub(crate) type Bindings = HashMap<ObjectRef, Vec<(usize, Socket)>>;
+
+/// What is wanted of a compilation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'w> {
+    /// The services whose clusters are built; `None` for all.
+    pub(crate) clusters: Option<&'w BTreeSet<String>>,
+    /// Servers that are known to be served. Gateways may then be missing, and neither is looked for conflicts among the
+    /// servers nor are their certificates read. `None` to find out.
+    pub(crate) bindings: Option<&'w Bindings>,
 }
 
 /// Compiles resources that stand in different places.
-pub(crate) fn compile_all(
+pub(crate) fn compile_all(resources: &[&Resource], options: &CompileOptions, read: &ReadFile<'_>) -> Output {
+    let everything = Wanted {
+        clusters: None,
+        bindings: None,
+    };
+    compile_wanted(resources, options, read, everything)
+}
+
+/// Compiles resources for a part of what they come to.
+pub(crate) fn compile_wanted(
     resources: &[&Resource],
     options: &CompileOptions,
     read: &ReadFile<'_>,
-) -> Compiled {
+    wanted: Wanted<'_>,
+) -> Output {
     let mut report = Report::default();
     let input = Input::new(resources.iter().copied(), &mut report);
     let registry = Registry::new(&input, options);
@@ -102,12 +134,15 @@ pub(crate) fn compile_all(
         clusters: &names,
     };
     let binding = Binding::new(&input, &context, &mut report);
-    let ports = gateways::bind(&input, &registry, options, &mut report).ports;
+    let ports = match wanted.bindings {
+        Some(known) => gateways::bind_known(&input, known, &mut report),
+        None => gateways::bind(&input, &registry, options, &mut report).ports,
+    };
     let mut limits = RateLimits::new(&input, options, &mut report);
     let mut listeners = Listeners {
         binding: &binding,
         context,
-        credentials: &credentials,
+        credentials: wanted.bindings.is_none().then_some(&credentials),
         limits: &mut limits,
         report: &mut report,
     };
@@ -127,14 +162,17 @@ pub(crate) fn compile_all(
     let snapshot = Snapshot {
         version: 0,
         listeners,
-        clusters: clusters.build(&mut report),
+        clusters: clusters.build(wanted.clusters, &mut report),
         unenforced: policies::unenforced(&input, options),
         penalties: options.penalties,
         datapath: vips::datapath(options, &vips::declared_ports(&ports)),
     };
-    Compiled {
-        snapshot,
-        problems: report.into_problems(),
+    Output {
+        bindings: gateways::bindings(&ports),
+        compiled: Compiled {
+            snapshot,
+            problems: report.into_problems(),
+        },
     }
 }
 
@@ -145,7 +183,8 @@ type Ports<'r> = BTreeMap<Socket, PortServers<'r>>;
 struct Listeners<'c, 'r> {
     binding: &'c Binding<'r>,
     context: Context<'c, 'r>,
-    credentials: &'c Credentials<'c>,
+    /// `None` when TLS settings are not wanted.
+    credentials: Option<&'c Credentials<'c>>,
     limits: &'c mut RateLimits<'r>,
     report: &'c mut Report,
 }
@@ -195,11 +234,11 @@ impl<'r> Listeners<'_, 'r> {
             let name = gateways::https_table_name(socket.port, server);
             let routes = self.table(socket, true, name, std::slice::from_ref(server));
             let alpn = [Alpn::Http2, Alpn::Http1];
-            let tls = tls::server_tls(server, &alpn, self.credentials, self.report);
+            let tls = self.server_tls(server, &alpn);
             TlsService::Http { tls, routes }
         } else {
             let route = tcp::tcp_route(server, self.binding, &self.context, self.report)?;
-            let tls = tls::server_tls(server, &[], self.credentials, self.report);
+            let tls = self.server_tls(server, &[]);
             TlsService::Tcp { tls, route }
         };
         Some(TlsServer {
@@ -207,6 +246,13 @@ impl<'r> Listeners<'_, 'r> {
             hosts: server.hosts.names(),
             service,
         })
+    }
+
+    fn server_tls(&mut self, server: &BoundServer<'r>, alpn: &[Alpn]) -> ServerTls {
+        match self.credentials {
+            Some(credentials) => tls::server_tls(server, alpn, credentials, self.report),
+            None => ServerTls::simple(None),
+        }
     }
 
     fn table(
