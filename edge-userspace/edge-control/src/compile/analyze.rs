@@ -29,8 +29,10 @@ pub(crate) fn analyze(
     for server in ports.values().flat_map(PortServers::servers) {
         servers.entry(server.gateway_key()).or_default().push(server);
     }
+    let delegates: HashSet<_> = input.virtual_services.iter().flat_map(delegates_of).collect();
     for object in &input.virtual_services {
         gateways_exist(object, &known, report);
+        is_of_use(object, &delegates, report);
         hosts_are_taken(object, &servers, report);
         rules_are_reachable(object, report);
         if object
@@ -49,16 +51,35 @@ pub(crate) fn analyze(
     services_have_slices(input, workloads, context, report);
 }
 
-fn gateways_exist(object: &Item<'_, VirtualService>, known: &HashSet<String>, report: &mut Report) {
-    if object.spec.gateways.iter().all(|name| name == "mesh") {
-        let message = "the VirtualService names no Gateway and has no effect here";
-        report.warn(
-            object,
-            "spec.gateways",
-            message,
-            "name a Gateway, such as istio-system/public",
-        );
+/// Namespaces and names of the VirtualServices that another one leaves rules to.
+fn delegates_of<'t>(object: &'t Item<'_, VirtualService>) -> impl Iterator<Item = (&'t str, &'t str)> {
+    let named = object.spec.http.iter().filter_map(|rule| rule.delegate.as_ref());
+    named.map(|delegate| {
+        let namespace = match delegate.namespace.as_str() {
+            "" => object.namespace(),
+            other => other,
+        };
+        (namespace, delegate.name.as_str())
+    })
+}
+
+/// A VirtualService has an effect at a Gateway that it names, or in the place of the rule that names it.
+fn is_of_use(object: &Item<'_, VirtualService>, delegates: &HashSet<(&str, &str)>, report: &mut Report) {
+    if !object.spec.gateways.iter().all(|name| name == "mesh") {
+        return;
     }
+    if !object.spec.hosts.is_empty() {
+        let message = "the VirtualService names no Gateway and has no effect here";
+        let hint = "name a Gateway, such as istio-system/public";
+        report.warn(object, "spec.gateways", message, hint);
+    } else if !delegates.contains(&(object.namespace(), object.meta.name.as_str())) {
+        let message = "a VirtualService without hosts is for others to delegate to, and none does";
+        let hint = "name it in spec.http[].delegate of another one, or give it hosts and gateways";
+        report.warn(object, "spec.hosts", message, hint);
+    }
+}
+
+fn gateways_exist(object: &Item<'_, VirtualService>, known: &HashSet<String>, report: &mut Report) {
     for (index, name) in object.spec.gateways.iter().enumerate() {
         let key = gateway_key(name, object.namespace());
         if name != "mesh" && !known.contains(&key) {

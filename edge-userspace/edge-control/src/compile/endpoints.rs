@@ -9,7 +9,7 @@ use edge_config::istio::workload_entry::WorkloadEntry;
 use edge_config::k8s::endpoint_slice::{self, EndpointSlice, SERVICE_NAME_LABEL};
 use edge_config::k8s::pod::Pod;
 use edge_config::k8s::service::Service as KubernetesService;
-use edge_model::{DnsEndpoint, Endpoint, WorkloadMeta};
+use edge_model::{DnsEndpoint, Endpoint, ObjectRef, WorkloadMeta};
 
 use super::input::{Input, Item};
 use super::registry::{Origin, Port, Service};
@@ -91,6 +91,45 @@ impl<'r> Workloads<'r> {
         let is_own =
             |slice: &&Item<'r, EndpointSlice>| own.iter().any(|other| std::ptr::eq(*other, slice.spec));
         all.iter().filter(move |slice| !own.is_empty() && is_own(slice))
+    }
+
+    /// The Pods that the endpoints of a Service refer to.
+    pub(crate) fn pods_of(&self, service: &Item<'_, KubernetesService>) -> Vec<ObjectRef> {
+        let namespace = service.namespace();
+        let slices = self.slices.get(&(namespace, service.meta.name.as_str()));
+        let endpoints = slices.into_iter().flatten().flat_map(|slice| &slice.endpoints);
+        let pods = endpoints.filter_map(|endpoint| self.pod(endpoint, namespace));
+        pods.map(|pod| ObjectRef::clone(&pod.name)).collect()
+    }
+
+    /// The WorkloadEntries and Pods that a ServiceEntry selects.
+    pub(crate) fn selected_by(&self, entry: &Item<'_, ServiceEntry>) -> Vec<ObjectRef> {
+        let Some(selector) = &entry.spec.workload_selector else {
+            return vec![];
+        };
+        let entries = self.entries_of.get(entry.namespace()).into_iter().flatten();
+        let entries = entries
+            .filter(|item| has_all(labels_of(item), &selector.labels))
+            .map(|item| &item.name);
+        let pods = self.pods_of.get(entry.namespace()).into_iter().flatten();
+        let pods = pods
+            .filter(|pod| has_all(&pod.meta.labels, &selector.labels))
+            .map(|pod| &pod.name);
+        entries.chain(pods).map(|name| ObjectRef::clone(name)).collect()
+    }
+
+    /// The Pod that an endpoint of a slice refers to.
+    fn pod<'s>(
+        &'s self,
+        endpoint: &'s endpoint_slice::Endpoint,
+        namespace: &'s str,
+    ) -> Option<&'s Item<'r, Pod>> {
+        let target = endpoint
+            .target_ref
+            .as_ref()
+            .filter(|target| target.kind == "Pod")?;
+        let own = Some(target.namespace.as_str()).filter(|written| !written.is_empty());
+        self.pods.get(&(own.unwrap_or(namespace), target.name.as_str()))
     }
 
     /// Whether any EndpointSlice belongs to a Service.
@@ -185,10 +224,7 @@ impl<'r> Workloads<'r> {
     ) -> Option<Labelled<'r>> {
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
-        let pod = target.and_then(|target| {
-            let own = Some(target.namespace.as_str()).filter(|written| !written.is_empty());
-            self.pods.get(&(own.unwrap_or(namespace), target.name.as_str()))
-        });
+        let pod = self.pod(endpoint, namespace);
         let name = target.map(|target| target.name.as_str());
         let labels = pod.map(|pod| &pod.meta.labels);
         Some(labelled(
@@ -228,12 +264,7 @@ impl<'r> Workloads<'r> {
     ) -> impl Iterator<Item = (&'r str, &'r WorkloadEntry, &'r BTreeMap<String, String>)> {
         let entries = self.entries_of.get(namespace).into_iter().flatten();
         entries.filter_map(move |item| {
-            // The labels of the spec count, and those of the metadata besides (Istio WorkloadEntry.labels).
-            let labels = if item.spec.labels.is_empty() {
-                &item.meta.labels
-            } else {
-                &item.spec.labels
-            };
+            let labels = labels_of(item);
             has_all(labels, selector).then_some((item.meta.name.as_str(), item.spec, labels))
         })
     }
@@ -258,6 +289,15 @@ impl<'r> Workloads<'r> {
                 .then(|| labelled(address, 1, Some(&pod.meta.name), namespace, Some(labels)))
         });
         entries.chain(pods)
+    }
+}
+
+/// The labels of a WorkloadEntry's spec count, and without any those of its metadata (Istio WorkloadEntry.labels).
+fn labels_of<'r>(item: &Item<'r, WorkloadEntry>) -> &'r BTreeMap<String, String> {
+    if item.spec.labels.is_empty() {
+        &item.meta.labels
+    } else {
+        &item.spec.labels
     }
 }
 

@@ -249,18 +249,28 @@ impl Places {
             };
             for port in &service.ports {
                 let clusters = named.get(&(service.host.as_str(), port.number));
-                let endpoints = workloads.endpoints(service, port).len();
                 for name in clusters.into_iter().flatten() {
-                    self.bind(object, format!("cluster {name}, {endpoints} ready endpoints"));
+                    let cluster = snapshot.clusters.get(*name);
+                    let endpoints = match cluster.map_or(0, |cluster| cluster.endpoints.len()) {
+                        1 => "1 ready endpoint".to_owned(),
+                        count => format!("{count} ready endpoints"),
+                    };
+                    self.bind(object, format!("cluster {name}, {endpoints}"));
                 }
             }
-            let Origin::Kubernetes(item) = &service.origin else {
+            if !self.bound.contains_key(object) {
                 continue;
-            };
-            if self.bound.contains_key(object) {
-                for slice in workloads.slices_of(item, &input.endpoint_slices) {
-                    self.bind(&slice.name, format!("endpoints of {object}"));
+            }
+            let workloads_of = match &service.origin {
+                Origin::Kubernetes(item) => {
+                    let slices = workloads.slices_of(item, &input.endpoint_slices);
+                    slices.for_each(|slice| self.bind(&slice.name, format!("endpoints of {object}")));
+                    workloads.pods_of(item)
                 }
+                Origin::Entry(item) => workloads.selected_by(item),
+            };
+            for workload in workloads_of {
+                self.bind(&workload, format!("endpoint of {object}"));
             }
         }
         self.of_hidden_services(registry);
