@@ -228,6 +228,22 @@ fn listener_match(check: &mut Checker<'_>, path: &str, listener: &ListenerMatch,
 }
 
 fn waypoint_match(check: &mut Checker<'_>, path: &str, scope: &ObjectMatch) {
+    let others = [
+        ("listener", scope.listener.is_some()),
+        ("routeConfiguration", scope.route_configuration.is_some()),
+        ("cluster", scope.cluster.is_some()),
+    ];
+    if scope.context == PatchContext::Waypoint
+        && let Some((name, _)) = others.into_iter().find(|(_, is_there)| *is_there)
+    {
+        // A rule of the resource's schema, not of the webhook.
+        let message = "the context WAYPOINT takes no other match than waypoint";
+        check.error(
+            &format!("{path}.{name}"),
+            message,
+            "write waypoint, or another context",
+        );
+    }
     let Some(waypoint) = &scope.waypoint else { return };
     if scope.context != PatchContext::Waypoint {
         let hint = "write context: WAYPOINT, or match by listener";

@@ -56,8 +56,12 @@ pub(super) fn retries(check: &mut Checker<'_>, path: &str, retries: &HttpRetry) 
     }
 }
 
+/// Most wrong conditions of one list that are named: a hostile one could have half a million.
+const MAX_WRONG_CONDITIONS: usize = 20;
+
 /// Conditions with commas and nothing else between them.
 fn retry_on(check: &mut Checker<'_>, field: &str, conditions: &str) {
+    let mut wrong = 0;
     for condition in conditions.split(',') {
         let is_status = condition.parse().is_ok_and(is_registered_status);
         if is_status || RETRY_CONDITIONS.contains(&condition) {
@@ -70,6 +74,10 @@ fn retry_on(check: &mut Checker<'_>, field: &str, conditions: &str) {
             None => "write conditions and registered statuses, as 5xx,connect-failure,429".to_owned(),
         };
         check.error(field, message, hint);
+        wrong += 1;
+        if wrong == MAX_WRONG_CONDITIONS {
+            return;
+        }
     }
 }
 

@@ -61,10 +61,14 @@ pub(super) fn host(check: &mut Checker<'_>, field: &str, host: &str) {
     }
 }
 
-/// `metadata.name` as the API server takes it.
+/// `metadata.name` as the API server takes it: the labels of such a subdomain may be as long as the whole (Kubernetes
+/// `IsDNS1123Subdomain`).
 pub(super) fn object_name(check: &mut Checker<'_>, name: &str) {
-    let lower = !name.bytes().any(|b| b.is_ascii_uppercase());
-    if name.len() > 253 || !lower || !name.split('.').all(is_dns_label) {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(is_inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(is_label) {
         let hint = "use lower-case letters, digits, dashes and dots (RFC 1123)";
         check.error(
             "metadata.name",
