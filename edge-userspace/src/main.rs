@@ -1,6 +1,9 @@
 //! `edge`: wiring only. The rooms of the program are the crates beside this one.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod output;
+
 mod admin;
 mod app;
 mod cli;
