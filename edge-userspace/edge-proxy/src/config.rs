@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_model::{
-    Cluster, ClusterName, Listener, ListenerProtocol, RouteTable, SharedMap, Snapshot, TcpRoute, TlsServer,
+    Change, Cluster, ClusterName, Listener, ListenerProtocol, RouteTable, SharedMap, Snapshot, TcpRoute,
+    TlsServer,
 };
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
@@ -24,11 +25,11 @@ use crate::{ClusterStatus, EndpointStatus};
 pub(crate) struct Config {
     /// A security policy is for this gateway and cannot be enforced: nothing is let in.
     pub(crate) is_closed: bool,
-    listeners: HashMap<u16, Arc<ListenerConfig>, FixedState>,
+    listeners: HashMap<u16, Served, FixedState>,
     /// Counts the configurations of this process.
     pub(crate) generation: u64,
-    /// The same value in memory as before when no cluster changed.
-    pub(crate) clusters: Arc<HashMap<ClusterName, Arc<ClusterConfig>>>,
+    /// Shares with the configuration before what did not change.
+    pub(crate) clusters: SharedMap<ClusterName, Arc<ClusterConfig>>,
     /// What they were made from.
     models: SharedMap<ClusterName, Arc<Cluster>>,
     pub(crate) limiters: Limiters,
@@ -38,6 +39,13 @@ pub(crate) struct Config {
     /// Whether endpoints of any cluster are told whose connections they get.
     pub(crate) announces: bool,
     facts: Facts,
+}
+
+/// A listener with what it was made from.
+#[derive(Clone)]
+struct Served {
+    model: Arc<Listener>,
+    config: Arc<ListenerConfig>,
 }
 
 /// A listener by what it speaks.
@@ -74,26 +82,30 @@ impl Config {
     /// Compiles `snapshot` with the addresses that its names stand for, taking over what `previous` has of it.
     pub(crate) fn new(snapshot: &Snapshot, answers: &Answers, previous: Option<&Self>, now: Instant) -> Self {
         let listeners = snapshot.listeners.iter().filter_map(|listener| {
-            let before = previous
-                .and_then(|previous| previous.listener(listener.port))
-                .map(|before| &**before);
-            Some((listener.port, Arc::new(ListenerConfig::new(listener, before)?)))
+            let before = previous.and_then(|previous| previous.listeners.get(&listener.port));
+            let config = match before {
+                Some(before) if Arc::ptr_eq(&before.model, listener) => Arc::clone(&before.config),
+                before => {
+                    let before = before.map(|before| &*before.config);
+                    Arc::new(ListenerConfig::new(listener, before)?)
+                }
+            };
+            let model = Arc::clone(listener);
+            Some((listener.port, Served { model, config }))
         });
         let clusters = match previous {
-            Some(previous) if previous.models.is_same(&snapshot.clusters) => Arc::clone(&previous.clusters),
-            previous => {
-                let clusters = snapshot.clusters.values().map(|cluster| {
-                    let before = previous.and_then(|previous| previous.clusters.get(&cluster.name));
-                    (
-                        cluster.name.clone(),
-                        ClusterConfig::new(cluster, answers, before, now),
-                    )
+            Some(previous) => previous.clusters_after(&snapshot.clusters, answers, now),
+            None => {
+                let clusters = snapshot.clusters.values();
+                let clusters = clusters.map(|cluster| {
+                    let config = ClusterConfig::new(cluster, answers, None, now);
+                    (cluster.name.clone(), config)
                 });
-                Arc::new(clusters.collect())
+                clusters.collect()
             }
         };
         let announces = match previous {
-            Some(previous) if Arc::ptr_eq(&previous.clusters, &clusters) => previous.announces,
+            Some(previous) if previous.clusters.is_same(&clusters) => previous.announces,
             Some(_) | None => clusters
                 .values()
                 .any(|cluster| cluster.model.proxy_protocol.is_some()),
@@ -115,6 +127,28 @@ impl Config {
         }
     }
 
+    /// The clusters of a later Snapshot: only those that changed are looked at.
+    fn clusters_after(
+        &self,
+        models: &SharedMap<ClusterName, Arc<Cluster>>,
+        answers: &Answers,
+        now: Instant,
+    ) -> SharedMap<ClusterName, Arc<ClusterConfig>> {
+        let mut clusters = self.clusters.clone();
+        for Change { key, after, .. } in models.changes_since(&self.models, Arc::ptr_eq) {
+            let Some(model) = after else {
+                clusters.remove(key);
+                continue;
+            };
+            let before = clusters.get(key);
+            let cluster = ClusterConfig::new(model, answers, before, now);
+            if before.is_none_or(|before| !Arc::ptr_eq(before, &cluster)) {
+                clusters.insert(key.clone(), cluster);
+            }
+        }
+        clusters
+    }
+
     /// The same configuration with new answers for some names: `snapshot` is what it was compiled from.
     pub(crate) fn resolved(
         &self,
@@ -123,7 +157,7 @@ impl Config {
         news: &[Arc<str>],
         now: Instant,
     ) -> Self {
-        let mut clusters = HashMap::clone(&self.clusters);
+        let mut clusters = self.clusters.clone();
         let is_news = |name: &str| news.iter().any(|new| **new == *name);
         let concerned = snapshot.clusters.values();
         for cluster in concerned.filter(|cluster| names_of(cluster).any(is_news)) {
@@ -135,7 +169,7 @@ impl Config {
             is_closed: self.is_closed,
             listeners: self.listeners.clone(),
             generation: self.generation,
-            clusters: Arc::new(clusters),
+            clusters,
             models: self.models.clone(),
             limiters: self.limiters.clone(),
             escalation: self.escalation.clone(),
@@ -147,7 +181,7 @@ impl Config {
 
     /// The listener of a port.
     pub(crate) fn listener(&self, port: u16) -> Option<&Arc<ListenerConfig>> {
-        self.listeners.get(&port)
+        self.listeners.get(&port).map(|served| &served.config)
     }
 
     /// The ports that are listened on.
@@ -173,15 +207,16 @@ impl ListenerConfig {
                 Self::Http(table(routes, before))
             }
             ListenerProtocol::Tls(servers) => {
-                let before = match before {
-                    Some(Self::Https { servers, .. }) => servers.as_slice(),
-                    Some(Self::Http(_) | Self::Tcp(_)) | None => &[],
+                let (sni, before) = match before {
+                    Some(Self::Https { sni, servers }) => (Some(sni), servers.as_slice()),
+                    Some(Self::Http(_) | Self::Tcp(_)) | None => (None, &[][..]),
                 };
+                let known = KnownEndpoints::new(before);
                 Self::Https {
-                    sni: SniIndex::new(servers),
+                    sni: SniIndex::after(sni, servers),
                     servers: servers
                         .iter()
-                        .map(|server| TlsEndpoint::new(server, before))
+                        .map(|server| TlsEndpoint::new(server, &known))
                         .collect(),
                 }
             }
@@ -208,17 +243,56 @@ impl ListenerConfig {
     }
 }
 
+/// The TLS servers of a listener as they were.
+struct KnownEndpoints<'t> {
+    all: &'t [TlsEndpoint],
+    /// By the place of their model in memory.
+    by_model: HashMap<*const TlsServer, &'t TlsEndpoint, FixedState>,
+    /// By the name of their table.
+    by_table: HashMap<&'t str, &'t TlsEndpoint, FixedState>,
+}
+
+impl<'t> KnownEndpoints<'t> {
+    fn new(all: &'t [TlsEndpoint]) -> Self {
+        let by_model = all.iter().map(|known| (Arc::as_ptr(&known.model), known));
+        let by_table = all
+            .iter()
+            .map(|known| (known.table.routes().name.as_str(), known));
+        Self {
+            all,
+            by_model: by_model.collect(),
+            by_table: by_table.collect(),
+        }
+    }
+
+    /// One with the same TLS settings: most often that with the same table.
+    fn with_tls(&self, server: &TlsServer) -> Option<&'t TlsEndpoint> {
+        let has_same = |known: &&&TlsEndpoint| known.model.tls() == server.tls();
+        let routes = server.routes();
+        let same_table = routes.and_then(|routes| self.by_table.get(routes.name.as_str()));
+        same_table
+            .filter(has_same)
+            .copied()
+            .or_else(|| self.all.iter().find(|known| has_same(&known)))
+    }
+}
+
 impl TlsEndpoint {
-    fn new(server: &Arc<TlsServer>, before: &[Self]) -> Self {
-        let kept = before.iter().find(|other| other.model.tls() == server.tls());
+    fn new(server: &Arc<TlsServer>, known: &KnownEndpoints<'_>) -> Self {
+        if let Some(same) = known.by_model.get(&Arc::as_ptr(server)) {
+            return Self::clone(same);
+        }
         Self {
             model: Arc::clone(server),
-            handshake: match kept {
+            handshake: match known.with_tls(server) {
                 Some(kept) => kept.handshake.clone(),
                 None => handshake(server),
             },
             table: match server.routes() {
-                Some(routes) => table(routes, before.iter().map(|other| &other.table)),
+                Some(routes) => {
+                    let before = known.by_table.get(routes.name.as_str());
+                    table(routes, before.map(|before| &before.table))
+                }
                 None => Arc::new(Table::new(Arc::new(RouteTable::new("", [])))),
             },
         }

@@ -1,6 +1,7 @@
 //! What the proxy has to know of all routes together: their rate limits, and whether any of them writes headers by
 //! format commands. It is counted table by table, so that a change of one virtual host costs that virtual host alone.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,11 +28,19 @@ impl Facts {
     pub(crate) fn after(previous: Option<&Self>, snapshot: &Snapshot) -> Self {
         let before = previous.map_or(&[][..], |previous| previous.0.as_slice());
         let tables = snapshot.listeners.iter().flat_map(|listener| listener.tables());
-        let facts = tables.map(|table| {
-            let before = before.iter().find(|facts| facts.table.name == table.name);
-            match before {
-                Some(before) if Arc::ptr_eq(&before.table, table) => Arc::clone(before),
-                before => Arc::new(TableFacts::after(before.map(AsRef::as_ref), table)),
+        let by_name = LazyCell::new(|| {
+            let named = before.iter().map(|facts| (facts.table.name.as_str(), facts));
+            named.collect::<HashMap<_, _>>()
+        });
+        let facts = tables.enumerate().map(|(number, table)| {
+            // Most often it is where it was.
+            let is_same = |facts: &&Arc<TableFacts>| Arc::ptr_eq(&facts.table, table);
+            if let Some(same) = before.get(number).filter(is_same) {
+                return Arc::clone(same);
+            }
+            match by_name.get(table.name.as_str()) {
+                Some(before) if is_same(before) => Arc::clone(before),
+                before => Arc::new(TableFacts::after(before.map(|before| &***before), table)),
             }
         });
         Self(facts.collect())

@@ -13,7 +13,7 @@ use crate::HostIndex;
 #[derive(Debug, Clone)]
 pub struct SniIndex {
     servers: Vec<Arc<TlsServer>>,
-    hosts: HostIndex,
+    hosts: Arc<HostIndex>,
 }
 
 impl SniIndex {
@@ -28,7 +28,27 @@ impl SniIndex {
         );
         Self {
             servers: servers.to_vec(),
-            hosts,
+            hosts: Arc::new(hosts),
+        }
+    }
+
+    /// The same as [`new`](Self::new), but quick where the servers have the names of those before, in the same order.
+    #[must_use]
+    pub fn after(before: Option<&Self>, servers: &[Arc<TlsServer>]) -> Self {
+        let has_same_names = |(own, other): (&Arc<TlsServer>, &Arc<TlsServer>)| {
+            Arc::ptr_eq(own, other) || own.hosts == other.hosts
+        };
+        match before {
+            Some(before)
+                if before.servers.len() == servers.len()
+                    && before.servers.iter().zip(servers).all(has_same_names) =>
+            {
+                Self {
+                    servers: servers.to_vec(),
+                    hosts: Arc::clone(&before.hosts),
+                }
+            }
+            Some(_) | None => Self::new(servers),
         }
     }
 

@@ -1,18 +1,17 @@
 //! A configuration as one worker sees it: with balancers, pools and metric handles of its own.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_model::{Cluster, ClusterName, Endpoint, LocalRateLimit, UpstreamProtocol};
+use edge_model::{Change, Cluster, ClusterName, Endpoint, LocalRateLimit, SharedMap, UpstreamProtocol};
 use edge_upstream::outlier::{self, Outcome};
 use edge_upstream::rate_limit::LocalRateLimiter;
 use edge_upstream::{Balancer, ClusterLoad, EndpointLoad, Pick};
 use fastrand::Rng;
-use foldhash::fast::FixedState;
 use prometheus::IntCounter;
 
 use crate::config::{ClusterConfig, Config};
@@ -37,8 +36,8 @@ pub(crate) struct PoolKey {
 /// One configuration, for one worker.
 pub(crate) struct View {
     config: Arc<Config>,
-    /// The same value in memory as before when no cluster changed.
-    clusters: Rc<HashMap<ClusterName, Rc<ClusterView>, FixedState>>,
+    /// Shares with the view before what did not change.
+    clusters: SharedMap<ClusterName, Rc<ClusterView>>,
     /// Limiters by the address of their definition, which the configuration keeps in place.
     limiters: RefCell<HashMap<*const LocalRateLimit, Option<Limit>>>,
 }
@@ -52,47 +51,47 @@ impl View {
         pools: &mut Pools,
         rng: &mut Rng,
     ) -> Self {
-        if let Some(previous) = previous
-            && Arc::ptr_eq(&previous.config.clusters, &config.clusters)
-        {
-            return Self {
-                config,
-                clusters: Rc::clone(&previous.clusters),
-                limiters: RefCell::default(),
-            };
-        }
-        let clusters = config.clusters.iter().map(|(name, cluster)| {
-            let kept = previous
-                .and_then(|previous| previous.clusters.get(name))
-                .filter(|view| Arc::ptr_eq(&view.config, cluster));
-            let view = kept
-                .cloned()
-                .unwrap_or_else(|| Rc::new(ClusterView::new(cluster, pools, rng)));
-            (name.clone(), view)
-        });
-        let view = Self {
-            clusters: Rc::new(clusters.collect()),
-            limiters: RefCell::default(),
-            config: Arc::clone(&config),
+        let clusters = match previous {
+            Some(previous) => previous.clusters_after(&config, pools, rng),
+            None => {
+                let clusters = config.clusters.iter();
+                let clusters = clusters
+                    .map(|(name, cluster)| (name.clone(), Rc::new(ClusterView::new(cluster, pools, rng))));
+                clusters.collect()
+            }
         };
-        view.close_unused(pools);
-        view
+        Self {
+            config,
+            clusters,
+            limiters: RefCell::default(),
+        }
     }
 
-    fn close_unused(&self, pools: &mut Pools) {
-        let used = self.config.clusters.iter().flat_map(|(name, cluster)| {
-            let endpoints = cluster.model.endpoints.iter().map(|endpoint| endpoint.address);
-            let all = endpoints.chain(cluster.spare.iter().copied());
-            all.map(move |address| (name, address))
-        });
-        let used: std::collections::HashSet<_> = used.collect();
-        pools.retain(|key, pool| {
-            let keep = used.contains(&(&key.cluster, key.address));
-            if !keep {
-                pool.close();
+    /// The clusters of a later configuration: only those that changed are looked at.
+    fn clusters_after(
+        &self,
+        config: &Config,
+        pools: &mut Pools,
+        rng: &mut Rng,
+    ) -> SharedMap<ClusterName, Rc<ClusterView>> {
+        let mut clusters = self.clusters.clone();
+        for Change { key, before, after } in config.clusters.changes_since(&self.config.clusters, Arc::ptr_eq)
+        {
+            match after {
+                Some(after) => {
+                    clusters.insert(key.clone(), Rc::new(ClusterView::new(after, pools, rng)));
+                }
+                None => {
+                    clusters.remove(key);
+                }
             }
-            keep
-        });
+            let used: HashSet<_> = after.into_iter().flat_map(|after| addresses(after)).collect();
+            let gone = before.into_iter().flat_map(|before| addresses(before));
+            for address in gone.filter(|address| !used.contains(address)) {
+                close_pools(key, address, pools);
+            }
+        }
+        clusters
     }
 
     /// Whether header operations have format commands.
@@ -142,6 +141,26 @@ impl View {
             })
         };
         known.entry(Arc::as_ptr(limit)).or_insert_with(find).clone()
+    }
+}
+
+/// Addresses that a cluster has or may have again.
+fn addresses(cluster: &ClusterConfig) -> impl Iterator<Item = SocketAddr> + '_ {
+    let endpoints = cluster.model.endpoints.iter().map(|endpoint| endpoint.address);
+    endpoints.chain(cluster.spare.iter().copied())
+}
+
+/// Closes the pools of an address that a cluster no longer has.
+fn close_pools(cluster: &ClusterName, address: SocketAddr, pools: &mut Pools) {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let cluster = cluster.clone();
+        if let Some(pool) = pools.remove(&PoolKey {
+            address,
+            protocol,
+            cluster,
+        }) {
+            pool.close();
+        }
     }
 }
 

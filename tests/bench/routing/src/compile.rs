@@ -1,4 +1,4 @@
-//! What it costs to make the tables of ten thousand hosts, and to change one of them.
+//! What it costs to make the tables of ten thousand hosts.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use criterion::BatchSize;
-use edge_config::{Problem, Resource, parse_documents};
-use edge_control::{CompileOptions, Compiled, Compiler, compile, succeed};
+use edge_config::{Resource, parse_documents};
+use edge_control::{CompileOptions, Compiled, compile};
 use edge_model::Snapshot;
 use edge_routing::Table;
 
@@ -16,22 +16,19 @@ use crate::harness::Harness;
 use crate::report::{Figure, Report};
 
 /// The cases, in the order of the report.
-pub(crate) const NAMES: &[&str] = &[COMPILE, BYTES, CHANGE];
+pub(crate) const NAMES: &[&str] = &[COMPILE, BYTES];
 const COMPILE: &str = "hosts_10000_compile";
 const BYTES: &str = "hosts_10000_bytes_per_host";
-const CHANGE: &str = "change_one_of_10000";
 
-const HOSTS: usize = 10_000;
+pub(crate) const HOSTS: usize = 10_000;
 /// Services that the hosts' routes lead to.
-const SERVICES: usize = 100;
+pub(crate) const SERVICES: usize = 100;
 /// Configurations that are kept at a time, so that what each takes stands out from what the allocator keeps.
 const KEPT: usize = 4;
 /// Seconds for compiling all.
 const COMPILE_GOAL: f64 = 0.2;
 /// Bytes for each virtual host, routes included.
 const BYTES_GOAL: f64 = 2048.0;
-/// Milliseconds for one change: a hundred a second then take a tenth of a core.
-const CHANGE_GOAL: f64 = 1.0;
 
 /// What a process holds for a configuration: the Snapshot and its tables, ready for lookups.
 struct Served {
@@ -45,7 +42,7 @@ pub(crate) fn measure(
     harness: &mut Harness,
     report: &mut Report,
 ) -> Result<()> {
-    let resources = resources()?;
+    let resources = resources(80)?;
     check(&serve(&resources)?)?;
     if is_wanted(COMPILE) {
         let nanoseconds = harness.measure(COMPILE, |bencher| {
@@ -64,25 +61,6 @@ pub(crate) fn measure(
             value: bytes_per_host(&resources)?,
             unit: "bytes",
             goal: Some(BYTES_GOAL),
-        })?;
-    }
-    if is_wanted(CHANGE) {
-        let mut running = Running::new(resources)?;
-        let mut round = 0;
-        let nanoseconds = harness.measure(CHANGE, |bencher| {
-            let next = || {
-                round += 1;
-                changed(round).ok()
-            };
-            let change = |changed| running.change(changed);
-            bencher.iter_batched(next, change, BatchSize::PerIteration);
-        })?;
-        running.check()?;
-        report.add(&Figure {
-            case: CHANGE,
-            value: nanoseconds / 1e6,
-            unit: "ms",
-            goal: Some(CHANGE_GOAL),
         })?;
     }
     Ok(())
@@ -107,63 +85,7 @@ fn resident_bytes() -> Result<u64> {
     Ok(kilobytes.trim().parse::<u64>()? * 1024)
 }
 
-/// The VirtualService of one of the hosts with another path, a different one each time.
-fn changed(round: usize) -> Result<Arc<Resource>> {
-    let read = read(&virtual_service(
-        round * 997 % HOSTS,
-        &format!("/changed{round}/"),
-    ))?;
-    Ok(Arc::new(read.into_iter().next().context("no VirtualService")?))
-}
-
-/// A configuration that changes object by object.
-struct Running {
-    compiler: Compiler,
-    snapshot: Snapshot,
-    tables: Vec<Table>,
-}
-
-impl Running {
-    fn new(resources: Vec<Resource>) -> Result<Self> {
-        let compiler = Compiler::new(
-            CompileOptions::default(),
-            resources.into_iter().map(Arc::new),
-            &no_file,
-        );
-        ensure!(
-            !compiler.problems().any(Problem::is_error),
-            "the resources are refused"
-        );
-        let snapshot = compiler.snapshot().clone();
-        Ok(Self {
-            tables: tables(&snapshot, &[]),
-            snapshot,
-            compiler,
-        })
-    }
-
-    /// From a changed object to the published Snapshot and tables that have it.
-    fn change(&mut self, changed: Option<Arc<Resource>>) {
-        if let Some(changed) = changed {
-            self.compiler
-                .change(&changed.object_ref(), Some(changed), &no_file);
-            if let Some(next) = succeed(self.compiler.snapshot(), &self.snapshot) {
-                self.compiler.share(&next);
-                self.tables = tables(&next, &self.tables);
-                self.snapshot = next;
-            }
-        }
-    }
-
-    fn check(self) -> Result<()> {
-        check(&Served {
-            snapshot: self.snapshot,
-            tables: self.tables,
-        })
-    }
-}
-
-fn no_file(path: &str) -> io::Result<Vec<u8>> {
+pub(crate) fn no_file(path: &str) -> io::Result<Vec<u8>> {
     Err(io::Error::other(format!("{path} is not to be read")))
 }
 
@@ -178,7 +100,7 @@ fn serve(resources: &[Resource]) -> Result<Served> {
 }
 
 /// The tables of a Snapshot, with what stayed the same taken over.
-fn tables(snapshot: &Snapshot, before: &[Table]) -> Vec<Table> {
+pub(crate) fn tables(snapshot: &Snapshot, before: &[Table]) -> Vec<Table> {
     let routes = snapshot.listeners.iter().flat_map(|listener| listener.tables());
     let numbered = routes.enumerate();
     numbered
@@ -202,13 +124,13 @@ fn check(served: &Served) -> Result<()> {
     Ok(())
 }
 
-/// A Gateway for all hosts, a VirtualService with two rules for each, and the services.
-fn resources() -> Result<Vec<Resource>> {
-    let mut text =
-        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gateway, namespace: default}\n\
-                    spec:\n  selector: {istio: ingressgateway}\n  servers:\n  \
-                    - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}\n"
-            .to_owned();
+/// A Gateway for all hosts on a port, a VirtualService with two rules for each, and the services.
+pub(crate) fn resources(port: u16) -> Result<Vec<Resource>> {
+    let mut text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: gateway, namespace: default}}\n\
+         spec:\n  selector: {{istio: ingressgateway}}\n  servers:\n  \
+         - {{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ['*']}}\n"
+    );
     for number in 0..SERVICES {
         write!(
             text,
@@ -224,7 +146,7 @@ fn resources() -> Result<Vec<Resource>> {
     read(&text)
 }
 
-fn virtual_service(number: usize, prefix: &str) -> String {
+pub(crate) fn virtual_service(number: usize, prefix: &str) -> String {
     let service = number % SERVICES;
     format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: host-{number}, namespace: default}}\n\
@@ -235,7 +157,7 @@ fn virtual_service(number: usize, prefix: &str) -> String {
     )
 }
 
-fn read(text: &str) -> Result<Vec<Resource>> {
+pub(crate) fn read(text: &str) -> Result<Vec<Resource>> {
     let parsed = parse_documents("bench.yaml", text);
     ensure!(parsed.problems.is_empty(), "{:?}", parsed.problems.first());
     Ok(parsed.resources)

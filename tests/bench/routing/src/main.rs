@@ -4,6 +4,7 @@
 //! the samples, of processor time and not of the clock's, and their median counts.
 #![forbid(unsafe_code)]
 
+mod change;
 mod compile;
 mod harness;
 mod lookup;
@@ -61,7 +62,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let names: Vec<_> = lookup::NAMES.iter().chain(compile::NAMES).collect();
+    let names: Vec<_> = lookup::NAMES
+        .iter()
+        .chain(compile::NAMES)
+        .chain(change::NAMES)
+        .collect();
     if arguments.list {
         names.iter().for_each(|name| println!("{name}"));
         return Ok(());
@@ -90,5 +95,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     if compile::NAMES.iter().any(|name| is_wanted(name)) {
         compile::measure(is_wanted, &mut harness, &mut report)?;
     }
+    change::measure(is_wanted, &mut harness, &mut report)?;
     report.close()
 }
