@@ -99,11 +99,8 @@ pub(crate) struct Conn {
     since: Cell<Instant>,
     /// Requests that are being answered.
     active: Cell<u32>,
-    /// Requests since the beginning.
-    requests: Cell<u64>,
-    /// Number of the request that asks for another protocol, until it is answered.
-    upgrade: Cell<Option<u64>>,
-    upgrade_decision: Cell<Option<bool>>,
+    /// The request that came last asks for another protocol.
+    asks_for_upgrade: Cell<bool>,
     /// Where the bytes go once both sides have agreed to another protocol.
     /// Boxed, as few connections have one and all have room for it.
     tunnel: RefCell<Option<Box<Tunnel>>>,
@@ -154,9 +151,7 @@ impl Conn {
             phase: Cell::new(phase),
             since: Cell::new(now),
             active: Cell::new(0),
-            requests: Cell::new(0),
-            upgrade: Cell::new(None),
-            upgrade_decision: Cell::new(None),
+            asks_for_upgrade: Cell::new(false),
             tunnel: RefCell::default(),
             write_pending: Cell::new(false),
             last_write: Cell::new(now),
@@ -317,34 +312,25 @@ impl Conn {
         self.protocol.get()
     }
 
-    /// hyper has parsed a request head.
+    /// The head of a request is there.
     pub(crate) fn request_began(&self) {
         self.active.set(self.active.get() + 1);
-        self.requests.set(self.requests.get() + 1);
         self.enter(Phase::Busy);
     }
 
-    /// The request with this number asks for another protocol.
-    pub(crate) fn upgrade_is_undecided(&self, number: u64) {
-        self.upgrade.set(Some(number));
+    /// Whether the request that now comes asks for another protocol (HTTP/1.1 only).
+    pub(crate) fn asks_for_upgrade(&self, asks: bool) {
+        self.asks_for_upgrade.set(asks);
     }
 
-    /// Whether the request that came last asks for another protocol (HTTP/1.1 only).
+    /// Whether the request that came last asks for another protocol.
     pub(crate) fn wants_upgrade(&self) -> bool {
-        self.upgrade.get() == Some(self.requests.get())
-    }
-
-    /// The request that asked for another protocol is answered.
-    pub(crate) fn decide_upgrade(&self, agreed: bool) {
-        self.upgrade.set(None);
-        self.upgrade_decision.set(Some(agreed));
-        self.wake();
+        self.asks_for_upgrade.get()
     }
 
     /// Both sides have agreed to another protocol (HTTP/1.1 only).
     pub(crate) fn will_switch(&self, tunnel: Tunnel) {
         *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
-        self.decide_upgrade(true);
     }
 
     /// Where the bytes go after the response that switches protocols.
@@ -352,17 +338,9 @@ impl Conn {
         self.tunnel.borrow_mut().take().map(|tunnel| *tunnel)
     }
 
-    /// What was decided since it was asked last.
-    pub(crate) fn take_upgrade_decision(&self) -> Option<bool> {
-        self.upgrade_decision.take()
-    }
-
-    /// hyper could not parse a request head and has answered it by itself, most often with 400.
-    pub(crate) fn count_unparsed(&self) {
-        let (status, flags) = (
-            StatusCode::BAD_REQUEST.as_u16(),
-            Flag::DownstreamProtocolError.into(),
-        );
+    /// What came is no request, and is answered with this status.
+    pub(crate) fn count_unparsed(&self, status: StatusCode) {
+        let (status, flags) = (status.as_u16(), Flag::DownstreamProtocolError.into());
         self.worker.unrouted().observe(
             self.worker.metrics(),
             (status, flags, Kind::Http),
@@ -374,7 +352,7 @@ impl Conn {
         );
     }
 
-    /// The response was handed to hyper, or will never be.
+    /// The response was handed to the connection, or will never be.
     pub(crate) fn request_ended(self: &Rc<Self>) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.active.get() == 0 {
@@ -405,11 +383,6 @@ impl Conn {
     pub(crate) fn takes_park(&self) -> bool {
         let is_idle = matches!(self.phase.get(), Phase::Fresh | Phase::Idle) && !self.write_pending.get();
         self.parks.take() && is_idle
-    }
-
-    /// Requests that have come over it.
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.get()
     }
 
     /// Bytes have come from the client.

@@ -5,11 +5,11 @@ use std::time::Instant;
 use bytes::BytesMut;
 use http::request::Parts;
 
-use crate::h1::{Decoded, Decoder, parse_response};
+use crate::h1::{Decoded, Decoder, HeadBounds, Refused, RequestParser, parse_response};
 use crate::http::rebuilt;
 use crate::options::Http2Limits;
 use crate::proxy_protocol::{self, Origin};
-use crate::strict::{Guard, Http2Guard, Requests};
+use crate::strict::{Follows, Http2Guard};
 
 /// Sizes of the pieces that streams are cut into.
 const PIECES: [usize; 3] = [1, 3, 7];
@@ -72,19 +72,46 @@ pub fn requests(data: &[u8]) {
     );
 }
 
-/// Place of the first fault and heads before it.
-fn scanned(data: &[u8], size: usize) -> (Option<(usize, crate::strict::Place)>, u64) {
-    let mut guard = Guard::new(Requests, 0);
-    let scanner = guard.scanner();
-    let mut at = 0;
+/// Part of a message that is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Head(Refused),
+    Body,
+}
+
+/// The first fault in a stream of requests, and the heads before it.
+fn scanned(data: &[u8], size: usize) -> (Option<Fault>, u64) {
+    const BOUNDS: HeadBounds = HeadBounds {
+        bytes: 64 * 1024,
+        fields: 100,
+    };
+    let (mut parser, mut decoder, mut heads) = (RequestParser::default(), Decoder::Done, 0);
+    let mut buffer = BytesMut::new();
     for piece in data.chunks(size) {
-        match scanner.scan(piece) {
-            Ok(_) if scanner.is_undecided() => break,
-            Ok(_) => at += piece.len(),
-            Err(fault) => return (Some((at + fault.at, fault.place)), scanner.heads()),
+        buffer.extend_from_slice(piece);
+        loop {
+            if !decoder.is_done() {
+                match decoder.decode(&mut buffer) {
+                    Err(_) => return (Some(Fault::Body), heads),
+                    Ok(Decoded::More) => break,
+                    Ok(Decoded::Data(_) | Decoded::Trailers(_) | Decoded::End) => continue,
+                }
+            }
+            match parser.parse(&mut buffer, BOUNDS) {
+                Err(refused) => return (Some(Fault::Head(refused)), heads),
+                Ok(None) => break,
+                Ok(Some(head)) => {
+                    heads += 1;
+                    // What comes next is not HTTP, or may be none.
+                    if matches!(head.follows, Follows::Anything | Follows::Undecided) {
+                        return (None, heads);
+                    }
+                    decoder = Decoder::after(head.follows);
+                }
+            }
         }
     }
-    (None, scanner.heads())
+    (None, heads)
 }
 
 /// The first head as a parser has it.

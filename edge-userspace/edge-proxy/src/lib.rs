@@ -1,8 +1,9 @@
 //! The L7 proxy: one thread per worker, each with its own runtime, listening sockets and upstream connections.
 //!
 //! A request's way: `listener` and `worker` accept, `tls` shakes hands, `connection` watches over the byte
-//! stream, `http` checks, routes (by `edge-routing`), limits and forwards, `pool` holds the connections to
-//! endpoints that `edge-upstream` picks, and speaks HTTP/1.1 on them by `h1`. `config` is a Snapshot made ready for it;
+//! stream, `server` speaks HTTP/1.1 on it by `h1`, or has hyper speak HTTP/2, `http` checks, routes (by `edge-routing`),
+//! limits and forwards, `pool` holds the connections to endpoints that `edge-upstream` picks, and speaks HTTP/1.1 on
+//! them by `h1`, too. `config` is a Snapshot made ready for it;
 //! [`Proxy`] is all that others see.
 //!
 //! Workers share the configuration (read through a cache, without a lock), the active requests of endpoints and the
@@ -20,7 +21,6 @@ mod facts;
 pub mod fuzzing;
 mod h1;
 mod http;
-mod io;
 mod listener;
 mod memory;
 mod metrics;
@@ -30,7 +30,7 @@ mod pool;
 mod protocol;
 mod proxy;
 mod proxy_protocol;
-mod serve;
+mod server;
 mod sniff;
 mod splice;
 mod status;

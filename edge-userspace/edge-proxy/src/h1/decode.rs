@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{MAX_FIELDS, MAX_HEAD};
-use crate::strict::{Framing, chunk_size, field};
+use crate::strict::{Follows, Framing, MAX_EXTENSIONS, chunk_size, field};
 
 /// Reads one body out of a buffer that others fill.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ pub(crate) enum Decoder {
     Done,
     /// So many bytes are left.
     Length(u64),
-    /// Chunks.
-    Chunked(Chunks),
+    /// Chunks, whose extensions have taken so many bytes so far.
+    Chunked(Chunks, u64),
     /// All that comes.
     UntilEnd,
 }
@@ -49,8 +49,18 @@ pub(crate) enum Decoded {
 const MAX_LINE: usize = MAX_HEAD;
 
 impl Decoder {
+    /// What reads the body behind a head.
+    pub(crate) fn after(follows: Follows) -> Self {
+        match follows {
+            Follows::Message | Follows::Undecided | Follows::Bytes(0) => Self::Done,
+            Follows::Bytes(length) => Self::Length(length),
+            Follows::Chunks => Self::chunked(),
+            Follows::Anything => Self::UntilEnd,
+        }
+    }
+
     pub(crate) fn chunked() -> Self {
-        Self::Chunked(Chunks::Size)
+        Self::Chunked(Chunks::Size, 0)
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -62,8 +72,8 @@ impl Decoder {
         match self {
             Self::Done => (0, Some(0)),
             Self::Length(left) => (*left, Some(*left)),
-            Self::Chunked(Chunks::Data(left)) => (*left, None),
-            Self::Chunked(_) => (0, None),
+            Self::Chunked(Chunks::Data(left), _) => (*left, None),
+            Self::Chunked(..) => (0, None),
             Self::UntilEnd => (u64::MAX, None),
         }
     }
@@ -86,25 +96,34 @@ impl Decoder {
                     }
                     return Ok(Decoded::Data(data));
                 }
-                Self::Chunked(Chunks::Data(left)) => {
+                Self::Chunked(Chunks::Data(left), extensions) => {
                     let data = take(buffer, *left);
                     *left -= data.len() as u64;
                     if *left == 0 {
-                        *self = Self::Chunked(Chunks::DataEnd);
+                        *self = Self::Chunked(Chunks::DataEnd, *extensions);
                     }
                     return Ok(Decoded::Data(data));
                 }
-                Self::Chunked(chunks) => match line(buffer)? {
+                Self::Chunked(chunks, extensions) => match line(buffer)? {
                     None => return Ok(Decoded::More),
-                    Some(line) => (line.len() + 2, chunks.next(line)?),
+                    Some(line) => {
+                        if matches!(chunks, Chunks::Size) {
+                            *extensions += extension(line);
+                        }
+                        if *extensions > MAX_EXTENSIONS {
+                            return Err("too many chunk extensions");
+                        }
+                        let next = chunks.next(line)?;
+                        (line.len() + 2, next.map(|next| (next, *extensions)))
+                    }
                 },
             };
             buffer.advance(taken);
             match next {
-                Some(chunks) => *self = Self::Chunked(chunks),
+                Some((chunks, extensions)) => *self = Self::Chunked(chunks, extensions),
                 None => {
                     let before = std::mem::replace(self, Self::Done);
-                    if let Self::Chunked(Chunks::Trailers(fields, _)) = before
+                    if let Self::Chunked(Chunks::Trailers(fields, _), _) = before
                         && !fields.is_empty()
                     {
                         return Ok(Decoded::Trailers(*fields));
@@ -124,7 +143,7 @@ impl Decoder {
                 *self = Self::Done;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err("the stream ended before the body"),
+            Self::Length(_) | Self::Chunked(..) => Err("the stream ended before the body"),
         }
     }
 }
@@ -165,6 +184,12 @@ fn add_trailer(fields: &mut HeaderMap, line: &[u8]) -> Result<(), &'static str> 
     let value = HeaderValue::from_bytes(value).map_err(|_| "an invalid trailer value")?;
     fields.append(name, value);
     Ok(())
+}
+
+/// Bytes of a chunk-size line behind the size.
+fn extension(line: &[u8]) -> u64 {
+    let size = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    (line.len() - size) as u64
 }
 
 fn take(buffer: &mut BytesMut, most: u64) -> Bytes {
@@ -271,5 +296,13 @@ mod tests {
         for stream in [many, long, endless] {
             assert!(decoded(Decoder::chunked(), stream.as_bytes(), 4096).is_err());
         }
+    }
+
+    #[test]
+    fn extensions_are_bounded_over_the_whole_body() {
+        let chunks = |count: usize| format!("1;{}\r\na\r\n", "e".repeat(1000)).repeat(count);
+        let body = |count: usize| decoded(Decoder::chunked(), (chunks(count) + "0\r\n\r\n").as_bytes(), 999);
+        assert_eq!(body(16).map(|(body, _)| body.len()), Ok(17));
+        assert_eq!(body(17).err(), Some("too many chunk extensions"));
     }
 }

@@ -11,6 +11,12 @@ use tokio::io::AsyncWrite;
 /// The last chunk, without the trailer section's end.
 const LAST_CHUNK: &[u8] = b"0\r\n";
 
+/// Pieces of a body up to this length, in bytes, are copied behind the head.
+const COPIED: usize = 2048;
+
+/// What ends the last chunk of data, and the body.
+const FINAL_TAIL: &[u8] = b"\r\n0\r\n\r\n";
+
 /// What is still to be written of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -37,9 +43,15 @@ impl Outbox {
         &mut self.text
     }
 
-    /// Whether any byte of the message was written.
-    pub(crate) fn has_written(&self) -> bool {
-        self.written > 0
+    /// Where the head of a further message is to be appended, behind what is still to be written of the last one.
+    pub(crate) fn next(&mut self) -> &mut Vec<u8> {
+        self.forget_written();
+        &mut self.text
+    }
+
+    /// Bytes that were written since the [beginning](Self::begin).
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -53,20 +65,40 @@ impl Outbox {
 
     /// A piece of a body whose length was told. To be given only [while there is room](Self::has_room).
     pub(crate) fn push(&mut self, data: Bytes) {
-        self.data = data;
+        // To copy a small piece costs less than to have the kernel walk a list of two.
+        match data.len() <= COPIED {
+            true => self.next().extend_from_slice(&data),
+            false => self.data = data,
+        }
     }
 
     /// A piece of a chunked body. To be given only [while there is room](Self::has_room).
     pub(crate) fn push_chunk(&mut self, data: Bytes) {
-        if data.is_empty() {
+        if !data.is_empty() {
             // An empty chunk would end the body.
-            return;
+            self.push_chunk_before(data, b"\r\n");
         }
+    }
+
+    /// The last piece of a chunked body, with its end. To be given only [while there is room](Self::has_room).
+    pub(crate) fn push_final_chunk(&mut self, data: Bytes) {
+        match data.is_empty() {
+            true => self.push_last_chunk(None),
+            false => self.push_chunk_before(data, FINAL_TAIL),
+        }
+    }
+
+    fn push_chunk_before(&mut self, data: Bytes, tail: &'static [u8]) {
         self.forget_written();
         push_hex(&mut self.text, data.len());
         self.text.extend_from_slice(b"\r\n");
+        if data.len() <= COPIED {
+            self.text.extend_from_slice(&data);
+            self.text.extend_from_slice(tail);
+            return;
+        }
         self.data = data;
-        self.tail = b"\r\n";
+        self.tail = tail;
     }
 
     /// The end of a chunked body. To be given only [while there is room](Self::has_room).
@@ -209,8 +241,9 @@ mod tests {
             let mut cx = Context::from_waker(Waker::noop());
             let mut outbox = Outbox::default();
             outbox.begin().extend_from_slice(b"head\r\n\r\n");
-            for data in ["", "0123456789abcdef0", "z"] {
-                outbox.push_chunk(Bytes::from_static(data.as_bytes()));
+            let large = "y".repeat(COPIED + 1);
+            for data in ["", "0123456789abcdef0", &large, "z"] {
+                outbox.push_chunk(Bytes::copy_from_slice(data.as_bytes()));
                 assert!(matches!(
                     outbox.poll_write(&mut stream, &mut cx),
                     Poll::Ready(Ok(()))
@@ -221,10 +254,17 @@ mod tests {
                 outbox.poll_write(&mut stream, &mut cx),
                 Poll::Ready(Ok(()))
             ));
-            assert_eq!(
-                std::str::from_utf8(&stream.0).unwrap(),
-                "head\r\n\r\n11\r\n0123456789abcdef0\r\n1\r\nz\r\n0\r\nx: y\r\n\r\n"
+            outbox.next().extend_from_slice(b"next\r\n\r\n");
+            outbox.push_final_chunk(Bytes::from(large.clone()));
+            assert!(matches!(
+                outbox.poll_write(&mut stream, &mut cx),
+                Poll::Ready(Ok(()))
+            ));
+            let expected = format!(
+                "head\r\n\r\n11\r\n0123456789abcdef0\r\n801\r\n{large}\r\n1\r\nz\r\n0\r\nx: y\r\n\r\nnext\r\n\r\n\
+                 801\r\n{large}\r\n0\r\n\r\n"
             );
+            assert_eq!(std::str::from_utf8(&stream.0).unwrap(), expected);
         }
     }
 }

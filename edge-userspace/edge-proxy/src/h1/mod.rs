@@ -1,14 +1,19 @@
-//! HTTP/1.1 on the wire, as this proxy itself reads and writes it (RFC 9112).
+//! HTTP/1.1 on the wire, as this proxy itself reads and writes it (RFC 9112), on both sides.
 //!
-//! `head` takes a response's head apart with httparse and holds it to the strict rules; `decode` finds the end of a body;
-//! `encode` writes a message. All of them work on buffers: the connection is `pool`'s.
+//! `request` takes a client's head apart, `head` an endpoint's (by httparse, and then held to the strict rules); `decode`
+//! finds the end of a body; `encode` and `answer` write messages. All of them work on buffers: connections are those of
+//! `server` and `pool`.
 
+mod answer;
 mod buffer;
 mod decode;
 mod encode;
 mod head;
+mod request;
 
+pub(crate) use answer::{Length, says_close, write_response_head};
 pub(crate) use buffer::poll_read;
 pub(crate) use decode::{Decoded, Decoder};
 pub(crate) use encode::{Outbox, push_field, push_number_field};
 pub(crate) use head::{MAX_HEAD, ResponseHead, parse_response};
+pub(crate) use request::{HeadBounds, Refused, RequestHead, RequestParser};

@@ -31,7 +31,7 @@ fn next_frame(
     }))
 }
 
-/// Why a body broke off. hyper then closes the client's connection without ending the body, so that the client can
+/// Why a body broke off. The server then closes the client's connection without ending the body, so that the client can
 /// tell that a part is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -77,7 +77,7 @@ pub(crate) struct UpstreamBody {
 impl ResponseBody {
     /// A body of the gateway's own.
     pub(crate) fn local(body: Bytes, mut record: Record) -> Self {
-        // hyper does not ask for the body of an answer to HEAD, so there is no later moment to call it complete.
+        // Nobody asks for the body of an answer to HEAD, so there is no later moment to call it complete.
         record.complete();
         record.sent(body.len());
         let kind = match body.is_empty() {

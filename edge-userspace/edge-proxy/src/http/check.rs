@@ -1,6 +1,6 @@
 //! What a request must be before anything is decided about it.
 //!
-//! hyper parses and frames (RFC 9112), and refuses what it cannot frame; the rules here are those that a gateway
+//! The parsers (`h1`, and hyper for HTTP/2) frame, and refuse what they cannot frame; the rules here are those that a gateway
 //! owes on top, because the server behind it may read the same bytes in another way.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};

@@ -10,7 +10,6 @@ use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempoten
 use edge_upstream::{ActiveRequest, Pick};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::body::{Places, UpstreamBody};
 use super::hash::hashed;
@@ -19,7 +18,7 @@ use super::pace::Pace;
 use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
-use super::{Flag, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
+use super::{Flag, Incoming, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
 use crate::protocol::Protocol;

@@ -10,6 +10,7 @@ mod forward;
 mod grpc;
 mod hash;
 mod head;
+mod incoming;
 mod limit;
 mod mirror;
 mod pace;
@@ -41,7 +42,6 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use crate::access_log::Scene;
 use crate::connection::Conn;
@@ -52,6 +52,7 @@ pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
 pub(crate) use head::{Peer, forwarded_for};
 use head::{Plan, SERVICE_TIME, add_server, downstream_headers, request_id, trusted_address};
+pub(crate) use incoming::Incoming;
 use limit::Limited;
 use pace::Pace;
 pub(crate) use rebuild::rebuilt;
@@ -60,23 +61,29 @@ pub(crate) use reply::Reply;
 pub(crate) use request_body::{RequestBody, RequestBodyError};
 pub(crate) use upgrade::Tunnel;
 
-/// What hyper calls with each request of a connection.
+/// What hyper calls with each request of a connection of HTTP/2.
 pub(crate) struct Service(pub(crate) Rc<Conn>);
 
-impl hyper::service::Service<Request<Incoming>> for Service {
+impl hyper::service::Service<Request<hyper::body::Incoming>> for Service {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    /// Boxed: hyper keeps room for one such future in every connection, idle ones too, and it is some kilobytes.
+    /// Boxed: hyper moves it about before it is polled, and it is some kilobytes.
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
         let conn = Rc::clone(&self.0);
         let record = Record::begin(&conn);
+        let request = request.map(Incoming::Http2);
         Box::pin(async move { Ok(serve(&conn, request, record).await) })
     }
 }
 
-async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) -> Response<ResponseBody> {
+/// Answers a request that came over `conn`, on whose account `record` was begun.
+pub(crate) async fn serve(
+    conn: &Rc<Conn>,
+    request: Request<Incoming>,
+    mut record: Record,
+) -> Response<ResponseBody> {
     let view = conn.worker().view();
     let (mut head, body) = request.into_parts();
     check::prepare(&mut head);
@@ -116,9 +123,6 @@ async fn serve(conn: &Rc<Conn>, request: Request<Incoming>, mut record: Record) 
                 .map(|body| ResponseBody::local(body, record))
         }
     };
-    if conn.wants_upgrade() {
-        conn.decide_upgrade(false);
-    }
     let status = response.status();
     let headers = response.headers_mut();
     add_server(headers);

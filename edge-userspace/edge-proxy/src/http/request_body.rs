@@ -9,10 +9,11 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::Incoming;
 use super::pace::Pace;
 use super::trailers::{has_blank_ends, passable};
+use crate::pool::BodyFault;
 
 /// Largest body, in bytes, that is kept for another try (Envoy keeps up to its buffer limit; Istio's edge profile: 32 KiB).
 const MAX_KEPT: usize = 64 * 1024;
@@ -24,7 +25,7 @@ const MAX_LAG: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestBodyError {
     #[error("the client's body broke off: {0}")]
-    Client(#[from] hyper::Error),
+    Client(#[from] BodyFault),
     #[error("the client's body broke off")]
     Broken,
     #[error("the client's body came too slowly")]
@@ -378,7 +379,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            // hyper asks before the first frame, and for the length of the whole.
+            // Asked before the first frame, and for the length of the whole.
             Self::Client { shared, at: 0, .. } => shared.hint,
             Self::Client { shared, .. } => {
                 let mut rest = SizeHint::new();

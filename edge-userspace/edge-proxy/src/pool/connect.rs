@@ -35,7 +35,7 @@ use crate::h1::{MAX_HEAD, push_field};
 use crate::http::{RequestBody, RequestBodyError};
 use crate::protocol::Protocol;
 use crate::proxy_protocol;
-use crate::serve::LocalExec;
+use crate::server::LocalExec;
 use crate::tls::ClientTls;
 
 /// What an endpoint may send of one body, and of all bodies of a connection, ahead of the clients.

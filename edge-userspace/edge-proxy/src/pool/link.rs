@@ -169,12 +169,7 @@ impl Link {
         let switched = head.status.as_u16() == 101;
         let body = LinkBody {
             link: Rc::clone(self),
-            decoder: match follows {
-                Follows::Message | Follows::Undecided | Follows::Bytes(0) => Decoder::Done,
-                Follows::Bytes(length) => Decoder::Length(length),
-                Follows::Chunks => Decoder::chunked(),
-                Follows::Anything => Decoder::UntilEnd,
-            },
+            decoder: Decoder::after(follows),
             keeps_alive: head.keeps_alive() && follows != Follows::Anything,
             switched,
             _upload: upload,
@@ -199,7 +194,7 @@ impl Link {
                 Poll::Ready(Err(UploadError::Body(error))) => {
                     return Poll::Ready(Err(SendError::Body(error)));
                 }
-                Poll::Ready(Err(UploadError::Io(_))) if !self.outbox.borrow().has_written() => {
+                Poll::Ready(Err(UploadError::Io(_))) if self.outbox.borrow().written() == 0 => {
                     return Poll::Ready(Err(SendError::Unsent));
                 }
                 // An endpoint that takes no more may have said why.

@@ -126,7 +126,7 @@ impl Upload {
     }
 }
 
-/// hyper holds clients to the length they told, so that this is not met; an endpoint must never see another one.
+/// Clients are held to the length they told, so that this is not met; an endpoint must never see another one.
 fn wrong_length() -> UploadError {
     UploadError::Io(io::Error::new(
         io::ErrorKind::InvalidData,

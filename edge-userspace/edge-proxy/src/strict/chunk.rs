@@ -5,6 +5,10 @@ use super::field::{is_text, is_token};
 /// Longest chunk-size line, extensions included: nobody sends more than a signature.
 const MAX_LINE: usize = 1024;
 
+/// What all extensions of one body may take, in bytes: they are read and thrown away, so that whoever sends little else makes
+/// work for nothing.
+pub(crate) const MAX_EXTENSIONS: u64 = 16 * 1024;
+
 /// Size of the chunk that a line announces (RFC 9112 section 7.1).
 pub(crate) fn size(line: &[u8]) -> Result<u64, &'static str> {
     if line.len() > MAX_LINE {

@@ -1,5 +1,7 @@
 //! Field lines, and what the fields of a head say about its body.
 
+use std::ops::Range;
+
 use super::message::Follows;
 
 /// Characters of a token (RFC 9110 section 5.6.2).
@@ -34,7 +36,7 @@ const fn token_table() -> [bool; 256] {
 }
 
 /// Whether a text is a token.
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
@@ -48,21 +50,35 @@ pub(super) fn is_text(text: &[u8]) -> bool {
 
 /// Name and value of a field line, the value without the white space around it.
 pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let (name, value) = places(line)?;
+    Ok((&line[..name], &line[value]))
+}
+
+/// Where in a field line things are: the length of the name, which it begins with, and the value, without the white space
+/// around it.
+pub(crate) fn places(line: &[u8]) -> Result<(usize, Range<usize>), &'static str> {
     let name_ends = line.iter().position(|byte| !TOKEN[usize::from(*byte)]);
     match name_ends.map(|at| (at, line[at])) {
         Some((0, b' ' | b'\t')) => Err("a field is folded over lines"),
         Some((0, b':')) => Err("a field without a name"),
         Some((at, b':')) => {
             let value = &line[at + 1..];
-            match is_text(value) {
-                true => Ok((&line[..at], trim(value))),
-                false => Err("a control character in a field value"),
+            if !is_text(value) {
+                return Err("a control character in a field value");
             }
+            let blanks = value.iter().take_while(|byte| is_blank(**byte)).count();
+            let length = trim(value).len();
+            let begin = at + 1 + if length == 0 { 0 } else { blanks };
+            Ok((at, begin..begin + length))
         }
         Some((_, b' ' | b'\t')) => Err("white space before a colon"),
         Some(_) => Err("an invalid character in a field name"),
         None => Err("a field without a colon"),
     }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 fn trim(mut text: &[u8]) -> &[u8] {
@@ -83,6 +99,10 @@ pub(crate) struct Framing {
     pub(super) upgrade: bool,
     /// `Connection: close`.
     close: bool,
+    /// `Expect: 100-continue`.
+    expects_continue: bool,
+    /// `TE: trailers`.
+    takes_trailers: bool,
 }
 
 impl Framing {
@@ -101,6 +121,15 @@ impl Framing {
                     self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                     self.close |= option.eq_ignore_ascii_case(b"close");
                 }
+                Ok(())
+            }
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                Ok(())
+            }
+            2 if name.eq_ignore_ascii_case(b"te") => {
+                let mut codings = value.split(|byte| *byte == b',').map(trim);
+                self.takes_trailers |= codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
                 Ok(())
             }
             _ => Ok(()),
@@ -128,6 +157,16 @@ impl Framing {
     /// Whether the connection ends with the message.
     pub(crate) fn closes(&self) -> bool {
         self.close
+    }
+
+    /// Whether the client waits for an interim response before it sends its body (RFC 9110 section 10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Whether the client keeps trailers (RFC 9110 section 6.5.1).
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.takes_trailers
     }
 
     /// Whether anything is said about a body.

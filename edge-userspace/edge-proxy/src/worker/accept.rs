@@ -21,7 +21,7 @@ use crate::listener::refuse_new;
 use crate::overload::Admitted;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::{self, Origin};
-use crate::serve::{Served, serve};
+use crate::server::{ClientStream, Served, serve};
 use crate::sniff::{first_bytes, readable};
 use crate::tls::forwarded_client_cert;
 use crate::{client_hello, tcp};
@@ -190,30 +190,30 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
     )
 }
 
-async fn plain(registered: Registered, mut stream: TcpStream) {
+async fn plain(registered: Registered, stream: TcpStream) {
     let conn = &registered.conn;
-    let Some((protocol, mut prefix)) = first_bytes(conn, &stream).await else {
+    let Some((protocol, prefix)) = first_bytes(conn, &stream).await else {
         return;
     };
     conn.speaks(protocol);
-    // Boxed, so that a connection that waits for its next byte is no larger than its wait.
-    while let Served::Parked(parked) = Box::pin(serve(Rc::clone(conn), stream, prefix)).await {
-        if !readable(conn, &parked).await {
-            return;
-        }
-        (stream, prefix) = (parked, Bytes::new());
-    }
+    served(conn, ClientStream::Plain(stream), prefix).await;
 }
 
 async fn tls(registered: Registered, stream: TcpStream, config: Arc<ListenerConfig>) {
     let conn = &registered.conn;
-    if let Some(mut stream) = Box::pin(secured(conn, stream, config)).await {
-        while let Served::Parked(parked) = Box::pin(serve(Rc::clone(conn), stream, Bytes::new())).await {
-            if !readable(conn, parked.get_ref().0).await {
-                return;
-            }
-            stream = parked;
+    if let Some(stream) = Box::pin(secured(conn, stream, config)).await {
+        served(conn, ClientStream::Tls(stream), Bytes::new()).await;
+    }
+}
+
+/// Serves a connection until its end.
+async fn served(conn: &Rc<Conn>, mut stream: ClientStream, mut prefix: Bytes) {
+    // Boxed, so that a connection that waits for its next byte is no larger than its wait.
+    while let Served::Parked(parked) = Box::pin(serve(Rc::clone(conn), stream, prefix)).await {
+        if !readable(conn, parked.tcp()).await {
+            return;
         }
+        (stream, prefix) = (parked, Bytes::new());
     }
 }
 

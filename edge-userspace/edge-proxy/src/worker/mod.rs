@@ -14,26 +14,24 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use edge_model::{PathPolicy, Penalty, WorkerId};
 use fastrand::Rng;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
 use crate::access_log::{AccessLog, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
+use crate::h1::HeadBounds;
 use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::options::{Limits, ProxyOptions, Timeouts};
 use crate::overload::{Admitted, Overload};
-use crate::serve::LocalExec;
+use crate::server::LocalExec;
 use crate::timer::Timers;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
 pub(crate) use view::{Asker, ClusterView, EndpointView, Limit, OwnPools, View};
 
-/// Fields of a head that hyper takes unless it is told otherwise; another bound costs it an allocation for each request.
-const HYPER_FIELDS: u32 = 100;
-
-/// Smallest bound on a head that hyper takes.
+/// Smallest bound on a head: a careful client's request fits into it.
 const MIN_HEAD: u32 = 8192;
 
 /// What a client may send of one body, and of all bodies of a connection, ahead of the upstream (Istio's edge profile).
@@ -82,7 +80,6 @@ pub(crate) struct Worker {
     pools: RefCell<Pools>,
     rng: RefCell<Rng>,
     timers: Rc<Timers>,
-    http1: http1::Builder,
     http2: http2::Builder<LocalExec>,
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
@@ -106,7 +103,7 @@ impl Worker {
         let view = View::new(Arc::clone(config.load()), None, &mut pools, &mut rng);
         let (open_gauge, accepted_counter) = shared.metrics.connections(id);
         let limits = &shared.options.limits;
-        let (http1, http2) = (http1_builder(limits), http2_builder(limits));
+        let http2 = http2_builder(limits);
         Self {
             shared,
             config: RefCell::new(config),
@@ -114,7 +111,6 @@ impl Worker {
             pools: RefCell::new(pools),
             rng: RefCell::new(rng),
             timers: Timers::new(Instant::now()),
-            http1,
             http2,
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
@@ -151,9 +147,14 @@ impl Worker {
         &self.timers
     }
 
-    /// How HTTP/1.1 is spoken with clients.
-    pub(crate) fn http1(&self) -> &http1::Builder {
-        &self.http1
+    /// What a client of HTTP/1.1 may send of a head.
+    pub(crate) fn head_bounds(&self) -> HeadBounds {
+        let limits = self.limits();
+        let size = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+        HeadBounds {
+            bytes: size(limits.head.max(MIN_HEAD)),
+            fields: size(limits.fields),
+        }
     }
 
     /// How HTTP/2 is spoken with clients.
@@ -312,20 +313,6 @@ impl Drop for Registered {
         worker.open_gauge.dec();
         worker.closed.notify_one();
     }
-}
-
-fn http1_builder(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    let head = usize::try_from(limits.head.max(MIN_HEAD)).unwrap_or(usize::MAX);
-    builder
-        .max_buf_size(head)
-        .max_header_size(head)
-        // Timeouts are the sweep's, see `connection`.
-        .header_read_timeout(None);
-    if limits.fields != HYPER_FIELDS {
-        builder.max_headers(usize::try_from(limits.fields).unwrap_or(usize::MAX));
-    }
-    builder
 }
 
 fn http2_builder(limits: &Limits) -> http2::Builder<LocalExec> {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use crate::support::{Backend, Client, Edge, RawBackend, Snap, free_port};
+use crate::support::{Backend, Client, Edge, RawBackend, Snap, direct, eventually, free_port, prefix, route};
 
 fn edge() -> (Backend, Edge, u16) {
     let web = Backend::start("web");
@@ -208,4 +208,64 @@ fn a_response_with_two_lengths_or_an_unknown_coding_is_not_passed_on_as_it_is() 
         let reply = Client::connect(port).get("a", "/").unwrap();
         assert_eq!(reply.status, 502, "{framing}: {}", reply.text());
     }
+}
+
+#[test]
+fn an_answer_that_does_not_wait_for_the_body_ends_the_connection_where_the_body_is_not_there() {
+    let port = free_port();
+    let _edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(403, "no"))]));
+    for (request, closes) in [
+        // All of it is there, and is thrown away.
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+            false,
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            false,
+        ),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab", true),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n",
+            true,
+        ),
+    ] {
+        let mut client = Client::connect(port);
+        client.write(request).unwrap();
+        let reply = client.read("POST").unwrap();
+        assert_eq!((reply.status, reply.text()), (403, "no"), "{request}");
+        match closes {
+            true => assert!(client.is_at_end(), "{request}"),
+            false => assert_eq!(client.get("a", "/").unwrap().status, 403, "{request}"),
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_head_tells_the_length_that_get_would_have() {
+    let port = free_port();
+    let _edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(200, "four"))]));
+    let mut client = Client::connect(port);
+    for _ in 0..2 {
+        client.write("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        assert_eq!(client.read("HEAD").unwrap().header("content-length"), Some("4"));
+    }
+    assert_eq!(client.get("a", "/").unwrap().text(), "four");
+}
+
+#[test]
+fn a_client_that_leaves_before_its_answer_frees_the_endpoint() {
+    let silent = RawBackend::start(|mut stream, _| {
+        let mut rest = Vec::new();
+        RawBackend::read_head(&mut stream);
+        let _ = std::io::Read::read_to_end(&mut stream, &mut rest);
+    });
+    let port = free_port();
+    let edge = Edge::start(Snap::simple(port, &[silent.address]));
+    let mut client = Client::connect(port);
+    client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert!(eventually(|| silent.open() == 1));
+    drop(client);
+    assert!(eventually(|| silent.open() == 0));
+    edge.expect_flagged("DC", 1);
 }

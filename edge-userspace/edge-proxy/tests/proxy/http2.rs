@@ -132,7 +132,7 @@ fn an_endpoint_that_speaks_http2_gets_it_from_every_client() {
 }
 
 #[test]
-fn a_client_of_http1_that_asks_for_trailers_gets_those_that_were_announced() {
+fn a_client_of_http1_that_asks_for_trailers_gets_them() {
     let grpc = Http2Backend::start();
     let port = free_port();
     let _edge = Edge::start(snap(port, grpc.address, UpstreamProtocol::Http2));

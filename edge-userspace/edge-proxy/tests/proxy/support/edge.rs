@@ -1,5 +1,6 @@
 //! A proxy under test.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -117,9 +118,17 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     condition()
 }
 
-/// A port that nobody listens on just now.
+/// A port that nobody listens on just now, and that no other test was given: some listen anew on theirs, and their clients
+/// connect to it meanwhile.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    loop {
+        let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        if given.insert(port) {
+            return port;
+        }
+    }
 }
 
 /// An address that refuses connections.

@@ -1,6 +1,7 @@
-//! A client's byte stream, watched: what was last read or written, whether it keeps the protocol's rules, and how to
-//! end it.
+//! A client's byte stream of HTTP/2, watched: what was last read or written, whether it keeps the protocol's rules, and how
+//! to end it.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,27 +10,19 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use std::cell::RefCell;
-
+use super::ClientStream;
 use crate::connection::Conn;
-use crate::protocol::Protocol;
-use crate::strict::{Code, Guard, Http2Fault, Http2Guard, Requests};
+use crate::strict::{Code, Http2Fault, Http2Guard};
 
 /// Tells the connection's state about every read and write, and ends the stream when the state says so.
-pub(crate) struct Watched<S> {
-    stream: S,
+pub(super) struct Watched {
+    stream: ClientStream,
     conn: Rc<Conn>,
-    /// Bytes that were read before and come first: those that told what is spoken, or that had to wait. Empty once they
-    /// were taken.
+    /// Bytes that were read before, to find out what is spoken. Empty once they were taken.
     prefix: Bytes,
-    watch: Watch,
-}
-
-/// Checks what is read.
-enum Watch {
-    Http1(Guard<Requests>),
-    /// And what is written; the connection's sweep asks it, too.
-    Http2(Rc<RefCell<Http2Guard>>, Verdict),
+    /// Looks over what is read and what is written; the connection's sweep asks it, too.
+    guard: Rc<RefCell<Http2Guard>>,
+    verdict: Verdict,
 }
 
 /// What the guard of HTTP/2 has found.
@@ -41,87 +34,38 @@ enum Verdict {
     Ended,
 }
 
-impl<S> Watched<S> {
+impl Watched {
     /// `prefix` has been read from `stream` before.
-    pub(crate) fn new(stream: S, conn: Rc<Conn>, prefix: Bytes) -> Self {
-        let watch = match conn.protocol() {
-            Protocol::Http1 => Watch::Http1(Guard::new(Requests, conn.requests())),
-            Protocol::Http2 => Watch::Http2(conn.http2_guard(), Verdict::Good),
-        };
+    pub(super) fn new(stream: ClientStream, conn: Rc<Conn>, prefix: Bytes) -> Self {
         Self {
             stream,
+            guard: conn.http2_guard(),
             conn,
             prefix,
-            watch,
+            verdict: Verdict::Good,
         }
     }
 
-    /// The stream, and what was read from it and not taken.
-    pub(crate) fn into_parts(self) -> (S, Bytes) {
-        (self.stream, self.prefix)
-    }
-
-    /// Whether bytes have to wait until it is known whether they are of another protocol.
-    fn must_wait(&mut self) -> bool {
-        let Watch::Http1(guard) = &mut self.watch else {
-            return false;
-        };
-        let scanner = guard.scanner();
-        if !scanner.is_undecided() {
-            return false;
-        }
-        match self.conn.take_upgrade_decision() {
-            Some(agreed) => scanner.decide(agreed),
-            None => self.conn.upgrade_is_undecided(scanner.heads()),
-        }
-        scanner.is_undecided()
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
     /// What is to be read next, be it from the prefix or from the stream, after it was looked over.
     fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Watch::Http1(guard) = &mut self.watch
-            && let Some(ended) = guard.ended(buf)
-        {
-            return Poll::Ready(ended);
-        }
         let before = buf.filled().len();
         ready!(self.poll_unchecked(cx, buf))?;
         if buf.filled().len() == before {
             return Poll::Ready(Ok(()));
         }
-        match &mut self.watch {
-            Watch::Http1(guard) => {
-                let later = guard.check(buf, before)?;
-                if !later.is_empty() {
-                    self.prefix = match self.prefix.is_empty() {
-                        true => later,
-                        false => [later, std::mem::take(&mut self.prefix)].concat().into(),
-                    };
-                }
-                let scanner = guard.scanner();
-                if scanner.is_undecided() {
-                    self.conn.upgrade_is_undecided(scanner.heads());
-                }
-                self.conn.body_read(scanner.body(), buf.filled().len() - before);
-                Poll::Ready(Ok(()))
-            }
-            Watch::Http2(guard, verdict) => {
-                let result = guard
-                    .borrow_mut()
-                    .received(&buf.filled()[before..], self.conn.now());
-                let Err((good, fault)) = result else {
-                    return Poll::Ready(Ok(()));
-                };
-                buf.set_filled(before + good);
-                if good > 0 {
-                    *verdict = Verdict::Fault(fault);
-                    return Poll::Ready(Ok(()));
-                }
-                self.refuse(cx, fault)
-            }
+        let result = self
+            .guard
+            .borrow_mut()
+            .received(&buf.filled()[before..], self.conn.now());
+        let Err((good, fault)) = result else {
+            return Poll::Ready(Ok(()));
+        };
+        buf.set_filled(before + good);
+        if good > 0 {
+            self.verdict = Verdict::Fault(fault);
+            return Poll::Ready(Ok(()));
         }
+        self.refuse(cx, fault)
     }
 
     /// Tells a client of HTTP/2 why it is cut, if that can be done without waiting, and ends the stream.
@@ -146,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
+impl AsyncRead for Watched {
     /// A connection that is to close while idle reads an end of file, but only once nothing is left to read: a
     /// request that arrived in the meantime is served.
     fn poll_read(
@@ -159,23 +103,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             self.say_goodbye(cx, code);
             return Poll::Ready(Err(error));
         }
-        if let Watch::Http2(guard, verdict) = &self.watch {
-            let fault = match verdict {
-                Verdict::Good => guard.borrow().fault(),
-                Verdict::Fault(fault) => Some(*fault),
-                Verdict::Ended => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-            };
-            if let Some(fault) = fault {
-                return self.refuse(cx, fault);
-            }
-            if guard.borrow().turn_is_over() {
-                self.conn.waits(cx);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+        let fault = match self.verdict {
+            Verdict::Good => self.guard.borrow().fault(),
+            Verdict::Fault(fault) => Some(fault),
+            Verdict::Ended => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        };
+        if let Some(fault) = fault {
+            return self.refuse(cx, fault);
         }
-        if self.must_wait() {
+        if self.guard.borrow().turn_is_over() {
             self.conn.waits(cx);
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -191,25 +129,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             Poll::Pending if self.conn.closes_when_idle() => Poll::Ready(Ok(())),
             Poll::Pending => {
                 self.conn.waits(cx);
-                if let Watch::Http1(guard) = &self.watch {
-                    self.conn.body_waits(guard.body());
-                }
                 Poll::Pending
             }
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Watched<S> {
-    /// GOAWAY and the end of the stream, for HTTP/2, unless they would have to wait.
+impl Watched {
+    /// GOAWAY and the end of the stream, unless they would have to wait.
     fn say_goodbye(&mut self, cx: &mut Context<'_>, code: Code) {
-        let Watch::Http2(guard, verdict) = &mut self.watch else {
-            return;
-        };
-        if matches!(std::mem::replace(verdict, Verdict::Ended), Verdict::Ended) {
+        if matches!(
+            std::mem::replace(&mut self.verdict, Verdict::Ended),
+            Verdict::Ended
+        ) {
             return;
         }
-        let frame = guard.borrow().goaway(code);
+        let frame = self.guard.borrow().goaway(code);
         let Some(frame) = frame else { return };
         let stream = &mut self.stream;
         // Whether it goes out or not, the connection ends.
@@ -225,10 +160,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
         let Poll::Ready(Ok(length)) = result else {
             return false;
         };
-        let Watch::Http2(guard, _) = &self.watch else {
-            return *length > 0;
-        };
-        let (mut guard, mut left, mut progress) = (guard.borrow_mut(), *length, false);
+        let (mut guard, mut left, mut progress) = (self.guard.borrow_mut(), *length, false);
         for buf in bufs {
             let taken = left.min(buf.len());
             progress |= guard.sent(&buf[..taken]);
@@ -253,7 +185,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.conn.check_aborted()?;
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
