@@ -16,6 +16,7 @@ pub(super) async fn inject(fault: &Fault, conn: &Conn, record: &mut Record) -> R
     if let Some(delay) = fault.delay.filter(|delay| falls(delay.share)) {
         record.flag(Flag::DelayInjected);
         conn.worker().timers().after(delay.duration).await;
+        record.was_delayed();
     }
     match fault.abort.filter(|abort| falls(abort.share)) {
         Some(abort) => Err(aborted(abort.status)),

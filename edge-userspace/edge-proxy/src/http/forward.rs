@@ -85,11 +85,11 @@ impl Forwarding<'_> {
         }
         let breakers = &self.cluster.model().circuit_breakers;
         let circuit = self.cluster.load().circuit();
-        circuit.began(breakers, self.cluster.clock(record.started()));
+        circuit.began(breakers, self.cluster.clock(record.routed()));
         let mut retries = Retries::new(policy);
         let mut tried = Vec::new();
         let mut next = Next::Pick;
-        let mut now = record.started();
+        let mut now = record.routed();
         loop {
             let pick = Pick {
                 now: self.cluster.clock(now),

@@ -359,7 +359,7 @@ impl Exchange<'_> {
         let Some(timeout) = timeout else {
             return forwarding.run(body, record).await;
         };
-        let mut timer = self.conn.worker().timers().since(record.started(), timeout);
+        let mut timer = self.conn.worker().timers().since(record.routed(), timeout);
         let ended = tokio::select! {
             biased;
             response = forwarding.run(body, record) => Some(response?),

@@ -86,6 +86,8 @@ struct Logged {
 pub(crate) struct Record {
     conn: Rc<Conn>,
     account: Account,
+    /// When the time of the route's timeouts began.
+    routed: Instant,
     complete: bool,
     logged: Option<Box<Logged>>,
 }
@@ -94,9 +96,11 @@ impl Record {
     /// Begins the account of a request on `conn`.
     pub(crate) fn begin(conn: &Rc<Conn>) -> Self {
         conn.request_began();
+        let now = Instant::now();
         Self {
             conn: Rc::clone(conn),
-            account: Account::new(Instant::now(), None),
+            account: Account::new(now, None),
+            routed: now,
             complete: false,
             logged: None,
         }
@@ -112,7 +116,17 @@ impl Record {
         self.account.started
     }
 
-    /// Time from there to the upstream's response head.
+    /// When the time of the route's timeouts began.
+    pub(crate) fn routed(&self) -> Instant {
+        self.routed
+    }
+
+    /// A delay has passed that is not the route's: its time begins now.
+    pub(crate) fn was_delayed(&mut self) {
+        self.routed = Instant::now();
+    }
+
+    /// Time from the start to the upstream's response head.
     pub(crate) fn until_first_byte(&self) -> Duration {
         let first_byte = self.account.first_byte.unwrap_or(self.account.started);
         first_byte.saturating_duration_since(self.account.started)
