@@ -228,7 +228,7 @@ fn connections_are_spread_over_the_workers_and_counted_there() {
         edge.proxy.workers()
     );
     drop(open);
-    assert!(eventually(|| counted() == 0));
+    assert!(eventually(|| counted() == 0), "{:?}", edge.proxy.workers());
     edge.expect_metric("edge_downstream_connections_total", &[], 100);
 }
 
