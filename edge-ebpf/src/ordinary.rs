@@ -80,12 +80,7 @@ fn addressed(
     let transport = transport.ok()?;
     let (port, protocol) = (transport.destination_port as u16, transport.protocol as u8);
     let entry = vip::lookup(&vips::Key::service(network.destination, port, protocol))?;
-    let way = Way::new(config, &network, &transport)?;
-    if entry.has(Entry::FORWARDS) {
-        // The flow's bucket is seldom in a cache: it is on its way while the stages work.
-        table::fetch(way.bucket);
-    }
-    guarded(ctx, config, &network, &transport, entry, way, bytes)
+    guarded(ctx, config, &network, &transport, entry, bytes)
 }
 
 /// Asks the stages that refuse packets.
@@ -96,7 +91,6 @@ fn guarded(
     network: &Network,
     transport: &Transport,
     entry: Entry,
-    way: Way,
     bytes: u32,
 ) -> Option<u32> {
     if entry.flags & !Entry::FORWARDS != 0 {
@@ -112,16 +106,25 @@ fn guarded(
     if let Err(reason) = malformed::check(config, network, transport, true) {
         return dropped(reason);
     }
-    if trust == Trust::Ordinary {
-        let opens = transport.opens_connection;
-        if let Err(reason) = penalty::check(config, network.source, marks, opens) {
-            return dropped(reason);
-        }
-        if let Err(reason) = flood::check(config, network.source, opens) {
-            return dropped(reason);
-        }
+    let opens = transport.opens_connection;
+    if trust == Trust::Ordinary
+        && let Err(reason) = penalty::check(config, network.source, marks, opens)
+    {
+        return dropped(reason);
     }
     let forwards = entry.has(Entry::FORWARDS);
+    let Some(way) = Way::new(config, network, transport) else {
+        return dropped(DropReason::NoWorker);
+    };
+    if forwards {
+        // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
+        table::fetch(way.bucket);
+    }
+    if trust == Trust::Ordinary
+        && let Err(reason) = flood::check(config, network.source, opens)
+    {
+        return dropped(reason);
+    }
     let segment = Segment {
         network,
         transport,
