@@ -55,7 +55,7 @@ pub const CLIENT_V6: &str = "fd80::2";
 /// Admin address of each edge inside its own namespace.
 const ADMIN: &str = "127.0.0.1:15000";
 /// Ample for programs that start in a second, on a machine that compiles at the same time.
-const START: Duration = Duration::from_secs(40);
+const START: Duration = Duration::from_secs(120);
 /// MTU between router, balancers and workers: room for a tunnel's headers around a packet of 1500 bytes.
 const SEGMENT_MTU: u32 = 1600;
 /// MTU between client and router, and of what workers answer with.
