@@ -168,6 +168,26 @@ fn syns_alone_take_no_place_of_a_live_flow() {
 }
 
 #[test]
+fn what_gives_way_is_told_apart() {
+    let now = 5000;
+    let seen = |at, proves| {
+        let mut state = State::new(1, 2, at);
+        state.stamp = state.touched(at, proves);
+        state
+    };
+    let rows = [
+        (State::default(), None),
+        (seen(now, false), Some(Eviction::Unconfirmed)),
+        (seen(now - 2 * IDLE, false), Some(Eviction::Unconfirmed)),
+        (seen(now - IDLE + 1, true), Some(Eviction::Confirmed)),
+        (seen(now - IDLE, true), Some(Eviction::Idle)),
+    ];
+    for (state, expected) in rows {
+        assert_eq!(state.eviction(now, IDLE), expected, "{state:?}");
+    }
+}
+
+#[test]
 fn a_state_survives_the_way_into_a_word_and_a_touched_lock_is_still_one() {
     let state = State::new(0x1234, 0x0567, 99);
     assert_eq!(State::from_word(state.word()), state);
