@@ -40,7 +40,7 @@ pub struct Config {
     pub decap: decap::Settings,
 }
 
-assert_size!(Config = 536);
+assert_size!(Config = 544);
 
 impl Config {
     /// Set once userspace has written a configuration.

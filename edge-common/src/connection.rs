@@ -91,11 +91,13 @@ const EMPTY: u32 = 0;
 const UNCONFIRMED: u32 = 1;
 /// Somebody answers: a segment without SYN came, or a second datagram.
 const CONFIRMED: u32 = 2;
-const KIND: u32 = (1 << STAMP_SHIFT) - 1;
+const KIND: u32 = 3;
+/// Bit beside the kind: nobody saw the flow's first packet here, so another worker than its owner may have it.
+const ADOPTED: u32 = 4;
 
 /// Bits of a stamp below the ticks.
-pub const STAMP_SHIFT: u32 = 2;
-/// Bits of the ticks that a stamp has room for: at least two years until they come round.
+pub const STAMP_SHIFT: u32 = 3;
+/// Bits of the ticks that a stamp has room for: at least a year until they come round.
 const TICKS: u32 = u32::MAX >> STAMP_SHIFT;
 /// The kernel's timer ticks (jiffies) in one of the table's, as a power of two: between 64 and 640 ms.
 pub const TICK_SHIFT: u32 = 6;
@@ -122,15 +124,23 @@ impl State {
         vip: u16::MAX,
     };
 
-    /// State of a flow that is recorded now.
+    /// State of a flow that is recorded now; `is_first`: by its first packet, as far as anybody can tell.
     #[inline(always)]
     #[must_use]
-    pub const fn new(vip: u16, owner: u16, now: u32) -> Self {
+    pub const fn new(vip: u16, owner: u16, now: u32, is_first: bool) -> Self {
         Self {
-            stamp: now << STAMP_SHIFT | UNCONFIRMED,
+            stamp: now << STAMP_SHIFT | (!is_first as u32) << ADOPTED.ilog2() | UNCONFIRMED,
             owner,
             vip,
         }
+    }
+
+    /// Whether the flow was recorded by another than its first packet: its owner is the worker that was selected then, and
+    /// may not be the one that has the connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_adopted(self) -> bool {
+        self.stamp & ADOPTED != 0
     }
 
     /// Whether the way holds a flow that can be relied on.
@@ -159,7 +169,7 @@ impl State {
     #[must_use]
     pub const fn touched(self, now: u32, proves: bool) -> u32 {
         let kind = if proves { CONFIRMED } else { self.stamp & KIND };
-        now << STAMP_SHIFT | kind
+        now << STAMP_SHIFT | self.stamp & ADOPTED | kind
     }
 
     /// The state as the one word that it is in memory.

@@ -2,7 +2,14 @@
 //!
 //! Understood are IP in IP of either family in either (RFC 2003, RFC 2473, RFC 4213) and GUE
 //! (draft-ietf-intarea-gue) in variant 1, where the packet follows the UDP header, and in variant 0, where a header of
-//! its own comes between. A tunnel inside a tunnel is dropped: what comes out goes to this node and no further.
+//! its own comes between. What comes out of a tunnel goes to this node, and has one hop less to live (RFC 2003 3.1: a
+//! tunnel is a hop), so that no packet goes round for ever, however nodes are configured. There are two exceptions.
+//!
+//! An endpoint may be a relay ([`Settings::relays`]): what comes out there is balanced as if it came from the client.
+//!
+//! And a tunnel may hold another ([`nested`]): a balancer that does not know a connection sends its packets to the worker
+//! that is selected now, in a tunnel, around another tunnel, to the worker that was selected before. The first that has
+//! the connection takes the packet; there is no third.
 
 use crate::cursor::{Cursor, Window};
 use crate::header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, UDP_LEN, Udp};
@@ -30,6 +37,11 @@ pub struct Settings {
     pub gue_port: u32,
     /// Number of prefixes in [`Trusted`]; 0: any source may send.
     pub trusted: u32,
+    /// One bit for each of `endpoints`, the lowest for the first: it is a relay, and what comes out of tunnels to it is
+    /// balanced over the VIP's workers, wherever they are.
+    pub relays: u32,
+    /// To a multiple of eight bytes.
+    pub padding: u32,
 }
 
 /// A prefix as two words to compare with: an address is in it if it agrees where the mask has ones.
@@ -50,7 +62,7 @@ pub struct Trusted {
     pub peers: [Peer; MAX_TRUSTED],
 }
 
-assert_size!(Settings = 72, Peer = 32, Trusted = 1024);
+assert_size!(Settings = 80, Peer = 32, Trusted = 1024);
 
 impl Settings {
     /// Whether a packet to this address may be a tunnel's.
@@ -58,6 +70,20 @@ impl Settings {
     #[must_use]
     pub fn ends_at(&self, address: &Address) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint == address)
+    }
+
+    /// Whether an endpoint is a relay.
+    #[inline(always)]
+    #[must_use]
+    pub fn relays_at(&self, address: &Address) -> bool {
+        let mut bits = self.relays;
+        for endpoint in &self.endpoints {
+            if bits & 1 != 0 && endpoint == address {
+                return true;
+            }
+            bits >>= 1;
+        }
+        false
     }
 }
 
@@ -110,8 +136,19 @@ pub struct Inner {
     pub len: usize,
     /// Congestion mark.
     pub ecn: u32,
+    /// Time to live or hop limit, as it came.
+    pub hops: u32,
     /// Whether the payload follows the fixed header, and is all of it.
     pub is_plain: bool,
+}
+
+impl Inner {
+    /// Whether the tunnel was its last hop.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_expired(&self) -> bool {
+        self.hops <= 1
+    }
 }
 
 /// Congestion mark of a router that had to mark the packet.
@@ -159,7 +196,7 @@ pub fn outer(
             outer.is_inner_v6 = true;
             Ok(Some(outer))
         }
-        UDP => gue(cursor, outer, settings.gue_port),
+        UDP => gue(cursor, outer, Some(settings.gue_port)),
         _ => Ok(None),
     }
 }
@@ -240,12 +277,49 @@ fn ipv6(window: impl Window, remaining: usize) -> Result<(Outer, u8), DropReason
     Ok((outer, header.next_header()))
 }
 
-/// GUE, if the datagram is to its port. The checksum of the datagram is left alone: most senders write none
+/// Reads the headers of a tunnel that a tunnel holds. The cursor stands behind the outer headers and then before the packet
+/// that both are around. Its own headers are those that another node's [`outer`] would find; the UDP port is that node's, so
+/// it is not looked at.
+///
+/// # Errors
+/// [`DropReason::TunnelInner`] for what is no tunnel, and what [`inner`] says of any packet; else the rule that the tunnel
+/// breaks.
+#[inline(always)]
+pub fn nested(cursor: &mut impl Cursor, around: &Outer) -> Result<(Inner, Outer), DropReason> {
+    let as_packet = inner(cursor, around)?;
+    if !as_packet.is_plain {
+        return Err(DropReason::TunnelInner);
+    }
+    let header_len = if around.is_inner_v6 { IPV6_LEN } else { IPV4_LEN };
+    let outer = Outer {
+        source: as_packet.source,
+        destination: as_packet.destination,
+        len: header_len,
+        payload_len: as_packet.len - header_len,
+        ecn: as_packet.ecn,
+        is_inner_v6: as_packet.protocol == IPV6_IN_IP as u32,
+    };
+    let outer = match as_packet.protocol as u8 {
+        IPV4_IN_IP | IPV6_IN_IP => outer,
+        UDP => gue(cursor, outer, None)?.ok_or(DropReason::TunnelInner)?,
+        _ => return Err(DropReason::TunnelInner),
+    };
+    Ok((as_packet, outer))
+}
+
+/// Whether a packet that came out of a tunnel may be one, by its protocol.
+#[inline(always)]
+#[must_use]
+pub const fn may_be_tunnel(protocol: u32) -> bool {
+    matches!(protocol as u8, IPV4_IN_IP | IPV6_IN_IP | UDP)
+}
+
+/// GUE, if the datagram is to its port; without one, to any. The checksum of the datagram is left alone: most senders write none
 /// (RFC 6935 for IPv6), and the packet inside has its own.
 #[inline(always)]
-fn gue(cursor: &mut impl Cursor, mut outer: Outer, port: u32) -> Result<Option<Outer>, DropReason> {
+fn gue(cursor: &mut impl Cursor, mut outer: Outer, port: Option<u32>) -> Result<Option<Outer>, DropReason> {
     let udp = Udp(cursor.take::<UDP_LEN>().ok_or(DropReason::TruncatedUdp)?);
-    if u32::from(udp.destination_port()) != port {
+    if port.is_some_and(|port| u32::from(udp.destination_port()) != port) {
         return Ok(None);
     }
     let mut payload_len = udp.length();
@@ -289,45 +363,45 @@ const GUE_LEN: usize = 4;
 ///
 /// # Errors
 /// [`DropReason::TunnelInner`] for what is no IP packet, or longer than the tunnel that it came by;
-/// [`DropReason::TunnelTtl`] for one that is at its end; [`DropReason::TunnelCongestion`] where a router marked the
+/// [`DropReason::TunnelTtl`] for one that is past its end (one at its last hop is [`Inner::is_expired`]); [`DropReason::TunnelCongestion`] where a router marked the
 /// tunnel's header and the packet cannot carry the mark (RFC 6040 4.2).
 #[inline(always)]
 pub fn inner(cursor: &mut impl Cursor, outer: &Outer) -> Result<Inner, DropReason> {
-    let (inner, hops) = if outer.is_inner_v6 {
+    let inner = if outer.is_inner_v6 {
         let window = cursor.take::<IPV6_LEN>().ok_or(DropReason::TunnelInner)?;
         let header = Ipv6(window);
         if header.version() != 6 {
             return Err(DropReason::TunnelInner);
         }
-        let inner = Inner {
+        Inner {
             source: header.source(),
             destination: header.destination(),
             protocol: u32::from(header.next_header()),
             len: IPV6_LEN + header.payload_len(),
             ecn: u32::from(window.byte::<1>()) >> 4 & 3,
+            hops: u32::from(window.byte::<7>()),
             is_plain: true,
-        };
-        (inner, window.byte::<7>())
+        }
     } else {
         let window = cursor.take::<IPV4_LEN>().ok_or(DropReason::TunnelInner)?;
         let header = Ipv4(window);
         if header.version() != 4 || header.total_len() < IPV4_LEN {
             return Err(DropReason::TunnelInner);
         }
-        let inner = Inner {
+        Inner {
             source: header.source(),
             destination: header.destination(),
             protocol: u32::from(header.protocol()),
             len: header.total_len(),
             ecn: u32::from(window.byte::<1>()) & 3,
+            hops: u32::from(window.byte::<8>()),
             is_plain: header.header_len() == IPV4_LEN && !header.is_fragment(),
-        };
-        (inner, window.byte::<8>())
+        }
     };
     if inner.len > outer.payload_len {
         return Err(DropReason::TunnelInner);
     }
-    if hops == 0 {
+    if inner.hops == 0 {
         return Err(DropReason::TunnelTtl);
     }
     if outer.ecn == CONGESTION_EXPERIENCED && inner.ecn == 0 {

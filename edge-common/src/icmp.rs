@@ -1,9 +1,10 @@
 //! ICMP to virtual addresses: what a message asks for.
 
 use crate::cursor::{Cursor, Window as _};
+use crate::header::{IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, extension};
 use crate::malformed::is_impossible_source;
 use crate::parse::Network;
-use crate::{DropReason, ICMP, ICMPV6};
+use crate::{DropReason, Flow, ICMP, ICMPV6, TCP, UDP, checksum};
 
 /// Type of an echo request (RFC 792), and of its answer.
 pub const ECHO: u8 = 8;
@@ -22,7 +23,9 @@ pub const HEADER_LEN: usize = 8;
 pub enum Message {
     /// An echo request, which can be answered where it arrives.
     Echo,
-    /// For the stack: an error about one of its connections, neighbour discovery, or no ICMP at all.
+    /// An error about a packet that was sent from the virtual address, which it quotes ([`quoted`]).
+    Error,
+    /// For the stack: neighbour discovery, or no ICMP at all.
     ForStack,
 }
 
@@ -59,10 +62,97 @@ pub fn message(cursor: &mut impl Cursor, network: &Network) -> Result<Message, D
         // The kernel answers with the options that came.
         (false, ECHO) if network.has_options() => Ok(Message::ForStack),
         (false, ECHO) | (true, ECHO_V6) if code == 0 => Ok(Message::Echo),
-        // Unreachable, time exceeded, parameter problem.
-        (false, 3 | 11 | 12) => Ok(Message::ForStack),
-        // Likewise and packet too big; router and neighbour discovery (RFC 4861).
-        (true, 1..=4 | 133..=137) => Ok(Message::ForStack),
+        // Unreachable, time exceeded, parameter problem; of ICMPv6 packet too big, too.
+        (false, 3 | 11 | 12) | (true, 1..=4) => Ok(Message::Error),
+        // Router and neighbour discovery (RFC 4861).
+        (true, 133..=137) => Ok(Message::ForStack),
         _ => Err(DropReason::IcmpType),
     }
 }
+
+/// Bytes of the transport header that are read of a quoted packet: both ports. Errors quote eight or more (RFC 792).
+const PORTS_LEN: usize = 4;
+/// Length of an IPv6 fragment header.
+const FRAGMENT_LEN: usize = 8;
+
+/// Reads the packet that an error quotes, and answers its flow as the client's packets have it: the quoted one went from
+/// the virtual address to the client. The cursor stands behind the message's header ([`message`]). `None` if it has no
+/// ports.
+///
+/// # Errors
+/// [`DropReason::IcmpQuote`] if too little is quoted to tell the flow, a later fragment, or a packet that was not sent
+/// from the address that the error went to: no stack could tell either whom it is for.
+#[inline(always)]
+pub fn quoted(cursor: &mut impl Cursor, network: &Network) -> Result<Option<Flow>, DropReason> {
+    let is_v6 = network.is_v6();
+    let (source, destination, protocol, header_len) = if is_v6 {
+        let header = Ipv6(cursor.take::<IPV6_LEN>().ok_or(DropReason::IcmpQuote)?);
+        if header.version() != 6 {
+            return Err(DropReason::IcmpQuote);
+        }
+        let (mut protocol, mut len) = (header.next_header(), IPV6_LEN);
+        if protocol == extension::FRAGMENT {
+            let fragment = cursor.take::<FRAGMENT_LEN>().ok_or(DropReason::IcmpQuote)?;
+            if fragment.be16::<2>() & 0xfff8 != 0 {
+                return Err(DropReason::IcmpQuote);
+            }
+            protocol = fragment.byte::<0>();
+            len += FRAGMENT_LEN;
+        }
+        (header.source(), header.destination(), protocol, len)
+    } else {
+        let window = cursor.take::<IPV4_LEN>().ok_or(DropReason::IcmpQuote)?;
+        let header = Ipv4(window);
+        let len = header.header_len();
+        if header.version() != 4 || len < IPV4_LEN || window.be16::<6>() & 0x1fff != 0 {
+            return Err(DropReason::IcmpQuote);
+        }
+        cursor.skip(len - IPV4_LEN);
+        (header.source(), header.destination(), header.protocol(), len)
+    };
+    if source != network.destination {
+        return Err(DropReason::IcmpQuote);
+    }
+    if !matches!(protocol, TCP | UDP) {
+        return Ok(None);
+    }
+    if network.payload_len() < HEADER_LEN + header_len + PORTS_LEN {
+        return Err(DropReason::IcmpQuote);
+    }
+    let ports = cursor.take::<PORTS_LEN>().ok_or(DropReason::IcmpQuote)?;
+    Ok(Some(Flow {
+        source: destination,
+        destination: source,
+        source_port: ports.be16::<2>(),
+        destination_port: ports.be16::<0>(),
+        protocol,
+    }))
+}
+
+/// The checksum of an echo reply, from the checksum of its request and that one's identifier and sequence number (one
+/// word, in any byte order): the type is all that differs. `payload_len` is the whole message's.
+///
+/// Of the two zeros of ones' complement a sum over any bits gives 0, and a sum over none 0xffff. The latter is told apart
+/// for a message without data, so that the reply is what a host would compute.
+#[inline(always)]
+#[must_use]
+pub const fn echo_checksum(
+    request: u16,
+    identifier_and_sequence: u32,
+    payload_len: usize,
+    is_v6: bool,
+) -> u16 {
+    let (old, new) = if is_v6 {
+        (ECHO_V6, ECHO_REPLY_V6)
+    } else {
+        (ECHO, ECHO_REPLY)
+    };
+    let sum = checksum::replace(request, (old as u16) << 8, (new as u16) << 8);
+    if sum == 0 && !is_v6 && payload_len == HEADER_LEN && identifier_and_sequence == 0 {
+        return 0xffff;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests;

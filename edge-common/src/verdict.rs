@@ -51,15 +51,18 @@ reasons! {
         NotIp = "not_ip",
         /// To an address that is no virtual address.
         NoVip = "no_vip",
-        /// To a virtual address, but neither TCP nor UDP: ESP, ICMP errors, or any ICMP where the node has the address too.
+        /// To a virtual address, but neither TCP nor UDP: ESP, ICMP errors where all workers are here, or any ICMP where the
+        /// node has the address too.
         OtherProtocol = "other_protocol",
         /// To a virtual address that is the node's own too, on a port that no VIP has: its ssh, for example.
         PortNotServed = "port_not_served",
         /// The program has no configuration yet.
         NotConfigured = "not_configured",
-        /// An ICMP error about a connection of this node's own sockets.
+        /// An ICMP error to a virtual address with workers elsewhere, about a connection of a worker of this node, or about
+        /// none that the address serves.
         IcmpError = "icmp_error",
-        /// Taken out of a tunnel, on a host that serves the virtual addresses without gateway workers.
+        /// Taken out of a tunnel that a load balancer sent to this node, which has no gateway workers: its own servers have
+        /// the virtual address.
         Decapsulated = "decapsulated",
     }
 }
@@ -154,6 +157,9 @@ reasons! {
         UnrelatedIcmp = "unrelated_icmp",
         /// An ICMP message to a virtual address that is neither an echo request nor an error.
         IcmpType = "icmp_type",
+        /// An ICMP error to a virtual address with workers elsewhere that does not tell the flow it is about: it quotes too
+        /// little, a later fragment, or a packet of another address.
+        IcmpQuote = "icmp_quote",
         /// More ICMP answers are due than are given in a second.
         IcmpRate = "icmp_rate",
         /// A tunnel's header with IPv4 options.
@@ -193,10 +199,12 @@ reasons! {
         Stateless = "stateless",
         /// The selection's worker; the connection table had no place to remember it.
         Unrecorded = "unrecorded",
-        /// An ICMP error, which goes where the flow goes that it quotes. Not given yet: such errors go up the stack.
+        /// An ICMP error, which goes where the flow goes that it quotes: to the worker that the connection table has for it,
+        /// else to the selection's.
         Quoted = "quoted",
-        /// The selected worker is this node and has no such socket: the slot's previous owner. Not given yet: a worker
-        /// sends no packet on.
+        /// The connection table does not know the flow from its beginning, and the slot had another owner before: the packet
+        /// carries both, for the first that has the connection. At a worker's node: handed on to the previous owner, because
+        /// no socket here has the connection.
         SecondHop = "second_hop",
     }
 }
@@ -244,9 +252,9 @@ pub enum Verdict {
     },
     /// To a worker elsewhere, by the interface it came in by or by another.
     Forward {
-        /// Index of the VIP.
+        /// Index of the VIP; [`Trace::NONE`] at a worker's node, which hands the packet on in the tunnel that it came with.
         vip: u32,
-        /// Index of the worker.
+        /// Index of the worker; likewise.
         worker: u32,
         /// How the worker was found.
         flow: FlowReason,
@@ -309,6 +317,14 @@ impl Trace {
     pub const FORWARD: u32 = 5;
     /// Stands for "no VIP" and "no worker".
     pub const NONE: u32 = u32::MAX;
+    /// That of a packet which a worker's node hands on.
+    pub const HANDED_ON: Self = Self {
+        kind: Self::FORWARD,
+        reason: 0,
+        vip: Self::NONE,
+        worker: Self::NONE,
+        flow: FlowReason::SecondHop.index(),
+    };
 
     /// The verdict that this trace stands for; `None` if it stands for none.
     #[must_use]
@@ -323,8 +339,8 @@ impl Trace {
                 opens_connection: self.reason == 1,
             }),
             Self::FORWARD => Some(Verdict::Forward {
-                vip: index(self.vip)?,
-                worker: index(self.worker)?,
+                vip: self.vip,
+                worker: self.worker,
                 flow: FlowReason::ALL.get(self.flow as usize).copied()?,
                 opens_connection: self.reason == 1,
             }),
@@ -424,6 +440,12 @@ mod tests {
             Verdict::Reply {
                 reason: ReplyReason::SynCookie,
                 vip: 5,
+            },
+            Verdict::Forward {
+                vip: Trace::NONE,
+                worker: Trace::NONE,
+                flow: FlowReason::SecondHop,
+                opens_connection: false,
             },
             Verdict::drop(DropReason::TruncatedEthernet),
         ];

@@ -121,8 +121,12 @@ impl Entry {
     pub const SOURCE_AFFINITY: u32 = 1 << 2;
     /// The connection table is left out: a flow's worker is the table's, whatever it was before.
     pub const NO_CONNECTION_TABLE: u32 = 1 << 3;
-    /// The pool has workers elsewhere: the packet is forwarded, and its flow remembered.
+    /// The pool has workers elsewhere: the packet is forwarded, and its flow remembered. Of a marker: a VIP of the address
+    /// has it, so ICMP errors may be about connections of workers elsewhere.
     pub const FORWARDS: u32 = 1 << 4;
+    /// Packets of TCP connections that the table does not know from their beginning carry the slot's previous owner, to which
+    /// the selected worker hands them on if it has no such connection.
+    pub const SECOND_HOP: u32 = 1 << 5;
     /// Of a marker: the node has the address on an interface too, with services of its own (ssh, say): what no VIP serves
     /// passes to them, and the node answers ICMP itself.
     pub const SHARED: u32 = 1 << 16;

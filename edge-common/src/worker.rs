@@ -28,8 +28,13 @@ pub struct Entry {
     pub header_sum: u32,
     /// Pool that the worker belongs to.
     pub pool: u16,
+    /// To a multiple of eight bytes.
+    pub padding: u16,
+    /// What the worker is, whatever its index: a hash of its pool, name, address and mode, by which a restarted process
+    /// knows it again in the tables of the one before.
+    pub identity: u64,
     /// To a whole line.
-    pub padding: [u16; 9],
+    pub reserved: u64,
 }
 
 assert_size!(Entry = 64);
@@ -87,6 +92,13 @@ impl Entry {
             GUE => ip + 8,
             _ => 0,
         }
+    }
+
+    /// Whether packets get there in a tunnel.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in_tunnel(&self) -> bool {
+        matches!(self.mode, IPIP | GUE)
     }
 
     /// Whether it takes packets of flows that it has.

@@ -28,6 +28,16 @@ impl<'p> Frame<'p> {
         }
     }
 
+    /// Behind the first `offset` bytes of the context's frame, at most 511.
+    #[inline(always)]
+    pub(crate) fn behind(ctx: &'p XdpContext, offset: usize) -> Self {
+        Self {
+            at: opaque(ctx.data() + (opaque(offset) & 0x1ff)),
+            end: ctx.data_end(),
+            packet: PhantomData,
+        }
+    }
+
     /// Where the cursor stands, from the beginning of the frame. The compiler would take what is subtracted from it off the
     /// pointer first, which the verifier does not allow.
     #[inline(always)]

@@ -10,10 +10,14 @@ use crate::maps;
 use crate::packet::Frame;
 use crate::settle::finish;
 use crate::settle::{self, settle};
+use crate::stage::forward::{SECOND_HOP, SEND};
+use crate::stage::icmp::QUOTES;
 use crate::stage::source::Trust;
 use crate::stage::syncookie::{Admission, Segment};
 use crate::stage::vip::Target;
-use crate::stage::{flood, forward, icmp, malformed, penalty, prefixes, select, source, syncookie, vip};
+use crate::stage::{
+    flood, forward, icmp, malformed, penalty, prefixes, quoted, second_hop, select, source, syncookie, vip,
+};
 use crate::state::{self, Packet, SETTLE, settle_later};
 
 /// What a function of the pipeline answers if the next is to be asked; else it answers with the XDP action.
@@ -28,7 +32,16 @@ const WITHOUT_PORTS: u32 = u32::MAX - 2;
 pub(crate) fn judge(ctx: &XdpContext, skips_stages: bool) -> u32 {
     let mut next = headers(ctx.ctx);
     if next == WITHOUT_PORTS {
+        next = icmp::icmp_read(ctx.ctx);
+    }
+    if next == icmp::READ {
         next = icmp::icmp(ctx.ctx);
+    }
+    if next == QUOTES {
+        next = quoted::read_quote(ctx.ctx);
+    }
+    if next == quoted::READ {
+        return send(ctx, quoted::forward_quoted(ctx.ctx));
     }
     if next == SETTLE {
         return finish(ctx.ctx);
@@ -42,7 +55,19 @@ pub(crate) fn judge(ctx: &XdpContext, skips_stages: bool) -> u32 {
             return next;
         }
     }
-    forward::forward(ctx.ctx)
+    send(ctx, forward::forward(ctx.ctx))
+}
+
+/// Sends a packet whose worker was chosen, by what the choice answered.
+#[inline(always)]
+fn send(ctx: &XdpContext, mut next: u32) -> u32 {
+    if next == SECOND_HOP {
+        next = second_hop::forward_twice(ctx.ctx);
+    }
+    if next == SEND {
+        next = forward::forward_send(ctx.ctx);
+    }
+    next
 }
 
 /// Reads the headers of the frame, and writes down what [`stages`] need.
@@ -150,14 +175,17 @@ fn diary(ctx: &XdpContext, packet: &Packet) -> Result<u32, u32> {
             bytes,
         ));
     }
-    let forwards = packet.vip.has(Entry::FORWARDS);
+    let came = state::came(config, packet);
+    let forwards = state::forwards(packet.vip.flags, came) != 0;
+    // What answers a packet leaves by the way it came, which for one out of a tunnel does not lead to the client.
+    let may_answer = (packet.vip.flags & Entry::FORWARDS) | came == 0;
     let segment = Segment {
         network,
         transport,
         offset: packet.transport_at as usize,
         is_ordinary: false,
     };
-    let admission = syncookie::check(ctx, config, &segment, vip, !forwards)
+    let admission = syncookie::check(ctx, config, &segment, vip, may_answer)
         .map_err(|verdict| settle(ctx, verdict.into(), bytes))?;
     if forwards {
         if packet.network.has_options() {
@@ -166,7 +194,14 @@ fn diary(ctx: &XdpContext, packet: &Packet) -> Result<u32, u32> {
         return Ok(NEXT);
     }
     let flow = parse::flow(&packet.network, &packet.transport);
-    let worker = select::worker(config, &flow).map_err(dropped)?;
+    let worker = match select::worker(config, &flow) {
+        Ok(worker) => worker,
+        // A balancer sent it to this node, whose own servers have the address, if no gateway worker does.
+        Err(_) if packet.vip.has(Entry::FORWARDS) => {
+            return Err(settle(ctx, Verdict::Pass(PassReason::Decapsulated).into(), bytes));
+        }
+        Err(reason) => return Err(dropped(reason)),
+    };
     let delivered = Verdict::Deliver {
         vip,
         worker,

@@ -55,7 +55,7 @@ impl Table {
         bucket.ways[way] = Way4 {
             source,
             ports,
-            state: State::new(vip, owner, now),
+            state: State::new(vip, owner, now, true),
         };
         Answer::Recorded
     }
@@ -112,7 +112,7 @@ fn syns_alone_take_no_place_of_a_live_flow() {
         owner: 1,
         vip: 1,
     };
-    let new = State::new(1, 2, 5);
+    let new = State::new(1, 2, 5, true);
     let rows = [
         (
             "an empty way",
@@ -189,7 +189,7 @@ fn what_gives_way_is_told_apart() {
 
 #[test]
 fn a_state_survives_the_way_into_a_word_and_a_touched_lock_is_still_one() {
-    let state = State::new(0x1234, 0x0567, 99);
+    let state = State::new(0x1234, 0x0567, 99, true);
     assert_eq!(State::from_word(state.word()), state);
     let touched = State {
         stamp: State::LOCKED.touched(4, true),

@@ -17,6 +17,7 @@ fn settings() -> Settings {
         endpoints: [v4, v6, v4, v4],
         gue_port: GUE_PORT.into(),
         trusted: 0,
+        ..Settings::default()
     }
 }
 
@@ -244,7 +245,101 @@ fn a_prefix_holds_what_begins_like_it() {
     }
 }
 
+#[test]
+fn a_relay_is_one_of_the_endpoints() {
+    let relays = |bits| Settings {
+        relays: bits,
+        ..settings()
+    };
+    let rows = [
+        (0, false, false),
+        (1, true, false),
+        (2, false, true),
+        (3, true, true),
+    ];
+    for (bits, v4, v6) in rows {
+        let settings = relays(bits);
+        let found = [NODE4, NODE6].map(|text| settings.relays_at(&address(text)));
+        assert_eq!(found, [v4, v6], "{bits}");
+    }
+    assert!(!relays(u32::MAX).relays_at(&address(LB4)));
+}
+
+/// The worker that was selected before.
+const BEFORE4: &str = "10.0.0.3";
+const BEFORE6: &str = "fd00::3";
+
+/// What is read of a tunnel in a tunnel to this node.
+fn read_nested(packet: &[u8]) -> Result<(Outer, Inner, Outer, Inner), DropReason> {
+    let mut cursor = Slice::new(packet);
+    let outer = outer(&mut cursor, ETHERTYPE_IPV4, &settings())?.expect("a tunnel");
+    let (header, second) = nested(&mut cursor, &outer)?;
+    Ok((outer, header, second, inner(&mut cursor, &second)?))
+}
+
+#[test]
+fn a_tunnel_in_a_tunnel_is_read_down_to_the_packet() {
+    let rows = [
+        ("IPIP", ip(LB4, BEFORE4, 4, &inside4()), BEFORE4, 20),
+        ("IP6IP6", ip(LB6, BEFORE6, 41, &inside6()), BEFORE6, 40),
+        ("IPv4 in IPv6", ip(LB6, BEFORE6, 4, &inside4()), BEFORE6, 40),
+        (
+            "GUE to another port",
+            ip(LB4, BEFORE4, 17, &udp(7000, &inside6())),
+            BEFORE4,
+            28,
+        ),
+    ];
+    for (name, tunnel, before, len) in rows {
+        let protocol = if tunnel[0] >> 4 == 6 { 41 } else { 4 };
+        let packet = ip(LB4, NODE4, protocol, &tunnel);
+        let (first, header, second, inner) = read_nested(&packet).expect(name);
+        assert_eq!((first.len, second.len), (20, len), "{name}");
+        assert_eq!(header.destination, address(before), "{name}");
+        assert_eq!(header.len, tunnel.len(), "{name}");
+        assert_eq!(inner.len, tunnel.len() - len, "{name}");
+        assert_eq!(inner.protocol, 6, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_tunnel_in_a_tunnel_is_refused() {
+    let in_tunnel = |tunnel: &[u8]| ip(LB4, NODE4, 4, tunnel);
+    let mut options = ip(LB4, BEFORE4, 4, &inside4());
+    options[0] = 0x46;
+    let mut fragment = ip(LB4, BEFORE4, 4, &inside4());
+    fragment[6] = 0x20;
+    let rows = [
+        ("TCP", in_tunnel(&inside4()), DropReason::TunnelInner),
+        ("options", in_tunnel(&options), DropReason::TunnelInner),
+        ("a fragment", in_tunnel(&fragment), DropReason::TunnelInner),
+        (
+            "nothing in it",
+            in_tunnel(&ip(LB4, BEFORE4, 4, &[])),
+            DropReason::TunnelInner,
+        ),
+        (
+            "a datagram that is cut off",
+            in_tunnel(&ip(LB4, BEFORE4, 17, &[0; 7])),
+            DropReason::TruncatedUdp,
+        ),
+    ];
+    for (name, packet, reason) in rows {
+        assert_eq!(read_nested(&packet), Err(reason), "{name}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn any_bytes_in_two_tunnels_are_read_without_harm_and_never_beyond_their_end(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200), protocol in prop::sample::select(&[4_u8, 41, 17][..]),
+    ) {
+        let packet = ip(LB4, NODE4, 4, &ip(LB4, BEFORE4, protocol, &bytes));
+        if let Ok((outer, _, second, inner)) = read_nested(&packet) {
+            prop_assert!(outer.len + second.len + inner.len <= packet.len());
+        }
+    }
+
     #[test]
     fn any_bytes_are_read_without_harm_and_never_beyond_their_end(
         bytes in proptest::collection::vec(any::<u8>(), 0..200), is_v6: bool, protocol in prop::sample::select(&[4_u8, 41, 17][..]),

@@ -40,7 +40,7 @@ pub(crate) fn send_by(interface: u32) -> u32 {
     }
 }
 
-/// Chooses the worker of the packet in work, and sends it there; the answer is the XDP action.
+/// Chooses the worker of the packet in work; [`SEND`]: it is to be sent there.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn forward(ctx: *mut xdp_md) -> u32 {
@@ -50,17 +50,46 @@ pub extern "C" fn forward(ctx: *mut xdp_md) -> u32 {
     };
     // SAFETY: the element is this CPU's alone.
     let packet = unsafe { &mut *packet };
+    if choose(config, packet).is_none() {
+        let vip = u32::from(packet.vip.vip);
+        return dropped(ctx, DropReason::NoWorker.index(), vip, packet.frame_len);
+    }
+    if packet.is_adopted != 0 && packet.vip.has(Entry::SECOND_HOP) {
+        return SECOND_HOP;
+    }
+    SEND
+}
+
+/// What [`forward`] answers if another worker than the chosen one may have the packet's connection
+/// ([`second_hop`](super::second_hop)).
+pub(crate) const SECOND_HOP: u32 = u32::MAX - 4;
+
+/// What [`forward`] answers if [`forward_send`] is to be called.
+pub(crate) const SEND: u32 = u32::MAX - 8;
+
+/// Sends the packet in work to the worker that was chosen; the answer is the XDP action.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forward_send(ctx: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(ctx);
+    let (Some(config), Some(packet)) = (maps::CONFIG.get(0), state::packet()) else {
+        return settle(&context, Verdict::drop(DropReason::NoWorker).into(), 0);
+    };
+    // SAFETY: the element is this CPU's alone.
+    let packet = unsafe { &mut *packet };
     let vip = u32::from(packet.vip.vip);
-    match way(ctx, config, packet) {
+    let Some(worker) = maps::WORKERS.get(packet.worker) else {
+        return dropped(ctx, DropReason::NoWorker.index(), vip, packet.frame_len);
+    };
+    match way(ctx, config, packet, worker) {
         Ok(verdict) => settle(&context, verdict, u64::from(packet.frame_len)),
         Err(reason) => dropped(ctx, reason.index(), vip, packet.frame_len),
     }
 }
 
-/// Chooses the worker, and prepares the frame for its way there.
+/// Prepares the frame for its way to the worker.
 #[inline(always)]
-fn way(ctx: *mut xdp_md, config: &Config, packet: &mut Packet) -> Result<Trace, DropReason> {
-    let worker = choose(config, packet).ok_or(DropReason::NoWorker)?;
+fn way(ctx: *mut xdp_md, config: &Config, packet: &mut Packet, worker: &Worker) -> Result<Trace, DropReason> {
     let vip = u32::from(packet.vip.vip);
     let opens_connection = packet.transport.opens_connection;
     if worker.mode == worker::LOCAL {
@@ -87,6 +116,7 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
     let keys = connection::keys(parse::flow(&packet.network, &packet.transport), packet.vip.flags);
     let hash = config.hash.hash(&keys.connection);
     packet.hash = hash;
+    packet.is_adopted = 0;
     let spread = Entry::HASH_NO_SOURCE_PORT | Entry::HASH_DESTINATION_PORT;
     if packet.vip.has(Entry::NO_CONNECTION_TABLE) {
         let selection = if packet.vip.has(spread) {
@@ -112,6 +142,7 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
         found.touch(now, !is_syn);
         packet.worker = worker::index(found.state.owner);
         packet.flow = FlowReason::Known;
+        packet.is_adopted = u32::from(found.state.is_adopted()) & (u32::from(is_syn) ^ 1);
         return Some(worker);
     }
     let selection = if packet.vip.has(spread) {
@@ -125,7 +156,10 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
             found.change_owner(worker.owner, now, !is_syn);
             FlowReason::Reselected
         }
-        None => record(config, bucket, &key, worker.owner, &packet.transport, now),
+        None => {
+            packet.is_adopted = u32::from(!is_first(&packet.transport));
+            record(config, bucket, &key, worker.owner, &packet.transport, now)
+        }
     };
     Some(worker)
 }
@@ -135,6 +169,12 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
 pub(crate) fn owner<'m>(found: table::Found) -> Option<&'m Worker> {
     let worker = maps::WORKERS.get(worker::index(found.state.owner))?;
     (worker.owner == found.state.owner && worker.keeps_flows()).then_some(worker)
+}
+
+/// Whether a packet of a flow that the table does not know may be its first. Of UDP nobody knows.
+#[inline(always)]
+pub(crate) fn is_first(transport: &Transport) -> bool {
+    transport.opens_connection || transport.protocol != u32::from(TCP)
 }
 
 /// Remembers a flow's worker.
@@ -147,9 +187,8 @@ pub(crate) fn record(
     transport: &Transport,
     now: u32,
 ) -> FlowReason {
-    let is_syn = transport.opens_connection;
-    let is_first = is_syn || transport.protocol != u32::from(TCP);
-    let state = State::new(key.vip, owner, now);
+    let (is_syn, is_first) = (transport.opens_connection, is_first(transport));
+    let state = State::new(key.vip, owner, now, is_first);
     match table::record(bucket, key, state, now, config.idle_ticks, !is_syn) {
         true if is_first => FlowReason::New,
         true => FlowReason::Adopted,
@@ -157,8 +196,9 @@ pub(crate) fn record(
     }
 }
 
+/// The worker that the packet's pool has for a hash; its index is noted.
 #[inline(always)]
-fn select<'m>(packet: &mut Packet, hash: u64) -> Option<&'m Worker> {
+pub(crate) fn select<'m>(packet: &mut Packet, hash: u64) -> Option<&'m Worker> {
     let (index, worker) = member(packet.vip.pool, hash)?;
     packet.worker = index;
     Some(worker)

@@ -1,9 +1,10 @@
-//! Answers echo requests to virtual addresses, and refuses what is no use there.
+//! Answers echo requests to virtual addresses, lets errors follow the flow that they quote, and refuses what is no use
+//! there.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_load_bytes, bpf_xdp_store_bytes};
 use aya_ebpf::programs::XdpContext;
-use edge_common::icmp::{self, ECHO, ECHO_REPLY, ECHO_REPLY_V6, ECHO_V6, Message};
+use edge_common::icmp::{self, ECHO_REPLY, ECHO_REPLY_V6, Message};
 use edge_common::parse::{self, Network};
 use edge_common::verdict::{ReplyReason, Trace};
 use edge_common::vip::Entry;
@@ -13,54 +14,108 @@ use super::source::Trust;
 use super::{flood, penalty, prefixes, source, vip};
 use crate::maps;
 use crate::packet::Frame;
-use crate::state::settle_later;
+use crate::state::{self, DIRECT, settle_later};
 
 /// Time to live and hop limit of an answer, as the kernel's.
 const TTL: u8 = 64;
 
-/// Judges a packet to a virtual address that has no ports. It is seldom, so it is read once more from its beginning.
+/// Reads a packet to a virtual address that has no ports. It is seldom, so it is read once more from its beginning; and
+/// judged by a function of its own, because there are so many ways through an IP header. [`READ`]: that is to be called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn icmp_read(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let mut frame = Frame::new(&ctx);
+    let bytes = frame.len();
+    let (Ok(network), Some(packet)) = (parse::network(&mut frame), state::packet()) else {
+        return settle_later(Verdict::Pass(PassReason::OtherProtocol).into(), bytes);
+    };
+    let at = frame.offset(&ctx) as u32;
+    // SAFETY: the element is this CPU's alone.
+    unsafe {
+        (*packet).network = network;
+        (*packet).network_at = at.wrapping_sub(network.header_len() as u32);
+        (*packet).transport_at = at;
+        (*packet).frame_len = bytes as u32;
+    }
+    READ
+}
+
+/// See [`icmp_read`].
+pub(crate) const READ: u32 = u32::MAX - 6;
+
+/// Judges the packet that [`icmp_read`] read.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn icmp(ctx: *mut xdp_md) -> u32 {
     let context = XdpContext::new(ctx);
     let bytes = Frame::new(&context).len();
     let verdict = match judge(&context) {
-        Ok(verdict) => verdict,
+        Ok(Fate::Verdict(verdict)) => verdict,
+        Ok(Fate::Quotes) => return QUOTES,
         Err(reason) => Verdict::drop(reason).into(),
     };
     settle_later(verdict, bytes)
 }
 
+/// What [`icmp`] answers if the packet goes where the flow goes that it quotes ([`quoted`](super::quoted)).
+pub(crate) const QUOTES: u32 = u32::MAX - 3;
+
+/// What becomes of a packet without ports.
+enum Fate {
+    /// This.
+    Verdict(Trace),
+    /// It is an error that may be about a flow of a VIP with workers elsewhere.
+    Quotes,
+}
+
 #[inline(always)]
-fn judge(ctx: &XdpContext) -> Result<Trace, DropReason> {
-    let for_stack = Ok(Verdict::Pass(PassReason::OtherProtocol).into());
-    let mut frame = Frame::new(ctx);
-    let (Some(config), Ok(network)) = (maps::CONFIG.get(0), parse::network(&mut frame)) else {
+fn judge(ctx: &XdpContext) -> Result<Fate, DropReason> {
+    let for_stack = Ok(Fate::Verdict(Verdict::Pass(PassReason::OtherProtocol).into()));
+    let (Some(config), Some(packet)) = (maps::CONFIG.get(0), state::packet()) else {
         return for_stack;
     };
+    // SAFETY: the element is this CPU's alone, and all were written.
+    let (network, icmp_at, came) = unsafe {
+        (
+            (*packet).network,
+            (*packet).transport_at,
+            state::came(config, &*packet),
+        )
+    };
+    let marker = vip::marker(network.destination, config.flags).unwrap_or(Entry::marker(0));
+    let forwards = state::forwards(marker.flags, came);
     // The node's own address: it answers for itself.
-    if vip::marker(network.destination, config.flags).is_some_and(|marker| marker.has(Entry::SHARED)) {
+    if marker.has(Entry::SHARED) && forwards == 0 {
         return for_stack;
     }
     let marks = prefixes::marks(config, network.source);
     let trust = source::check(config, network.source, marks)?;
-    let icmp_at = frame.offset(ctx) as u32;
+    let mut frame = Frame::behind(ctx, icmp_at as usize);
     let message = icmp::message(&mut frame, &network)?;
     if trust == Trust::Ordinary {
         penalty::check(config, network.source, marks, false)?;
         flood::check(config, network.source, false)?;
     }
     match message {
-        Message::ForStack => for_stack,
+        Message::Error if forwards != 0 => {
+            if network.has_options() {
+                return Err(DropReason::IpOptions);
+            }
+            Ok(Fate::Quotes)
+        }
+        // An answer would leave by the tunnel's way, which leads to the balancer.
+        Message::Echo if marker.has(Entry::SHARED) || came != DIRECT => for_stack,
+        Message::Error | Message::ForStack => for_stack,
         Message::Echo => {
             answer(ctx.ctx, &network, icmp_at)?;
-            Ok(Trace {
+            Ok(Fate::Verdict(Trace {
                 kind: Trace::REPLY,
                 reason: ReplyReason::Echo.index(),
                 vip: Trace::NONE,
                 worker: Trace::NONE,
                 flow: Trace::NONE,
-            })
+            }))
         }
     }
 }
@@ -69,17 +124,13 @@ fn judge(ctx: &XdpContext) -> Result<Trace, DropReason> {
 #[inline(always)]
 fn answer(ctx: *mut xdp_md, network: &Network, icmp_at: u32) -> Result<(), DropReason> {
     let is_v6 = network.is_v6();
-    let (request, reply) = if is_v6 {
-        (ECHO_V6, ECHO_REPLY_V6)
-    } else {
-        (ECHO, ECHO_REPLY)
-    };
+    let reply = if is_v6 { ECHO_REPLY_V6 } else { ECHO_REPLY };
     let mut macs = [0_u16; 6];
-    let mut icmp = [0_u8; 4];
+    let mut icmp = [0_u8; 8];
     // SAFETY: the helpers check the frame's bounds, and the buffers are as long as they are told.
     let is_loaded = unsafe {
         bpf_xdp_load_bytes(ctx, 0, macs.as_mut_ptr().cast(), 12) == 0
-            && bpf_xdp_load_bytes(ctx, icmp_at, icmp.as_mut_ptr().cast(), 4) == 0
+            && bpf_xdp_load_bytes(ctx, icmp_at, icmp.as_mut_ptr().cast(), 8) == 0
     };
     if !is_loaded {
         return Err(DropReason::TruncatedIcmp);
@@ -87,9 +138,10 @@ fn answer(ctx: *mut xdp_md, network: &Network, icmp_at: u32) -> Result<(), DropR
     let [a, b, c, d, e, f] = macs;
     macs = [d, e, f, a, b, c];
     let sum = u16::from_be_bytes([icmp[2], icmp[3]]);
-    let word = |kind: u8| u16::from_be_bytes([kind, 0]);
-    let [high, low] = checksum::replace(sum, word(request), word(reply)).to_be_bytes();
-    icmp = [reply, 0, high, low];
+    let [_, _, _, _, a, b, c, d] = icmp;
+    let rest = u32::from_ne_bytes([a, b, c, d]);
+    let [high, low] = icmp::echo_checksum(sum, rest, network.payload_len(), is_v6).to_be_bytes();
+    icmp = [reply, 0, high, low, a, b, c, d];
     // SAFETY: as above.
     let is_stored = unsafe {
         bpf_xdp_store_bytes(ctx, 0, macs.as_mut_ptr().cast(), 12) == 0

@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::{bpf_fib_lookup as FibLookup, xdp_md};
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use aya_ebpf::programs::XdpContext;
-use edge_common::DropReason;
 use edge_common::header::ETHERNET_LEN;
 use edge_common::worker::Entry as Worker;
+use edge_common::{Address, DropReason};
 
-use crate::maps;
+use super::source::{pair, unpair};
 use crate::state::Packet;
 
 /// Address families, as the kernel's `struct bpf_fib_lookup` has them.
@@ -18,7 +18,7 @@ const AF_INET6: u8 = 10;
 #[inline(always)]
 pub(crate) fn find(ctx: *mut xdp_md, packet: &mut Packet, worker: &Worker) -> Result<[u32; 3], DropReason> {
     if !is_fixed(worker) {
-        return by_fib(ctx, packet);
+        return by_fib(ctx, packet, worker.address);
     }
     packet.route.interface = worker.interface;
     fixed(ctx, worker)
@@ -68,28 +68,42 @@ fn own_mac(ctx: *mut xdp_md) -> Result<[u16; 3], DropReason> {
 
 /// What the kernel's routes and neighbours say.
 #[inline(always)]
-fn by_fib(ctx: *mut xdp_md, packet: &mut Packet) -> Result<[u32; 3], DropReason> {
-    if fib_search(ctx, packet.worker) != 0 {
-        return Err(DropReason::NoRoute);
-    }
-    let [a, b, c, d, e, f] = packet.route.macs.map(u32::from);
+fn by_fib(ctx: *mut xdp_md, packet: &mut Packet, address: Address) -> Result<[u32; 3], DropReason> {
+    let macs = to_address(ctx, packet, address)?;
+    let [a, b, c, d, e, f] = macs.map(u32::from);
     Ok([a | b << 16, c | d << 16, e | f << 16])
 }
 
-/// Asks the routes for a worker's next hop, and writes it down with the packet; 0: there is one.
+/// The same for any address: both MAC addresses in halves.
+#[inline(always)]
+pub(crate) fn to_address(
+    ctx: *mut xdp_md,
+    packet: *mut Packet,
+    address: Address,
+) -> Result<[u16; 6], DropReason> {
+    let [a, b, c, d] = address.0;
+    if fib_search(ctx, pair(a, b), pair(c, d)) != 0 {
+        return Err(DropReason::NoRoute);
+    }
+    // SAFETY: the element is this CPU's alone, and the search wrote it.
+    Ok(unsafe { (*packet).route.macs })
+}
+
+/// Asks the routes for the next hop to an address, and writes it down with the packet; 0: there is one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fib_search(ctx: *mut xdp_md, worker: u32) -> u32 {
-    let (Some(worker), Some(packet)) = (maps::WORKERS.get(worker), crate::state::packet()) else {
+pub extern "C" fn fib_search(ctx: *mut xdp_md, high: u64, low: u64) -> u32 {
+    let Some(packet) = crate::state::packet() else {
         return 1;
     };
+    let address = unpair(high, low);
     // SAFETY: a structure of numbers and unions of numbers, for which zeroes are a value.
     let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
     // SAFETY: the context is the kernel's.
     let came_by = unsafe { (*ctx).ingress_ifindex };
     lookup.ifindex = came_by;
-    let [a, b, c, d] = worker.address.0;
-    if worker.address.is_v4() {
+    let [a, b, c, d] = address.0;
+    if address.is_v4() {
         lookup.family = AF_INET;
         lookup.__bindgen_anon_4.ipv4_dst = d;
     } else {

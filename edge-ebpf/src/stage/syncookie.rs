@@ -3,11 +3,10 @@
 //! The SYN-ACK leaves by the interface that the SYN came in by, and nothing is remembered. The client's ACK goes up
 //! the stack, whose listener takes the cookie for one of its own: both are made by the same secret.
 
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, xdp_md};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
-    bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
-    bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
-    bpf_xdp_store_bytes,
+    bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6, bpf_tcp_raw_gen_syncookie_ipv4,
+    bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use aya_ebpf::programs::XdpContext;
 use edge_common::header::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TCP_LEN};
@@ -19,6 +18,7 @@ use edge_common::syncookie::{
 use edge_common::verdict::ReplyReason;
 use edge_common::{Config, DropReason, TCP, Verdict, checksum};
 
+use super::socket;
 use crate::opaque::opaque;
 use crate::word::{load as load_word, store};
 use crate::{clock, maps};
@@ -46,7 +46,8 @@ pub(crate) struct Segment<'p> {
 }
 
 /// Answers a SYN while cookies are in use, lets an ACK pass that brings one, and refuses new connections above the
-/// VIP's rate. Cookies are those of this node's stack, so they are of no use to workers elsewhere.
+/// VIP's rate. Cookies are those of this node's stack, so they are of no use to workers elsewhere; and an answer leaves by
+/// the way the SYN came, which for one out of a tunnel leads to the balancer. `is_local`: neither is the case.
 #[inline(always)]
 pub(crate) fn check(
     ctx: &XdpContext,
@@ -677,36 +678,13 @@ pub extern "C" fn syncookie_check(ctx: *mut xdp_md, place: u32) -> u32 {
     // SAFETY: as above.
     let (ip, tcp) = unsafe { (&(*scratch).ip, &(*scratch).tcp) };
     let ports = u32::from_ne_bytes([tcp[0], tcp[1], tcp[2], tcp[3]]);
-    if has_connection(ctx, ip, ports, place & IS_V6 != 0) {
-        CONNECTION
+    let connects = if place & IS_V6 != 0 {
+        socket::has_connection6(
+            ctx,
+            [ip[2], ip[3], ip[4], ip[5], ip[6], ip[7], ip[8], ip[9], ports],
+        )
     } else {
-        NOTHING
-    }
-}
-
-/// State of a listening socket (`TCP_LISTEN` in net/tcp_states.h): it takes every packet of its port, and so says
-/// nothing of this one.
-const LISTEN: u32 = 10;
-
-/// Whether the node has a socket for just this connection.
-#[inline(always)]
-fn has_connection(ctx: *mut xdp_md, ip: &[u32; IPV6_WORDS], ports: u32, is_v6: bool) -> bool {
-    let netns = BPF_F_CURRENT_NETNS as i64 as u64;
-    let ctx = ctx.cast();
-    // SAFETY: each tuple is as long as it is told; a socket that was found is released before the end.
-    unsafe {
-        let socket = if is_v6 {
-            let mut tuple = [ip[2], ip[3], ip[4], ip[5], ip[6], ip[7], ip[8], ip[9], ports];
-            bpf_skc_lookup_tcp(ctx, (&raw mut tuple).cast(), 36, netns, 0)
-        } else {
-            let mut tuple = [ip[3], ip[4], ports];
-            bpf_skc_lookup_tcp(ctx, (&raw mut tuple).cast(), 12, netns, 0)
-        };
-        if socket.is_null() {
-            return false;
-        }
-        let state = (*socket).state;
-        bpf_sk_release(socket.cast());
-        state != LISTEN
-    }
+        socket::has_connection4(ctx, [ip[3], ip[4], ports])
+    };
+    if connects { CONNECTION } else { NOTHING }
 }

@@ -83,6 +83,32 @@ pub(crate) fn encapsulate(
     write(&context, config, hash, worker, inner, hop, tags, link_len)
 }
 
+/// Prepares the frame for its way to a worker, in a second tunnel to another inside of the first.
+#[inline(always)]
+pub(crate) fn enter_twice(
+    ctx: *mut xdp_md,
+    config: &Config,
+    packet: &mut Packet,
+    worker: &Worker,
+    other: &Worker,
+) -> Result<(), DropReason> {
+    let link_len = packet.network_at as usize & 0x1f;
+    let context = XdpContext::new(ctx);
+    let inner = inner(&context, link_len, packet.network.is_v6()).ok_or(DropReason::NoHeadroom)?;
+    let (first, second) = (worker.overhead(), other.overhead());
+    if inner.len + first + second > u32::from(worker.mtu) {
+        return Err(DropReason::TooBig);
+    }
+    let hop = route::find(ctx, packet, worker)?;
+    encapsulate(ctx, config, packet.hash, other, inner, hop, link_len)?;
+    let inner = Inner {
+        len: inner.len + second,
+        is_v6: !other.address.is_v4(),
+        ..inner
+    };
+    encapsulate(ctx, config, packet.hash, worker, inner, hop, link_len)
+}
+
 /// Four bytes of the link header that end with the IP header's EtherType, as they were: a VLAN tag that goes out again.
 #[inline(always)]
 fn tag(ctx: &XdpContext, at: usize, link_len: usize) -> u32 {

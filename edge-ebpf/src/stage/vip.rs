@@ -4,7 +4,7 @@ use edge_common::maps::VIP_BUCKET_BITS;
 use edge_common::parse::{Network, Transport};
 use edge_common::vip::{Entry, Key};
 use edge_common::vip_table::{Found, bucket_of};
-use edge_common::{Address, Config, DropReason, PassReason, Verdict};
+use edge_common::{Address, Config, DropReason, Flow, PassReason, Verdict};
 
 use super::source::{pair, unpair};
 use crate::{maps, state};
@@ -62,6 +62,21 @@ pub(crate) fn find(config: &Config, network: &Network, transport: &Transport) ->
         ADDRESS_ONLY => Ok(Target::AddressOnly),
         NO_SERVICE => Err(Verdict::drop(DropReason::NoService)),
         _ => Err(Verdict::Pass(PassReason::NoVip)),
+    }
+}
+
+/// The VIP of a flow as clients have it, if it is one's.
+#[inline(always)]
+pub(crate) fn service(config: &Config, flow: &Flow) -> Option<Entry> {
+    let key = Key::service(flow.destination, flow.destination_port, flow.protocol);
+    let [a, b, c, d] = flow.destination.0;
+    let service = u32::from(flow.destination_port) << 16 | u32::from(flow.protocol);
+    match lookup(&key) {
+        None if vip_search(pair(a, b), pair(c, d), service, config.flags) == SERVICE => {
+            // SAFETY: the element is this CPU's alone, and the search wrote the entry.
+            state::packet().map(|packet| unsafe { (*packet).vip })
+        }
+        found => found,
     }
 }
 

@@ -1,5 +1,8 @@
 //! The data path as the process owns it.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use aya::programs::SkLookup;
 use edge_common::maps as names;
 use edge_model::{DataPathConfig, Penalty};
@@ -200,6 +203,22 @@ impl DataPath {
     /// The map cannot be read.
     pub fn connections(&self, first: u32) -> Result<ConnectionPage, Error> {
         self.kernel.connections(first)
+    }
+
+    /// Workers of a pool that have not a slot of its Maglev table but had it last, by their addresses, each with the number
+    /// of such slots: those that connections may be handed on to.
+    #[must_use]
+    pub fn previous_owners(&self, pool: &str) -> BTreeMap<IpAddr, usize> {
+        let mut owners = BTreeMap::new();
+        let Kernel { image, tables, .. } = &self.kernel;
+        let index = image.pools.indexes.iter().find(|(name, _)| &***name == pool);
+        let table = index.and_then(|(_, index)| tables.get(&index));
+        for slot in table.iter().flat_map(|table| &table.slots) {
+            if let Some((_, _, address, _)) = image.pools.member_at(slot.previous) {
+                *owners.entry(*address).or_default() += 1;
+            }
+        }
+        owners
     }
 
     /// Samples of the packets that were dropped since the last call: of each reason one in each timer tick of each CPU.

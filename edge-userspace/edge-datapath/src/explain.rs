@@ -62,7 +62,8 @@ impl Action {
 pub struct Explanation {
     /// What the interface does with it.
     pub action: Action,
-    /// Name of the reason; `deliver` for a packet to a worker of this node, `forward` for one to a worker elsewhere.
+    /// Name of the reason; `deliver` for a packet to a worker of this node, `forward` for one to a worker elsewhere,
+    /// `hand_on` for one that a load balancer sent here and another worker may have.
     pub reason: &'static str,
     /// Of a forwarded packet: how its worker was found.
     pub flow: Option<&'static str>,
@@ -184,6 +185,7 @@ impl Explainer {
             Some(Verdict::Deliver { vip, worker, .. }) => {
                 ("deliver", Some(vip), Some(WorkerId(worker as u16)))
             }
+            Some(Verdict::Forward { vip: Trace::NONE, .. }) => ("hand_on", None, None),
             Some(Verdict::Forward { vip, worker, .. }) => {
                 ("forward", Some(vip), Some(WorkerId(worker as u16)))
             }

@@ -155,7 +155,7 @@ impl Image {
             listener: self.listeners.get(&listener).unwrap_or_default(),
             pool,
             tag: vip::tag(index, indexes.uses(index)),
-            flags: flags(vip),
+            flags: flags(vip, desired),
         };
         self.vips.insert(key, entry);
         let mut shared = 0;
@@ -164,6 +164,9 @@ impl Image {
         }
         if vip.unserved == Unserved::Pass {
             shared |= vip::Entry::PASSES_UNSERVED;
+        }
+        if vip.pool.is_some() {
+            shared |= vip::Entry::FORWARDS;
         }
         let marker = vip::Key::marker(address).on_prefix(vip.free_bits);
         self.vips.entry(marker).or_insert(vip::Entry::marker(0)).flags |= shared;
@@ -230,7 +233,7 @@ impl fmt::Display for MemberId {
 }
 
 /// The bits of a VIP's entry.
-fn flags(vip: &Vip) -> u32 {
+fn flags(vip: &Vip, desired: &DataPathConfig) -> u32 {
     use vip::Entry;
     let mut flags = match vip.spread {
         Spread::Flow => 0,
@@ -243,6 +246,9 @@ fn flags(vip: &Vip) -> u32 {
     }
     if vip.pool.is_some() {
         flags |= Entry::FORWARDS;
+        if desired.tunnel.second_hop && vip.protocol == Protocol::Tcp {
+            flags |= Entry::SECOND_HOP;
+        }
     }
     flags
 }

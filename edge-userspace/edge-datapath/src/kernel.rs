@@ -17,6 +17,7 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use crate::connections::{self, ConnectionPage};
 use crate::flows::Flows;
 use crate::image::Image;
+use crate::inherited::Inherited;
 use crate::maps::Maps;
 use crate::penalties::Penalties;
 use crate::pins::Pins;
@@ -44,7 +45,9 @@ pub(crate) struct Kernel {
     sources: Sources,
     tenants: Tenants,
     /// The Maglev tables as they were written last.
-    tables: BTreeMap<u16, Box<Table>>,
+    pub(crate) tables: BTreeMap<u16, Box<Table>>,
+    /// Those of the process before, until they are written anew.
+    inherited: Inherited,
     /// Interfaces that forwarded packets may leave by.
     devices: BTreeSet<u32>,
     /// The connection tables' buckets.
@@ -70,7 +73,9 @@ impl Kernel {
         }
         let mut ebpf = loader.load(object::TIER_1).map_err(Error::object)?;
         let mut image = Image::default();
+        let mut inherited = Inherited::default();
         if let Some(pins) = pins {
+            inherited = Inherited::read(pins)?;
             pins.stage_maps(&ebpf)?;
             if let Some(tenants) = pins.tenants()? {
                 (image.pools.members, image.vip_indexes) = tenants::read(&tenants)?;
@@ -96,6 +101,7 @@ impl Kernel {
             sources: Sources::default(),
             retired: Drops::default(),
             tables: BTreeMap::new(),
+            inherited,
             devices: BTreeSet::new(),
             buckets,
         })
@@ -150,7 +156,11 @@ impl Kernel {
         self.image.workers.clone_from(&next.workers);
         self.image.pools.indexes = next.pools.indexes.clone();
         self.image.pools.members = next.pools.members.clone();
-        if !desired.pools.is_empty() && self.purpose == Purpose::Forward {
+        let hands_on = desired
+            .tunnels
+            .as_ref()
+            .is_some_and(|tunnels| !tunnels.trusted.is_empty());
+        if (!desired.pools.is_empty() || hands_on) && self.purpose == Purpose::Forward {
             self.allow_devices()?;
         }
         let fds = descriptors(&next, sockets);
@@ -163,6 +173,7 @@ impl Kernel {
             .claims
             .retain(|pool, _| next.pools.claims.contains_key(pool));
         self.tables.retain(|pool, _| next.pools.claims.contains_key(pool));
+        self.inherited = Inherited::default();
         Ok(plan)
     }
 
@@ -243,7 +254,12 @@ impl Kernel {
             }
             Step::WriteTable(pool) => {
                 let claims = next.pools.claims.get(&pool).cloned().unwrap_or_default();
-                let table = maglev::successor(&claims, self.tables.get(&pool).map(Box::as_ref));
+                let inherited = match self.tables.get(&pool) {
+                    Some(_) => None,
+                    None => self.inherited.table(&claims, &next.pools.workers),
+                };
+                let before = self.tables.get(&pool).or(inherited.as_ref());
+                let table = maglev::successor(&claims, before.map(Box::as_ref));
                 self.maps.write_table(pool, &table)?;
                 self.tables.insert(pool, table);
                 self.image.pools.claims.insert(pool, claims);

@@ -25,6 +25,7 @@ mod events;
 mod explain;
 mod flows;
 pub mod image;
+mod inherited;
 mod kernel;
 mod log_bridge;
 pub mod maglev;

@@ -116,6 +116,11 @@ impl Pins {
         map.map(Some).map_err(failed)
     }
 
+    /// Pin of a map as the process in force has it.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.maps.join(name)
+    }
+
     /// File of an interface's link.
     pub(crate) fn xdp(&self, mode: &str, index: u32) -> PathBuf {
         self.folder.join(format!("xdp-{mode}-{index}"))

@@ -74,26 +74,33 @@ impl Pools {
         next.add_local(desired);
         for pool in &desired.pools {
             let index = next.indexes.get(&pool.name).unwrap_or_default();
+            let heaviest = pool.members.iter().map(|member| member.weight).max();
+            let usual = heaviest.unwrap_or_default().max(1);
             let mut claims = Vec::new();
             for (order, member) in (0..).zip(&pool.members) {
                 let name = member_name(&pool.name, member);
                 let worker = next.members.get(&name).unwrap_or_default();
-                let entry = entry(
-                    &desired.tunnel,
-                    member,
-                    own,
-                    next.members.uses(worker),
-                    worker,
-                    index,
-                );
+                let entry = worker::Entry {
+                    identity: identity(&name),
+                    ..entry(
+                        &desired.tunnel,
+                        member,
+                        own,
+                        next.members.uses(worker),
+                        worker,
+                        index,
+                    )
+                };
                 next.workers.insert(worker, entry);
                 claims.push(Share {
                     worker,
                     order,
-                    weight: if entry.state == worker::DOWN {
-                        0
-                    } else {
-                        member.weight
+                    weight: match entry.state {
+                        worker::DOWN => 0,
+                        // It takes no slot, but is the previous owner of those that it had. Its weight before is not told;
+                        // where all have the same, this is it.
+                        worker::DRAINING if member.weight == 0 => usual,
+                        _ => member.weight,
                     },
                     drains: entry.state == worker::DRAINING,
                 });
@@ -136,6 +143,16 @@ fn member_name(pool: &Arc<str>, member: &Member) -> MemberName {
         member.address,
         member.mode,
     )
+}
+
+/// Offset and prime of the 64-bit FNV-1a hash, which has no seed: every process computes the same.
+const FNV: (u64, u64) = (0xcbf2_9ce4_8422_2325, 0x0100_0000_01b3);
+
+/// What stands for a worker whatever its index ([`worker::Entry::identity`]).
+fn identity((pool, name, address, mode): &MemberName) -> u64 {
+    let text = format!("{pool}\0{name}\0{address}\0{mode:?}");
+    text.bytes()
+        .fold(FNV.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV.1))
 }
 
 fn entry(

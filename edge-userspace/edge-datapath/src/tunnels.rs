@@ -16,7 +16,8 @@ pub(crate) fn settings(desired: &DataPathConfig) -> Result<(u32, Settings), Erro
     let Some(tunnels) = &desired.tunnels else {
         return Ok((0, Settings::default()));
     };
-    let endpoints: Vec<_> = tunnels.endpoints.iter().copied().map(Address::from).collect();
+    let all = tunnels.endpoints.iter().chain(&tunnels.relays);
+    let endpoints: Vec<_> = all.copied().map(Address::from).collect();
     fits("ends of tunnels", endpoints.len(), MAX_ENDPOINTS)?;
     let Some(&first) = endpoints.first() else {
         return Ok((0, Settings::default()));
@@ -25,6 +26,8 @@ pub(crate) fn settings(desired: &DataPathConfig) -> Result<(u32, Settings), Erro
         endpoints: [first; MAX_ENDPOINTS],
         gue_port: tunnels.gue_port.into(),
         trusted: tunnels.trusted.len() as u32,
+        relays: ((1_u32 << tunnels.relays.len()) - 1) << tunnels.endpoints.len(),
+        padding: 0,
     };
     for (to, endpoint) in settings.endpoints.iter_mut().zip(endpoints) {
         *to = endpoint;

@@ -205,6 +205,9 @@ pub struct Tunnel {
     pub mtu: u16,
     /// MAC address that packets to workers leave for; `None`: as routes and neighbours say for each worker.
     pub next_hop: Option<[u8; 6]>,
+    /// Whether packets of TCP connections that this node does not know carry the address of the worker that had their slot
+    /// before, to which the selected one hands them on if it has no such connection. All workers must be edge nodes.
+    pub second_hop: bool,
 }
 
 impl Default for Tunnel {
@@ -215,6 +218,7 @@ impl Default for Tunnel {
             // Ethernet's.
             mtu: 1500,
             next_hop: None,
+            second_hop: false,
         }
     }
 }

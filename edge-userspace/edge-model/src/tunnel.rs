@@ -7,8 +7,11 @@ use crate::Prefix;
 /// What is taken out of tunnels that load balancers send to this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnels {
-    /// Own addresses that tunnels end at; none of them is a virtual address.
+    /// Own addresses at which tunnels end whose packets are for this node; none of them is a virtual address.
     pub endpoints: Vec<IpAddr>,
+    /// Own addresses at which tunnels end whose packets go on to workers of pools, as if they came from the client; none of
+    /// them is a virtual address or one of `endpoints`.
+    pub relays: Vec<IpAddr>,
     /// Sources that tunnels are accepted from, and nodes that a packet may be sent on to; none: any source, and no
     /// packet is sent on.
     pub trusted: Vec<Prefix>,

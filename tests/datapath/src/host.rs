@@ -31,6 +31,9 @@ fn unpacked(frame: &[u8], config: &DataPathConfig) -> Result<Option<Vec<u8>>, Dr
     if !is_virtual(inner.destination, config) {
         return Err(DropReason::TunnelInner);
     }
+    if inner.is_expired() {
+        return Err(DropReason::TunnelTtl);
+    }
     let link_len = link_len(frame);
     let ethertype = if outer.is_inner_v6 {
         ETHERTYPE_IPV6
@@ -57,11 +60,13 @@ fn ends(config: &DataPathConfig) -> Settings {
     let Some(tunnels) = &config.tunnels else {
         return Settings::default();
     };
-    let mut ends = tunnels.endpoints.iter().copied().map(Address::from).cycle();
+    let all = tunnels.endpoints.iter().chain(&tunnels.relays);
+    let mut ends = all.copied().map(Address::from).cycle();
     Settings {
         endpoints: std::array::from_fn(|_| ends.next().unwrap_or_default()),
         gue_port: tunnels.gue_port.into(),
         trusted: 0,
+        ..Settings::default()
     }
 }
 

@@ -66,6 +66,22 @@ fn datagram(port: u16, payload: Vec<u8>) -> Vec<u8> {
     datagram
 }
 
+/// The frame with one hop less to live, as it comes out of a tunnel. Its checksum changes likewise, right or not (RFC 1624).
+#[must_use]
+pub fn aged(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame[ETHERNET_LEN] >> 4 == 6 {
+        frame[ETHERNET_LEN + 7] -= 1;
+        return frame;
+    }
+    let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let (ttl, sum) = (ETHERNET_LEN + 8, ETHERNET_LEN + 10);
+    let before = word(&frame, ttl);
+    frame[ttl] -= 1;
+    let new = checksum::replace(word(&frame, sum), before, word(&frame, ttl));
+    frame[sum..sum + 2].copy_from_slice(&new.to_be_bytes());
+    frame
+}
+
 /// Writes the checksum of an IPv4 header without options.
 pub fn complete_checksum(ip: &mut [u8]) {
     ip[10..12].fill(0);

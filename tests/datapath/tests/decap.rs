@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use edge_datapath::{Action, Explainer, Explanation};
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, UDP4, UDP6, tagged, with};
 use edge_datapath_tests::setup::config;
-use edge_datapath_tests::tunnel::{Kind, complete_checksum, tunnelled};
+use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
 use edge_model::{DataPathConfig, TunnelRole, Tunnels};
 
 const GUE: Kind = Kind::Gue(6080);
@@ -19,6 +19,7 @@ fn node(trusted: &[&str], role: TunnelRole) -> DataPathConfig {
     DataPathConfig {
         tunnels: Some(Tunnels {
             endpoints: vec![ip("10.9.0.2"), ip("fd09::2")],
+            relays: vec![],
             trusted: trusted
                 .iter()
                 .map(|text| text.parse().expect("literal"))
@@ -69,9 +70,13 @@ fn every_tunnel_is_taken_off_and_its_packet_goes_the_way_of_any_other() {
                     "{name}"
                 );
                 assert_eq!((answer.worker, answer.vip), (alone.worker, alone.vip), "{name}");
-                assert_eq!(answer.packet_out, packet.frame(), "{name}");
+                assert_eq!(answer.packet_out, aged(packet.frame()), "{name}");
                 let in_vlan = run(&mut explainer, &tagged(tagged(frame)));
-                assert_eq!(in_vlan.packet_out, tagged(tagged(packet.frame())), "{name}, QinQ");
+                assert_eq!(
+                    in_vlan.packet_out,
+                    tagged(tagged(aged(packet.frame()))),
+                    "{name}, QinQ"
+                );
             }
         }
     }
@@ -151,6 +156,7 @@ fn a_tunnel_that_breaks_a_rule_is_dropped_with_its_reason() {
             "tunnel_congestion",
         ),
         ("at its end", with(ipip(), 42, &[0]), Drop, "tunnel_ttl"),
+        ("at its last hop", with(ipip(), 42, &[1]), Drop, "tunnel_ttl"),
         (
             "GUE of another variant",
             with(to_node(TCP4, GUE, false), 42, &[0x80]),
@@ -206,7 +212,7 @@ fn a_mark_of_congestion_is_carried_over_with_a_right_checksum() {
         frame[15] = 3;
         complete_checksum(&mut frame[14..]);
         let answer = run(&mut explainer, &frame);
-        assert_eq!(answer.packet_out, marked(3));
+        assert_eq!(answer.packet_out, aged(marked(3)));
     }
 }
 
@@ -227,13 +233,13 @@ fn a_plain_host_takes_packets_out_of_tunnels_and_does_nothing_else() {
         (
             "in a tunnel",
             to_node(TCP4, GUE, false),
-            TCP4.frame(),
+            aged(TCP4.frame()),
             "decapsulated",
         ),
         (
             "to any port",
             to_node(odd, Kind::Ip, true),
-            odd.frame(),
+            aged(odd.frame()),
             "decapsulated",
         ),
         ("not in a tunnel", TCP4.frame(), TCP4.frame(), "no_vip"),

@@ -26,6 +26,7 @@ fn node() -> DataPathConfig {
     DataPathConfig {
         tunnels: Some(Tunnels {
             endpoints: vec![ip("10.9.0.2"), ip("fd09::2")],
+            relays: vec![],
             trusted: vec![],
             gue_port: 6080,
             role: TunnelRole::Gateway,

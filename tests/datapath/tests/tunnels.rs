@@ -27,6 +27,7 @@ fn ip(text: &str) -> IpAddr {
 fn tunnels(role: TunnelRole) -> Tunnels {
     Tunnels {
         endpoints: vec![ip("10.77.0.2"), ip("fd77::2")],
+        relays: vec![],
         trusted: vec![
             "10.77.0.0/24".parse().expect("literal"),
             "fd77::/64".parse().expect("literal"),

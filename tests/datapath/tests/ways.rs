@@ -159,6 +159,7 @@ fn packets_to_workers_of_this_node_meet_the_same_fate_on_both_ways() {
     both.compare(&DataPathConfig {
         tunnels: Some(Tunnels {
             endpoints: vec![ip("10.9.0.2"), ip("fd09::2")],
+            relays: vec![],
             trusted: vec![],
             gue_port: 6080,
             role: TunnelRole::Gateway,

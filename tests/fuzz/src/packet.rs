@@ -83,6 +83,7 @@ fn unpack(frame: &[u8]) {
         endpoints: [ENDS[0], ENDS[1], ENDS[0], ENDS[0]],
         gue_port: GUE_PORT.into(),
         trusted: 0,
+        ..Settings::default()
     };
     let mut cursor = Slice::new(frame);
     let Ok(ethertype) = parse::ethertype(&mut cursor) else {

@@ -273,6 +273,7 @@ impl Check<'_> {
             source6: self.source(raw.source6.as_deref(), false, "forwarding.source6"),
             mtu: u16::try_from(raw.mtu).unwrap_or(u16::MAX),
             next_hop: self.mac(raw.next_hop.as_deref(), "forwarding.nextHop"),
+            second_hop: raw.second_hop,
         }
     }
 

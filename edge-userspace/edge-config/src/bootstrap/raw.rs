@@ -127,6 +127,7 @@ impl Default for RawPinning {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct RawTunnels {
     pub(super) endpoints: Vec<String>,
+    pub(super) relays: Vec<String>,
     pub(super) trusted: Vec<String>,
     pub(super) gue_port: u32,
     pub(super) role: RawTunnelRole,
@@ -136,6 +137,7 @@ impl Default for RawTunnels {
     fn default() -> Self {
         Self {
             endpoints: vec![],
+            relays: vec![],
             trusted: vec![],
             gue_port: u32::from(edge_common::decap::GUE_PORT),
             role: RawTunnelRole::Gateway,
@@ -267,6 +269,7 @@ pub(super) struct RawForwarding {
     pub(super) source6: Option<String>,
     pub(super) mtu: u32,
     pub(super) next_hop: Option<String>,
+    pub(super) second_hop: bool,
 }
 
 impl Default for RawForwarding {
@@ -276,6 +279,7 @@ impl Default for RawForwarding {
             source6: None,
             mtu: 1500,
             next_hop: None,
+            second_hop: false,
         }
     }
 }

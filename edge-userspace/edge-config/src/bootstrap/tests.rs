@@ -114,6 +114,7 @@ dns: {nameServers: [192.0.2.53, '192.0.2.54:5353'], minTtl: 1s, maxTtl: 1m, time
     );
     let tunnels = Tunnels {
         endpoints: vec!["192.0.2.1".parse().expect("an address")],
+        relays: vec![],
         trusted: prefix("192.0.2.0/24"),
         gue_port: 99,
         role: TunnelRole::PlainHost {

@@ -21,7 +21,11 @@ impl Check<'_> {
             let hint = "list the virtual addresses that load balancers send packets for in virtualAddresses";
             self.error("tunnels", "brings nothing without a virtual address", hint);
         }
-        let endpoints = self.endpoints(&raw.endpoints, &addresses);
+        let (endpoints, relays) = self.endpoints(raw, &addresses);
+        if !relays.is_empty() && raw.role == RawTunnelRole::Host {
+            let hint = "a host has no pools; leave its addresses to endpoints";
+            self.error("tunnels.relays", "needs the role gateway", hint);
+        }
         if raw.trusted.len() > MAX_TRUSTED {
             let message = format!("has more than {MAX_TRUSTED} prefixes");
             self.error(
@@ -32,6 +36,7 @@ impl Check<'_> {
         }
         Tunnels {
             endpoints,
+            relays,
             trusted: self.prefixes(&raw.trusted, "tunnels.trusted"),
             gue_port: self.port(raw.gue_port, "tunnels.guePort").unwrap_or_default(),
             role: match raw.role {
@@ -41,28 +46,33 @@ impl Check<'_> {
         }
     }
 
-    fn endpoints(&mut self, raw: &[String], virtual_addresses: &[IpAddr]) -> Vec<IpAddr> {
-        if raw.is_empty() || raw.len() > MAX_ENDPOINTS {
-            let message = format!("must have between 1 and {MAX_ENDPOINTS} addresses");
+    /// The addresses that tunnels end at: those for this node, and the relays.
+    fn endpoints(&mut self, raw: &RawTunnels, virtual_addresses: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        let count = raw.endpoints.len() + raw.relays.len();
+        if !(1..=MAX_ENDPOINTS).contains(&count) {
+            let message = format!("must have between 1 and {MAX_ENDPOINTS} addresses, relays among them");
             let hint = "list the addresses of this node that load balancers send to";
             self.error("tunnels.endpoints", &message, hint);
         }
         let mut seen = HashSet::new();
-        let mut endpoints = Vec::new();
-        for (index, text) in raw.iter().enumerate() {
-            let field = format!("tunnels.endpoints[{index}]");
-            let Some(address) = self.address(text, &field) else {
-                continue;
-            };
-            if virtual_addresses.contains(&address) {
-                let hint = "a tunnel ends at an address of the node's own";
-                self.error(&field, "is a virtual address", hint);
+        let mut check = |list: &[String], name: &str| {
+            let mut endpoints = Vec::new();
+            for (index, text) in list.iter().enumerate() {
+                let field = format!("tunnels.{name}[{index}]");
+                let Some(address) = self.address(text, &field) else {
+                    continue;
+                };
+                if virtual_addresses.contains(&address) {
+                    let hint = "a tunnel ends at an address of the node's own";
+                    self.error(&field, "is a virtual address", hint);
+                }
+                if !seen.insert(address) {
+                    self.error(&field, "stands twice", "list each address once");
+                }
+                endpoints.push(address);
             }
-            if !seen.insert(address) {
-                self.error(&field, "stands twice", "list each address once");
-            }
-            endpoints.push(address);
-        }
-        endpoints
+            endpoints
+        };
+        (check(&raw.endpoints, "endpoints"), check(&raw.relays, "relays"))
     }
 }
