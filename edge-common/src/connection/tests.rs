@@ -171,7 +171,7 @@ fn syns_alone_take_no_place_of_a_live_flow() {
 fn what_gives_way_is_told_apart() {
     let now = 5000;
     let seen = |at, proves| {
-        let mut state = State::new(1, 2, at);
+        let mut state = State::new(1, 2, at, true);
         state.stamp = state.touched(at, proves);
         state
     };
