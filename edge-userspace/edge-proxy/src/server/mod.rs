@@ -57,10 +57,8 @@ async fn http2(conn: &Rc<Conn>, io: TokioIo<Watched>) -> hyper::Result<()> {
     let http2 = conn.worker().http2();
     let mut connection = pin!(http2.serve_connection(io, Service(Rc::clone(conn))));
     let mut told = false;
-    let guard = conn.http2_guard();
     poll_fn(|cx| {
         conn.waits(cx);
-        guard.borrow_mut().begin_turn();
         if conn.is_leaving() && !told {
             told = true;
             // Sends GOAWAY twice, so that requests that were on their way are still served.

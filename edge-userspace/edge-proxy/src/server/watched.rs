@@ -111,11 +111,6 @@ impl AsyncRead for Watched {
         if let Some(fault) = fault {
             return self.refuse(cx, fault);
         }
-        if self.guard.borrow().turn_is_over() {
-            self.conn.waits(cx);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let before = buf.filled().len();
         match self.poll_next(cx, buf) {
             Poll::Ready(result) => {

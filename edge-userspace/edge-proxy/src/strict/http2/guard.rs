@@ -15,14 +15,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// DATA with less than this is no progress when it is the client's window that made it so small.
 const TRICKLE: u32 = 64;
 
-/// What may be read at one go, in the work that it makes: a frame counts one, a head [`HEAD_WORK`] and one more for each
-/// KiB of its fields, DATA one for each half KiB. Then it is the turn of others, so that no client's flood holds up the
-/// rest of its worker.
-const TURN: u32 = 256;
-
-/// A request is about so many times the work of a frame that is looked at and dropped.
-const HEAD_WORK: u32 = 8;
-
 /// A head that is larger than this, and than so many times of what was sent, repeats entries of the table. Honest clients
 /// send no field twice, and the table holds 4 KiB.
 const BOMB: u32 = 16 * 1024;
@@ -56,8 +48,6 @@ pub(crate) struct Http2Guard {
     fault: Option<Fault>,
     /// The parser behind has told the client to be calm.
     calmed: bool,
-    /// What may still be read at this go.
-    turn: u32,
 }
 
 #[derive(Debug)]
@@ -94,22 +84,7 @@ impl Http2Guard {
             has_settings: false,
             fault: None,
             calmed: false,
-            turn: TURN,
         }
-    }
-
-    /// Another go begins.
-    pub(crate) fn begin_turn(&mut self) {
-        self.turn = TURN;
-    }
-
-    /// Whether others are to have their turn.
-    pub(crate) fn turn_is_over(&self) -> bool {
-        self.turn == 0
-    }
-
-    fn works(&mut self, amount: u32) {
-        self.turn = self.turn.saturating_sub(amount);
     }
 
     /// Looks over what came from the client. An error comes with how many octets before it may be passed on.
@@ -287,13 +262,6 @@ impl Http2Guard {
         if !of_either && of_connection != (head.stream == 0) {
             return Err(Fault::protocol("a frame on a stream that is not for it"));
         }
-        self.works(
-            1 + if head.kind == kind::DATA {
-                head.length / 512
-            } else {
-                0
-            },
-        );
         match head.kind {
             kind::DATA => self.data(head),
             kind::HEADERS => self.headers(head),
@@ -434,7 +402,6 @@ impl Http2Guard {
     /// A whole field block.
     fn fields(&mut self, stream: u32, block: &[u8], section: Section) -> Result<(), Fault> {
         let Fields { length, decoded } = self.hpack.block(block, section)?;
-        self.works(HEAD_WORK + decoded / 1024);
         let sent = u32::try_from(block.len()).unwrap_or(u32::MAX);
         if decoded > BOMB && decoded / BOMB_RATIO > sent {
             self.budget.bomb()?;
