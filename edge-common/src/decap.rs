@@ -282,8 +282,7 @@ fn ipv6(window: impl Window, remaining: usize) -> Result<(Outer, u8), DropReason
 /// it is not looked at.
 ///
 /// # Errors
-/// [`DropReason::TunnelInner`] for what is no tunnel, and what [`inner`] says of any packet; else the rule that the tunnel
-/// breaks.
+/// [`DropReason::TunnelInner`] for what is no tunnel, and what [`inner`] says of any packet.
 #[inline(always)]
 pub fn nested(cursor: &mut impl Cursor, around: &Outer) -> Result<(Inner, Outer), DropReason> {
     let as_packet = inner(cursor, around)?;
@@ -301,7 +300,11 @@ pub fn nested(cursor: &mut impl Cursor, around: &Outer) -> Result<(Inner, Outer)
     };
     let outer = match as_packet.protocol as u8 {
         IPV4_IN_IP | IPV6_IN_IP => outer,
-        UDP => gue(cursor, outer, None)?.ok_or(DropReason::TunnelInner)?,
+        // A datagram of another kind is no tunnel, and was not sent by a balancer.
+        UDP => match gue(cursor, outer, None) {
+            Ok(Some(outer)) => outer,
+            Ok(None) | Err(_) => return Err(DropReason::TunnelInner),
+        },
         _ => return Err(DropReason::TunnelInner),
     };
     Ok((as_packet, outer))

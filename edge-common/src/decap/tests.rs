@@ -321,7 +321,12 @@ fn what_is_no_tunnel_in_a_tunnel_is_refused() {
         (
             "a datagram that is cut off",
             in_tunnel(&ip(LB4, BEFORE4, 17, &[0; 7])),
-            DropReason::TruncatedUdp,
+            DropReason::TunnelInner,
+        ),
+        (
+            "a datagram with something else",
+            in_tunnel(&ip(LB4, BEFORE4, 17, &udp(5300, b"three"))),
+            DropReason::TunnelInner,
         ),
     ];
     for (name, packet, reason) in rows {
