@@ -103,6 +103,8 @@ pub struct Settings {
     pub hash_seed: Option<u64>,
     /// Folder on a BPF file system for pins.
     pub pins: Option<PathBuf>,
+    /// Whether workers hand on what a worker that drains has.
+    pub second_hop: bool,
     /// How the workers of the pool of [`Mode::Ipip4`] are probed.
     pub health: Option<Health>,
     /// More keys, as YAML.
@@ -116,6 +118,7 @@ impl Default for Settings {
             flows: 65_536,
             hash_seed: Some(0x5eed),
             pins: None,
+            second_hop: false,
             health: None,
             more: String::new(),
         }
@@ -143,7 +146,8 @@ fn write(yaml: &mut String, settings: &Settings) -> std::fmt::Result {
     writeln!(yaml, "connections: {{flows: {}}}", settings.flows)?;
     writeln!(
         yaml,
-        "forwarding: {{source4: 172.16.0.0/16, source6: 'fd80:ed9e::/96', mtu: 1600}}"
+        "forwarding: {{source4: 172.16.0.0/16, source6: 'fd80:ed9e::/96', mtu: 1600, secondHop: {}}}",
+        settings.second_hop
     )?;
     writeln!(yaml, "virtualAddresses:")?;
     for vip in [VIP, VIP_V6] {

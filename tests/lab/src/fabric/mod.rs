@@ -16,7 +16,8 @@
 //! What virtual links ask for and wires do not: a frame that XDP sends back (XDP_TX) arrives at a veth's peer only if
 //! that has a program, too, so an edge without virtual addresses runs on the router; packets of this machine carry
 //! complete checksums only if transmit offload is off; and `bpf_fib_lookup` answers only where forwarding is on and the
-//! neighbour is known, so balancers know the workers' MAC addresses from the start.
+//! neighbour is known, so balancers and workers know the workers' MAC addresses
+//! from the start.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -138,8 +139,9 @@ impl Fabric {
             let name = format!("w{}", number + 1);
             workers.push(node(name.clone(), join(&router, &name, worker_host(number))?));
         }
-        for balancer in &balancers {
-            knowworkers(&balancer.netns)?;
+        // Workers, too: what one has no connection for, it hands on to another.
+        for host in balancers.iter().chain(&workers) {
+            know_workers(&host.netns)?;
         }
         let mut router = node("router".to_owned(), router);
         let servers = workers
@@ -244,8 +246,12 @@ impl Fabric {
     /// # Errors
     /// If one does not take it.
     pub fn configure(&mut self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        let old = config::balancer(&self.settings);
         change(&mut self.settings);
         let text = config::balancer(&self.settings);
+        if text == old {
+            return Ok(());
+        }
         for balancer in &self.balancers {
             let before = balancer.snapshot().ok();
             balancer.write(&text)?;
@@ -442,12 +448,12 @@ fn join(router: &NetNs, name: &str, last: u8) -> Result<NetNs> {
     Ok(host)
 }
 
-/// Tells a balancer the MAC addresses of all workers, which `bpf_fib_lookup` does not ask for.
-fn knowworkers(balancer: &NetNs) -> Result<()> {
+/// Tells a host the MAC addresses of all workers, which `bpf_fib_lookup` does not ask for.
+fn know_workers(host: &NetNs) -> Result<()> {
     for number in 0..WORKERS {
         let last = worker_host(number);
         for address in segment_address(last) {
-            balancer.ip(&format!(
+            host.ip(&format!(
                 "neighbour replace {address} lladdr {} dev eth0 nud permanent",
                 mac(last)
             ))?;
