@@ -402,7 +402,7 @@ tunnels: {endpoints: [192.0.2.10, 192.0.2.1, 192.0.2.1, 0.0.0.0], trusted: [nobo
         "tunnels: {}",
         &[
             "1 tunnels: brings nothing without a virtual address",
-            "1 tunnels.endpoints: must have between 1 and 4 addresses",
+            "1 tunnels.endpoints: must have between 1 and 4 addresses, relays among them",
         ],
     );
 }
