@@ -4,7 +4,7 @@ use crate::cursor::{Cursor, Window as _};
 use crate::header::{IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, extension};
 use crate::malformed::is_impossible_source;
 use crate::parse::Network;
-use crate::{DropReason, Flow, ICMP, ICMPV6, TCP, UDP, checksum};
+use crate::{Address, DropReason, Flow, ICMP, ICMPV6, TCP, UDP, checksum};
 
 /// Type of an echo request (RFC 792), and of its answer.
 pub const ECHO: u8 = 8;
@@ -152,6 +152,96 @@ pub const fn echo_checksum(
         return 0xffff;
     }
     sum
+}
+
+/// Bytes of a packet that an IPv4 error about it quotes: so many that the message has no more than 576 (RFC 1812 4.3.2.3).
+pub const QUOTE4: usize = 576 - IPV4_LEN - HEADER_LEN;
+/// The same of ICMPv6, whose messages have no more than the least MTU of IPv6, 1280 (RFC 4443 2.4).
+pub const QUOTE6: usize = 1280 - IPV6_LEN - HEADER_LEN;
+
+/// Words of the IPv4 header and the ICMP header of an error.
+pub const ERROR4_WORDS: usize = (IPV4_LEN + HEADER_LEN) / 4;
+/// The same over IPv6.
+pub const ERROR6_WORDS: usize = (IPV6_LEN + HEADER_LEN) / 4;
+
+/// Time to live and hop limit of errors, as the kernel's answers have it.
+const TTL: u8 = 64;
+
+/// An error about a packet that does not fit: "fragmentation needed" (RFC 1191 4) or "packet too big" (RFC 4443 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooBig {
+    /// Largest packet that fits, in bytes.
+    pub mtu: u32,
+    /// Bytes that are quoted, an even number.
+    pub quote_len: u32,
+    /// Sum of their words as they stand in memory, of 16 or 32 bits each.
+    pub quote_sum: u64,
+}
+
+impl TooBig {
+    /// The headers before the quote, as they stand in memory. The error comes from where the packet went to, and has the
+    /// precedence of internetwork control (RFC 1812 4.3.2.5).
+    #[inline(always)]
+    #[must_use]
+    pub const fn ipv4(&self, from: Address, to: Address) -> [u32; ERROR4_WORDS] {
+        let ([.., from], [.., to]) = (from.0, to.0);
+        let [a, b] = ((IPV4_LEN + HEADER_LEN) as u16 + self.quote_len as u16).to_be_bytes();
+        let mtu = if self.mtu > u16::MAX as u32 {
+            u16::MAX
+        } else {
+            self.mtu as u16
+        };
+        let [c, d] = mtu.to_be_bytes();
+        let mut words = [
+            u32::from_ne_bytes([0x45, 0xc0, a, b]),
+            u32::from_ne_bytes([0, 0, 0x40, 0]),
+            u32::from_ne_bytes([TTL, ICMP, 0, 0]),
+            from,
+            to,
+            u32::from_ne_bytes([3, 4, 0, 0]),
+            u32::from_ne_bytes([0, 0, c, d]),
+        ];
+        let header = words[0] as u64 + words[1] as u64 + words[2] as u64 + from as u64 + to as u64;
+        words[2] |= behind(checksum::of(header));
+        let message = words[5] as u64 + words[6] as u64 + self.quote_sum;
+        words[5] |= behind(checksum::of(message));
+        words
+    }
+
+    /// The same over IPv6, whose checksum is also over a pseudo header (RFC 4443 2.3).
+    #[inline(always)]
+    #[must_use]
+    pub const fn ipv6(&self, from: Address, to: Address) -> [u32; ERROR6_WORDS] {
+        let ([e, f, g, h], [k, l, m, n]) = (from.0, to.0);
+        let len = HEADER_LEN as u32 + self.quote_len;
+        let [a, b] = (len as u16).to_be_bytes();
+        let addresses = e as u64 + f as u64 + g as u64 + h as u64 + k as u64 + l as u64 + m as u64 + n as u64;
+        let kind = u32::from_ne_bytes([2, 0, 0, 0]);
+        let mtu = self.mtu.to_be();
+        let pseudo = addresses + len.to_be() as u64 + (ICMPV6 as u32).to_be() as u64;
+        let sum = checksum::of(pseudo + kind as u64 + mtu as u64 + self.quote_sum);
+        [
+            u32::from_ne_bytes([0x6c, 0, 0, 0]),
+            u32::from_ne_bytes([a, b, ICMPV6, TTL]),
+            e,
+            f,
+            g,
+            h,
+            k,
+            l,
+            m,
+            n,
+            kind | behind(sum),
+            mtu,
+        ]
+    }
+}
+
+/// A checksum of words as they stand in memory, in the last two bytes of a word.
+#[inline(always)]
+const fn behind(checksum: u16) -> u32 {
+    let [a, b] = checksum.to_ne_bytes();
+    u32::from_ne_bytes([0, 0, a, b])
 }
 
 #[cfg(test)]

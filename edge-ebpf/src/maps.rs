@@ -25,6 +25,7 @@ use edge_common::{
 use crate::clock::Reading;
 use crate::log_limit;
 use crate::stage::syncookie::Scratch;
+use crate::stage::too_big;
 use crate::state::Packet;
 
 /// Flag of an array whose elements begin on a page, and so, if they are 64 bytes, each on a cache line of its own. The
@@ -99,6 +100,12 @@ pub(crate) static HANDSHAKES: Array<u64> = Array::with_max_entries(1 << HANDSHAK
 /// One element: headers that the SYN cookie stage works on.
 #[map]
 pub(crate) static SYN_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// One element: an ICMP error that is written.
+#[map]
+pub(crate) static ICMP_SCRATCH: PerCpuArray<too_big::Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// One element: when this CPU's bucket of ICMP errors is full again.
+#[map]
+pub(crate) static ICMP_LIMIT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static REPLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(ReplyReason::ALL.len() as u32, 0);
 #[map]

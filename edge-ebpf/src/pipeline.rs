@@ -10,13 +10,14 @@ use crate::maps;
 use crate::packet::Frame;
 use crate::settle::finish;
 use crate::settle::{self, settle};
-use crate::stage::forward::{SECOND_HOP, SEND};
+use crate::stage::forward::{SECOND_HOP, SEND, TOO_BIG};
 use crate::stage::icmp::QUOTES;
 use crate::stage::source::Trust;
 use crate::stage::syncookie::{Admission, Segment};
 use crate::stage::vip::Target;
 use crate::stage::{
-    flood, forward, icmp, malformed, penalty, prefixes, quoted, second_hop, select, source, syncookie, vip,
+    flood, forward, icmp, malformed, penalty, prefixes, quoted, second_hop, select, source, syncookie,
+    too_big, vip,
 };
 use crate::state::{self, Packet, SETTLE, settle_later};
 
@@ -66,6 +67,9 @@ fn send(ctx: &XdpContext, mut next: u32) -> u32 {
     }
     if next == SEND {
         next = forward::forward_send(ctx.ctx);
+    }
+    if next == TOO_BIG {
+        next = too_big::answer_too_big(ctx.ctx);
     }
     next
 }

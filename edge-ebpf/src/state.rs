@@ -33,6 +33,8 @@ pub(crate) struct Packet {
     pub(crate) around: Around,
     /// Index of the worker that it goes to.
     pub(crate) worker: u32,
+    /// Largest packet of its sender that would have fitted, if it did not.
+    pub(crate) limit: u32,
     /// Not 0: the flow's first packet was not seen here, so that worker may not be the one that has it.
     pub(crate) is_adopted: u32,
     /// How the worker was found.

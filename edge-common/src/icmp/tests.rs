@@ -1,6 +1,8 @@
 use core::net::IpAddr;
 use std::vec::Vec;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::cursor::Slice;
 use crate::parse;
@@ -172,5 +174,40 @@ fn the_checksum_of_an_echo_reply_is_what_a_host_computes() {
         let pseudo = [rest, &[0x20]].concat();
         let reply = echo_checksum(anew(ECHO_V6, &pseudo), word, len, true);
         assert_eq!(reply, anew(ECHO_REPLY_V6, &pseudo), "{rest:04x?}");
+    }
+}
+
+proptest! {
+    /// RFC 1071: the sum over everything, checksum included, is all ones.
+    #[test]
+    fn checksums_of_an_error_about_a_big_packet_are_right(
+        quote in proptest::collection::vec(any::<[u8; 4]>(), 7..308), mtu in 68..70_000_u32,
+        from in any::<[u8; 16]>(), to in any::<[u8; 16]>(), is_v6: bool,
+    ) {
+        let word = |bytes: &[u8; 16], at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let address = |bytes: &[u8; 16]| Address([word(bytes, 0), word(bytes, 4), word(bytes, 8), word(bytes, 12)]);
+        let error = TooBig {
+            mtu,
+            quote_len: 4 * quote.len() as u32,
+            quote_sum: quote.iter().map(|bytes| u64::from(u32::from_ne_bytes(*bytes))).sum(),
+        };
+        let (from, to) = (address(&from), address(&to));
+        let words = if is_v6 { error.ipv6(from, to).to_vec() } else { error.ipv4(from, to).to_vec() };
+        let mut packet: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let header_len = packet.len();
+        packet.extend(quote.concat());
+        let sum = |bytes: &[u8]| bytes.chunks(2).map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u64>();
+        let be16 = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+        if is_v6 {
+            prop_assert_eq!(be16(4) + 40, packet.len());
+            prop_assert_eq!(checksum::of(sum(&packet[8..]) + be16(4) as u64 + 58), 0);
+            prop_assert_eq!(u32::from_be_bytes([packet[44], packet[45], packet[46], packet[47]]), mtu);
+        } else {
+            prop_assert_eq!(be16(2), packet.len());
+            prop_assert_eq!(checksum::of(sum(&packet[..20])), 0);
+            prop_assert_eq!(checksum::of(sum(&packet[20..])), 0);
+            prop_assert_eq!(be16(26), mtu.min(65_535) as usize);
+        }
+        prop_assert_eq!(header_len, if is_v6 { 48 } else { 28 });
     }
 }

@@ -60,6 +60,9 @@ pub extern "C" fn forward(ctx: *mut xdp_md) -> u32 {
     SEND
 }
 
+/// What [`forward_send`] answers if the packet does not fit ([`too_big`](super::too_big)).
+pub(crate) const TOO_BIG: u32 = u32::MAX - 7;
+
 /// What [`forward`] answers if another worker than the chosen one may have the packet's connection
 /// ([`second_hop`](super::second_hop)).
 pub(crate) const SECOND_HOP: u32 = u32::MAX - 4;
@@ -83,6 +86,8 @@ pub extern "C" fn forward_send(ctx: *mut xdp_md) -> u32 {
     };
     match way(ctx, config, packet, worker) {
         Ok(verdict) => settle(&context, verdict, u64::from(packet.frame_len)),
+        // No error is sent about an error (RFC 1122 3.2.2).
+        Err(DropReason::TooBig) if packet.flow != FlowReason::Quoted => TOO_BIG,
         Err(reason) => dropped(ctx, reason.index(), vip, packet.frame_len),
     }
 }

@@ -17,5 +17,6 @@ pub(crate) mod select;
 pub(crate) mod socket;
 pub(crate) mod source;
 pub(crate) mod syncookie;
+pub(crate) mod too_big;
 pub(crate) mod tunnel;
 pub(crate) mod vip;

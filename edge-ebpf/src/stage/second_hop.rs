@@ -19,7 +19,7 @@ use edge_common::{Address, Config, DropReason, FlowReason, PassReason, TCP, Verd
 use edge_common::{connection, parse};
 
 use super::decap::{UNPACKED, is_trusted, strip};
-use super::forward::SEND;
+use super::forward::{SEND, TOO_BIG};
 use super::{route, socket, tunnel, vip};
 use crate::maps;
 use crate::packet::Frame;
@@ -59,7 +59,11 @@ pub extern "C" fn forward_twice(ctx: *mut xdp_md) -> u32 {
     }
     let (vip, bytes) = (u32::from(packet.vip.vip), packet.frame_len);
     if let Err(reason) = tunnel::enter_twice(ctx, config, packet, chosen, previous) {
-        return dropped(ctx, reason.index(), vip, bytes);
+        return if reason == DropReason::TooBig {
+            TOO_BIG
+        } else {
+            dropped(ctx, reason.index(), vip, bytes)
+        };
     }
     let forwarded = Verdict::Forward {
         vip,

@@ -29,6 +29,7 @@ pub(crate) fn enter(
     let inner = inner(&context, link_len, packet.network.is_v6()).ok_or(DropReason::NoHeadroom)?;
     let overhead = worker.overhead();
     if inner.len + overhead > u32::from(worker.mtu) {
+        packet.limit = u32::from(worker.mtu).saturating_sub(overhead);
         return Err(DropReason::TooBig);
     }
     // The next hop's MAC address, and ours: the one that the frame came to.
@@ -97,6 +98,7 @@ pub(crate) fn enter_twice(
     let inner = inner(&context, link_len, packet.network.is_v6()).ok_or(DropReason::NoHeadroom)?;
     let (first, second) = (worker.overhead(), other.overhead());
     if inner.len + first + second > u32::from(worker.mtu) {
+        packet.limit = u32::from(worker.mtu).saturating_sub(first + second);
         return Err(DropReason::TooBig);
     }
     let hop = route::find(ctx, packet, worker)?;
