@@ -10,6 +10,8 @@ mod sender;
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -17,6 +19,7 @@ use clap::{Parser, ValueEnum};
 use edge_common::pktgen::Settings;
 use edge_common::{TCP, UDP};
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::link::{Link, Mac};
 use crate::sender::{Sender, Sent};
@@ -49,7 +52,7 @@ struct Arguments {
     /// Destination MAC address; `auto` asks the kernel for the next hop's.
     #[arg(long, default_value = "auto")]
     dst_mac: String,
-    /// Time to send for, in seconds.
+    /// Time to send for, in seconds, unless SIGINT or SIGTERM ends it before.
     #[arg(long)]
     seconds: f64,
     /// Frames per second; as many as possible if it is not given.
@@ -104,9 +107,13 @@ fn run(arguments: &Arguments) -> Result<Sent> {
         source_mac: link.mac.0,
         padding: [0],
     };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
     let mut sender = Sender::load(&settings)?;
     let before = link.transmit_drops()?;
-    let mut sent = sender.send(Duration::from_secs_f64(arguments.seconds), arguments.pps)?;
+    let mut sent = sender.send(Duration::from_secs_f64(arguments.seconds), arguments.pps, &stop)?;
     sent.lost = link.transmit_drops()?.saturating_sub(before);
     ensure!(
         sent.on_the_wire() > 0,

@@ -1,5 +1,6 @@
 //! The generator's program, and running it at a rate.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,12 +59,15 @@ impl Sender {
         Ok(Self { ebpf, progress })
     }
 
-    /// Sends for a time, at a rate or as fast as it goes.
-    pub(crate) fn send(&mut self, time: Duration, pps: Option<u32>) -> Result<Sent> {
+    /// Sends for a time, at a rate or as fast as it goes, until it is told to stop.
+    pub(crate) fn send(&mut self, time: Duration, pps: Option<u32>, stop: &AtomicBool) -> Result<Sent> {
         let start = Instant::now();
         let mut speed = FIRST_GUESS;
         let mut planned = 0_u64;
         while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
             let frames = match pps {
                 // What should have been sent by the end of this call, but for what has been.
                 Some(pps) => {
@@ -74,7 +78,11 @@ impl Sender {
             };
             let call = Instant::now();
             if frames > 0 {
-                self.call(frames.min(u64::from(u32::MAX)) as u32)?;
+                match self.call(frames.min(u64::from(u32::MAX)) as u32) {
+                    // The signal that stops it ends the call, too.
+                    Err(_) if stop.load(Ordering::Relaxed) => break,
+                    result => result?,
+                }
                 speed = (frames as f64 / call.elapsed().as_secs_f64()).max(1000.0);
             }
             planned += frames;
