@@ -34,6 +34,7 @@ mod server;
 mod sniff;
 mod splice;
 mod status;
+mod stream;
 mod strict;
 mod tcp;
 mod timer;
