@@ -27,7 +27,9 @@ use splice::Splice;
 /// DestinationRule the clusters of its hosts and the routes to them, of an EndpointSlice, Pod or WorkloadEntry the
 /// clusters alone. A Gateway, and a Secret or ConfigMap that one names, cost all Gateways, and of the routes those at the
 /// hosts that changed. An EnvoyFilter, a service before the gateway and what shifts servers of other Gateways compile
-/// everything. Either way the result is the same as that of [`compile`](crate::compile()) on all resources.
+/// everything; while there is an EnvoyFilter, so does what changes listeners or the names of virtual hosts and routes.
+/// Either way the result is the same as that of [`compile`](crate::compile()) on all resources, but for the bounds on what
+/// all objects make together (endpoints, routes of a table): those are held where everything is compiled.
 #[derive(Debug)]
 pub struct Compiler {
     options: CompileOptions,

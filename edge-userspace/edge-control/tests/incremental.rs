@@ -417,6 +417,84 @@ fn changes_of_several_objects_at_once_come_to_what_compiling_all_comes_to() {
     (100..103).for_each(|seed| follow(seed, 200, 4));
 }
 
+/// Applies one change to objects; the compiler must have what compiling all comes to.
+fn change_one(objects: &[&str], changed: &str) {
+    let options = CompileOptions::default();
+    let read = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let mut all: BTreeMap<ObjectRef, Arc<Resource>> = BTreeMap::new();
+    for text in objects {
+        let resource = parse(text);
+        all.insert(resource.object_ref(), resource);
+    }
+    let mut compiler = Compiler::new(options.clone(), all.values().cloned(), &read);
+    let changed = parse(changed);
+    let object = changed.object_ref();
+    compiler.change(&object, Some(Arc::clone(&changed)), &read);
+    all.insert(object, changed);
+    let resources: Vec<_> = all.values().map(|resource| Resource::clone(resource)).collect();
+    let whole = compile(&resources, &options, &read);
+    let own = outcome(compiler.snapshot(), compiler.problems());
+    assert_eq!(own, outcome(&whole.snapshot, &whole.problems));
+}
+
+#[test]
+fn servers_of_a_gateway_that_change_places_change_the_order_of_routes() {
+    let gateway = |hosts: [&str; 2]| {
+        let [first, second] = hosts
+            .map(|host| format!("{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ['{host}']}}"));
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: web}}
+spec: {{selector: {{istio: ingressgateway}}, servers: [{first}, {second}]}}
+"
+        )
+    };
+    let route = |namespace: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: x, namespace: {namespace}}}
+spec: {{hosts: [h.com], gateways: [default/web], http: [{{directResponse: {{status: 200, body: {{string: {namespace}}}}}}}]}}
+"
+        )
+    };
+    let (before, after) = (gateway(["a/*", "b/*"]), gateway(["b/*", "a/*"]));
+    change_one(&[&before, &route("a"), &route("b")], &after);
+}
+
+#[test]
+fn what_is_named_as_a_delegate_and_has_hosts_keeps_what_is_said_of_it() {
+    let passthrough = |name: &str, created: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, creationTimestamp: '{created}'}}
+spec: {{hosts: [p.com], gateways: [tls], tls: [{{match: [{{sniHosts: [p.com]}}], route: [{{destination: {{host: s0}}}}]}}]}}
+"
+        )
+    };
+    let root = |path: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: root}}
+spec: {{hosts: [h1.com], gateways: [web], http: [{{match: [{{uri: {{prefix: {path}}}}}], delegate: {{name: later}}}}]}}
+"
+        )
+    };
+    let tls = "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: tls}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 443, name: p, protocol: TLS}, hosts: [p.com], tls: {mode: PASSTHROUGH}}]
+";
+    let first = passthrough("first", "2026-01-01T00:00:00Z");
+    let later = passthrough("later", "2026-01-02T00:00:00Z");
+    change_one(&[GATEWAY, tls, &first, &later, &root("/a")], &root("/b"));
+}
+
 /// Gives a time of creation to the kinds whose age decides a conflict.
 fn set_created(resource: &mut Resource, day: usize) {
     let dated = parse(&format!(

@@ -44,8 +44,8 @@ struct PortOf<'t, 'r> {
 }
 
 impl<'r> Clusters<'_, 'r> {
-    /// Builds the clusters of the `wanted` hosts, or of all. A destination that names none of them finds no cluster, which is answered
-    /// with 503 and the flag NC.
+    /// Builds the clusters of the `wanted` hosts, or of all. A destination that names none of them finds no cluster, which
+    /// is answered with 503 and the flag NC.
     pub(crate) fn build(
         &self,
         wanted: Option<&BTreeSet<String>>,

@@ -180,12 +180,6 @@ pub(crate) fn server_hosts(server: &Server) -> impl Iterator<Item = HostPattern>
     hosts.filter_map(|text| server_host(text, "").ok().map(|host| host.name))
 }
 
-/// Whether a Gateway has servers whose bytes are forwarded by `tcp` and `tls` rules.
-pub(crate) fn has_tcp_servers(gateway: &Gateway) -> bool {
-    let mut classes = gateway.servers.iter().map(class_of);
-    classes.any(|class| matches!(class, Class::Tls | Class::Plain))
-}
-
 /// The address of `bind`, if it is one alone. `None` when the server cannot be listened for.
 fn bind_address(bound: &BoundServer<'_>, report: &mut Report) -> Option<Option<IpAddr>> {
     match bound.server.bind.as_str() {

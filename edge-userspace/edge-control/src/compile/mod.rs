@@ -55,7 +55,7 @@ use endpoints::Workloads;
 pub(crate) use endpoints::has_all;
 pub use fate::{Fate, State, fates};
 use gateways::{BoundServer, Class, PortServers};
-pub(crate) use gateways::{Socket, has_tcp_servers, server_hosts, stands_before_gateway};
+pub(crate) use gateways::{Socket, server_hosts, stands_before_gateway};
 use input::Input;
 pub(crate) use names::{gateway_key, service_host};
 use patch_match::Scope;

@@ -14,7 +14,7 @@ use edge_model::{HostPattern, Kind, ObjectRef};
 
 use super::index::{self, Key};
 use super::{Compiler, Touched};
-use crate::compile::{has_all, has_tcp_servers, server_hosts, service_host, stands_before_gateway};
+use crate::compile::{has_all, server_hosts, service_host, stands_before_gateway};
 
 /// What is compiled anew.
 #[derive(Debug, Default)]
@@ -118,7 +118,10 @@ impl Compiler {
     /// Adds what the routes of a VirtualService stand in; those of a delegate stand in other ones.
     fn add_route(&self, object: &ObjectRef, spec: &VirtualService, plan: &mut Plan) {
         plan.owners.insert(object.clone());
-        plan.owners.extend(index::delegates_of(spec, &object.namespace));
+        // One with hosts of its own is no delegate, and nothing is said of it because of this one.
+        let is_delegate = |name: &ObjectRef| !matches!(self.resource_of(name), Some(Resource::VirtualService(found)) if !found.spec.hosts.is_empty());
+        let delegates = index::delegates_of(spec, &object.namespace);
+        plan.owners.extend(delegates.into_iter().filter(is_delegate));
         plan.listeners |= index::has_tcp_rules(spec);
         for host in spec.hosts.iter().filter_map(|text| HostPattern::parse(text).ok()) {
             if !matches!(host, HostPattern::Exact(_)) {
@@ -306,6 +309,10 @@ impl Compiler {
             _ => vec![],
         };
         let (before, after) = (servers(before), servers(after));
+        // In another order they add their routes in another order.
+        let stay = before.iter().filter(|server| after.contains(server));
+        let is_same_but_servers =
+            is_same_but_servers && stay.eq(after.iter().filter(|server| before.contains(server)));
         let changed: Vec<&Server> = if is_same_but_servers {
             let gone = before.iter().filter(|server| !after.contains(server));
             gone.chain(after.iter().filter(|server| !before.contains(server)))
@@ -352,9 +359,6 @@ impl Compiler {
         }
         if plan.listeners {
             all(&Key::BeforeGateway);
-            if self.gateways().any(has_tcp_servers) {
-                all(&Key::TcpRoutes);
-            }
         }
         self.add_delegates(&mut objects);
         self.add_references(&mut objects);
