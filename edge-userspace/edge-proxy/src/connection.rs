@@ -316,6 +316,14 @@ impl Conn {
     pub(crate) fn request_began(&self) {
         self.active.set(self.active.get() + 1);
         self.enter(Phase::Busy);
+        // What was before is no part of the body's pace.
+        let now = self.worker.now();
+        self.body.set(BodyPace {
+            waits: None,
+            since: now,
+            last: now,
+            bytes: 0,
+        });
     }
 
     /// Whether the request that now comes asks for another protocol (HTTP/1.1 only).
@@ -532,6 +540,14 @@ impl Conn {
         if !self.leaving.get() {
             self.cut_for(Cut::SlowBody.reason());
             self.leave();
+        }
+    }
+
+    /// Has its task look at the client again, unless it is the one that asks.
+    pub(crate) fn wakes(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if let Some(other) = waker.take_if(|known| !known.will_wake(cx.waker())) {
+            other.wake();
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What is read at least, as far as it is there: a head with a small body.
@@ -41,4 +41,12 @@ pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         }
         Poll::Ready(Ok(length))
     })
+}
+
+/// Takes from the front of a buffer what was used; one that is used up gives its room back.
+pub(super) fn used(buffer: &mut BytesMut, length: usize) {
+    buffer.advance(length);
+    if buffer.is_empty() {
+        *buffer = BytesMut::new();
+    }
 }

@@ -1,8 +1,9 @@
 //! Bodies: where they end, by Content-Length, the chunked coding or the end of the stream (RFC 9112 sections 6 and 7).
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::buffer::used;
 use super::head::{MAX_FIELDS, MAX_HEAD};
 use crate::strict::{Follows, Framing, MAX_EXTENSIONS, chunk_size, field};
 
@@ -118,7 +119,7 @@ impl Decoder {
                     }
                 },
             };
-            buffer.advance(taken);
+            used(buffer, taken);
             match next {
                 Some((chunks, extensions)) => *self = Self::Chunked(chunks, extensions),
                 None => {

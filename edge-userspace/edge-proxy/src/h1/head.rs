@@ -1,10 +1,11 @@
 //! Heads of responses.
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 use std::mem::MaybeUninit;
 
+use super::buffer::used;
 use crate::strict::{Follows, Framing};
 
 /// Largest head, in bytes.
@@ -73,7 +74,7 @@ pub(crate) fn parse_response(
         let value = HeaderValue::from_bytes(field.value).map_err(|_| "an invalid field value")?;
         head.headers.append(name, value);
     }
-    buffer.advance(length);
+    used(buffer, length);
     Ok(Some(head))
 }
 

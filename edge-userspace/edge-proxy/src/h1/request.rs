@@ -168,11 +168,12 @@ impl RequestParser {
             true => std::mem::take(buffer).freeze(),
             false => buffer.split_to(parser.line).freeze(),
         };
-        let mut headers = HeaderMap::with_capacity(parser.fields.len());
+        let mut headers = HeaderMap::try_with_capacity(parser.fields.len()).map_err(|_| Refused::TooLarge)?;
         for field in &parser.fields {
             let name =
                 HeaderName::from_bytes(&text[range(field.name)]).map_err(|_| "an invalid field name")?;
-            headers.append(name, value(&text, range(field.value)));
+            let value = value(&text, range(field.value));
+            headers.try_append(name, value).map_err(|_| Refused::TooLarge)?;
         }
         let target = text.slice(at + line.target.start..at + line.target.end);
         let mut request = Request::new(());

@@ -20,6 +20,8 @@ pub(crate) struct Pace {
     rate: Option<(u32, Duration)>,
     /// Since when more is waited for.
     waits: Option<Instant>,
+    /// Since when the present wait counts for the rate.
+    counts: Option<Instant>,
     /// For how long it was waited for before, and the octets that came in that time.
     waited: Duration,
     octets: u64,
@@ -54,6 +56,7 @@ impl Pace {
             },
             rate: window.filter(|_| rate > 0).map(|window| (rate, window)),
             waits: None,
+            counts: None,
             waited: Duration::ZERO,
             octets: 0,
             timer: None,
@@ -62,7 +65,8 @@ impl Pace {
 
     /// So many octets came.
     pub(super) fn came(&mut self, octets: usize) {
-        if let Some(since) = self.waits.take() {
+        self.waits = None;
+        if let Some(since) = self.counts.take() {
             self.waited += since.elapsed();
         }
         self.octets += octets as u64;
@@ -76,12 +80,14 @@ impl Pace {
             let silent = now.saturating_duration_since(since);
             let mut left = self.silence.saturating_sub(silent);
             if let Some((rate, window)) = self.rate {
-                let waited = self.waited + silent;
+                let counts = *self.counts.get_or_insert(now);
+                let mut waited = self.waited + now.saturating_duration_since(counts);
                 if waited >= window {
                     if self.octets < u64::from(rate) * waited.as_secs() {
                         return self.is_slow();
                     }
-                    (self.waited, self.octets) = (Duration::ZERO, 0);
+                    (self.waited, self.octets, self.counts) = (Duration::ZERO, 0, Some(now));
+                    waited = Duration::ZERO;
                 }
                 left = left.min(window.saturating_sub(waited));
             }

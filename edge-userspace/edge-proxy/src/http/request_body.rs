@@ -75,9 +75,18 @@ impl Part {
         }
     }
 
+    /// The part, to be held: a slice would hold the whole room that it was read into.
+    fn to_keep(&self) -> Self {
+        match self {
+            Self::Data(data) => Self::Data(Bytes::copy_from_slice(data)),
+            Self::Trailers(trailers) => Self::Trailers(trailers.clone()),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
-            Self::Data(data) => data.len(),
+            // With what it takes to hold it: tiny pieces are not for nothing.
+            Self::Data(data) => data.len() + size_of::<Self>(),
             // About what a field takes in a head.
             Self::Trailers(trailers) => trailers.len() * 64,
         }
@@ -223,7 +232,7 @@ impl Shared {
             *kept = None;
         }
         if let Some(kept) = kept.as_mut() {
-            kept.push(part.clone());
+            kept.push(part.to_keep());
         }
         let mut copies = self.copies.borrow_mut();
         copies.retain(|copy| copy.upgrade().is_some_and(|copy| copy.push(part)));
@@ -283,7 +292,7 @@ impl MirrorBody {
             return false;
         }
         self.lag.set(lag);
-        self.parts.borrow_mut().push_back(part.clone());
+        self.parts.borrow_mut().push_back(part.to_keep());
         self.wake();
         true
     }

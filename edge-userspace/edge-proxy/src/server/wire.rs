@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -34,6 +34,8 @@ pub(super) struct Wire {
     /// Where in the body of the request the stream is.
     decoder: RefCell<Decoder>,
     interim: Cell<Interim>,
+    /// Counts ended answers: the body of an earlier request reads nothing more.
+    turn: Cell<u64>,
 }
 
 /// Where the interim response stands that the client waits for.
@@ -68,6 +70,7 @@ impl Wire {
             outbox: RefCell::default(),
             decoder: RefCell::new(Decoder::Done),
             interim: Cell::new(Interim::No),
+            turn: Cell::new(0),
         })
     }
 
@@ -119,7 +122,10 @@ impl Wire {
             true => Decoder::Done,
             false => Decoder::after(head.follows),
         };
-        let body = (!decoder.is_done()).then(|| WireBody(Rc::clone(self)));
+        let body = (!decoder.is_done()).then(|| WireBody {
+            wire: Rc::downgrade(self),
+            turn: self.turn.get(),
+        });
         self.interim
             .set(match head.framing.expects_continue() && body.is_some() {
                 true => Interim::Wanted,
@@ -142,6 +148,9 @@ impl Wire {
 
     /// Ready when the client has ended while its request is being answered. What it sends ahead is read once, and kept.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.conn.is_gone() {
+            return Poll::Ready(());
+        }
         let mut buffer = self.buffer.borrow_mut();
         if !buffer.is_empty() || !self.decoder.borrow().is_done() {
             return Poll::Pending;
@@ -175,9 +184,6 @@ impl Wire {
 
     /// Ends the stream in this direction.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.conn.closes_when_idle() {
-            return Poll::Ready(Ok(()));
-        }
         self.conn.check_aborted()?;
         let result = Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx);
         self.conn.write_was(result.is_pending(), false);
@@ -190,6 +196,7 @@ impl Wire {
     /// Whether the request has ended, so that another one can follow: what of its body is here, and not much, is thrown
     /// away.
     pub(super) fn has_ended(&self, cx: &mut Context<'_>) -> bool {
+        self.turn.set(self.turn.get() + 1);
         let mut unwanted = 0;
         while !self.decoder.borrow().is_done() && unwanted <= MAX_UNWANTED {
             match self.poll_decoded(cx) {
@@ -253,12 +260,24 @@ impl Wire {
     }
 }
 
-/// The body of a request.
-pub(crate) struct WireBody(Rc<Wire>);
+/// The body of a request, for as long as that is being answered: whoever still reads it then must not get the next one's.
+pub(crate) struct WireBody {
+    wire: Weak<Wire>,
+    turn: u64,
+}
+
+impl WireBody {
+    /// The connection, until the answer has ended.
+    fn wire(&self) -> Option<Rc<Wire>> {
+        self.wire.upgrade().filter(|wire| wire.turn.get() == self.turn)
+    }
+}
 
 impl fmt::Debug for WireBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("WireBody").field(&self.0.decoder).finish()
+        f.debug_struct("WireBody")
+            .field("turn", &self.turn)
+            .finish_non_exhaustive()
     }
 }
 
@@ -270,7 +289,14 @@ impl Body for WireBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let decoded = ready!(self.0.poll_decoded(cx));
+        let Some(wire) = self.wire() else {
+            return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())));
+        };
+        let decoded = ready!(wire.poll_decoded(cx));
+        if wire.decoder.borrow().is_done() || wire.conn.is_gone() {
+            // From now on the connection's own task watches the client.
+            wire.conn.wakes(cx);
+        }
         Poll::Ready(match decoded {
             Ok(Decoded::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Decoded::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
@@ -280,11 +306,11 @@ impl Body for WireBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.decoder.borrow().is_done()
+        self.wire().is_some_and(|wire| wire.decoder.borrow().is_done())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.0.decoder.borrow().left().1 {
+        match self.wire().and_then(|wire| wire.decoder.borrow().left().1) {
             Some(exact) => SizeHint::with_exact(exact),
             None => SizeHint::default(),
         }

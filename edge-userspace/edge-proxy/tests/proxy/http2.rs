@@ -1,12 +1,17 @@
 //! HTTP/2 with clients and endpoints, and trailers between the versions.
 
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use bytes::Bytes;
 use edge_model::UpstreamProtocol;
 use http_body_util::Full;
 use hyper::{Method, Request, StatusCode};
+use tokio::sync::Notify;
 
 use crate::support::{
-    Backend, Client, Edge, Http2Backend, Snap, forward, free_port, http2, prefix, route, service,
+    Backend, Client, Edge, Http2Backend, Snap, eventually, forward, free_port, http2, prefix, route, service,
 };
 
 fn request(method: Method, uri: &str) -> http::request::Builder {
@@ -18,7 +23,7 @@ fn empty() -> Full<Bytes> {
 }
 
 /// Everything goes to one endpoint that is spoken to as given.
-fn snap(port: u16, address: std::net::SocketAddr, protocol: UpstreamProtocol) -> Snap {
+fn snap(port: u16, address: SocketAddr, protocol: UpstreamProtocol) -> Snap {
     let mut cluster = service("web", &[address]);
     cluster.protocol = protocol;
     Snap::new(port, vec![route(prefix("/"), forward(&[("web", 1)]))]).with(cluster)
@@ -167,7 +172,7 @@ fn a_preface_in_pieces_is_still_one() {
     let mut client = Client::connect(port);
     for piece in ["P", "R", "I * HTTP/2.0\r\n\r\nSM", "\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
         client.write(piece).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let mut frame = [0; 9];
     std::io::Read::read_exact(&mut client.stream(), &mut frame).unwrap();
@@ -175,7 +180,94 @@ fn a_preface_in_pieces_is_still_one() {
     // A method that begins like the preface is none.
     let mut client = Client::connect(port);
     client.write("PR").unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::sleep(Duration::from_millis(20));
     client.write("OP / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     assert_eq!(client.read("PROP").unwrap().status, 200);
+}
+
+/// An endpoint with small windows that answers the first request with a body when it is told to, and reads its body when the second one
+/// is there; of that it answers with the body.
+fn answering_early(go: Arc<Notify>) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let first = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::Builder::new()
+                .initial_window_size(10)
+                .handshake::<_, Bytes>(stream)
+                .await
+                .unwrap();
+            let mut early = None;
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let mut body = request.into_body();
+                if body.is_end_stream() {
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                    continue;
+                }
+                let Some(mut unread) = early.take() else {
+                    let go = Arc::clone(&go);
+                    tokio::spawn(async move {
+                        go.notified().await;
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    });
+                    early = Some(body);
+                    continue;
+                };
+                let first = Arc::clone(&first);
+                tokio::spawn(async move {
+                    while let Some(Ok(data)) = unread.data().await {
+                        let _ = unread.flow_control().release_capacity(data.len());
+                        first.lock().unwrap().extend_from_slice(&data);
+                    }
+                });
+                tokio::spawn(async move {
+                    let mut data = Vec::new();
+                    while let Some(Ok(piece)) = body.data().await {
+                        let _ = body.flow_control().release_capacity(piece.len());
+                        data.extend_from_slice(&piece);
+                    }
+                    let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+                    answer.send_data(data.into(), true).unwrap();
+                });
+            }
+        });
+    });
+    (address, seen)
+}
+
+#[test]
+fn a_body_whose_request_was_answered_reads_nothing_of_the_next_request() {
+    let go = Arc::new(Notify::new());
+    let (endpoint, first) = answering_early(Arc::clone(&go));
+    let port = free_port();
+    let _edge = Edge::start(snap(port, endpoint, UpstreamProtocol::Http2));
+    let mut client = Client::connect(port);
+    // From then on the endpoint's window is known.
+    assert_eq!(client.get("a.com", "/").unwrap().status, 200);
+    let head = "POST / HTTP/1.1\r\nhost: a.com\r\ncontent-length: 1000\r\n\r\n";
+    let pause = || std::thread::sleep(Duration::from_millis(200));
+    // The window takes the first piece, the second waits for it, and the third is still here when the answer ends.
+    client.write(format!("{head}{}", "A".repeat(10))).unwrap();
+    pause();
+    client.write("A".repeat(490)).unwrap();
+    pause();
+    client.write("A".repeat(500)).unwrap();
+    go.notify_one();
+    assert_eq!(client.read("POST").unwrap().status, 200);
+    client.write(head).unwrap();
+    // The endpoint has read what its window let through of the first body, and has made room for more.
+    assert!(eventually(|| !first.lock().unwrap().is_empty()));
+    pause();
+    client.write("B".repeat(1000)).unwrap();
+    assert_eq!(client.read("POST").unwrap().text(), "B".repeat(1000));
+    assert!(!first.lock().unwrap().contains(&b'B'));
 }
