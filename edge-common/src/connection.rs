@@ -10,7 +10,7 @@
 //! CPUs share the table without locks. A way's [`State`] is one word. Who records a flow exchanges the word for
 //! [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads the state before
 //! and after the key. So nobody takes one flow's worker for another's. Half of the word, the stamp, is overwritten on
-//! the way: that says no more than when the way was used last.
+//! the way: that may give a flow that took the way just then the other's time and marks, but never its worker.
 
 use crate::verdict::Eviction;
 use crate::{Address, Flow, assert_size, vip, worker};

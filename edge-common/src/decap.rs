@@ -317,8 +317,8 @@ pub const fn may_be_tunnel(protocol: u32) -> bool {
     matches!(protocol as u8, IPV4_IN_IP | IPV6_IN_IP | UDP)
 }
 
-/// GUE, if the datagram is to its port; without one, to any. The checksum of the datagram is left alone: most senders write none
-/// (RFC 6935 for IPv6), and the packet inside has its own.
+/// GUE, if the datagram is to its port; without one, to any. The checksum of the datagram is left alone: most senders
+/// write none (RFC 6935 for IPv6), and the packet inside has its own.
 #[inline(always)]
 fn gue(cursor: &mut impl Cursor, mut outer: Outer, port: Option<u32>) -> Result<Option<Outer>, DropReason> {
     let udp = Udp(cursor.take::<UDP_LEN>().ok_or(DropReason::TruncatedUdp)?);
@@ -366,8 +366,9 @@ const GUE_LEN: usize = 4;
 ///
 /// # Errors
 /// [`DropReason::TunnelInner`] for what is no IP packet, or longer than the tunnel that it came by;
-/// [`DropReason::TunnelTtl`] for one that is past its end (one at its last hop is [`Inner::is_expired`]); [`DropReason::TunnelCongestion`] where a router marked the
-/// tunnel's header and the packet cannot carry the mark (RFC 6040 4.2).
+/// [`DropReason::TunnelTtl`] for one that is past its end (one at its last hop is [`Inner::is_expired`]);
+/// [`DropReason::TunnelCongestion`] where a router marked the tunnel's header and the packet cannot carry the mark
+/// (RFC 6040 4.2).
 #[inline(always)]
 pub fn inner(cursor: &mut impl Cursor, outer: &Outer) -> Result<Inner, DropReason> {
     let inner = if outer.is_inner_v6 {

@@ -51,8 +51,8 @@ reasons! {
         NotIp = "not_ip",
         /// To an address that is no virtual address.
         NoVip = "no_vip",
-        /// To a virtual address, but neither TCP nor UDP: ESP, ICMP errors where all workers are here, or any ICMP where the
-        /// node has the address too.
+        /// To a virtual address, but neither TCP nor UDP: ESP, ICMP errors where all workers are here or about packets
+        /// without ports, or any ICMP where the node has the address too.
         OtherProtocol = "other_protocol",
         /// To a virtual address that is the node's own too, on a port that no VIP has: its ssh, for example.
         PortNotServed = "port_not_served",
@@ -143,18 +143,14 @@ reasons! {
         /// treat them each in their own way (RFC 7126).
         IpOptions = "ip_options",
         /// With the tunnel's headers it would exceed the MTU on the way to the worker, and its sender cannot be told:
-        /// it allows fragments (DF is clear), or it was told just now.
+        /// it allows fragments (DF is clear), came through a relay, or sent an ICMP error.
         TooBig = "too_big",
         /// No next hop to the worker is known: no route, no neighbour, or forwarding is off for the interface.
         NoRoute = "no_route",
         /// The driver left no room before the frame for the tunnel's headers.
         NoHeadroom = "no_headroom",
-        /// The TTL or hop limit is used up.
-        TtlExpired = "ttl_expired",
-        /// Ends inside the ICMP header, or inside of the packet that an ICMP error quotes.
+        /// Ends inside the ICMP header.
         TruncatedIcmp = "truncated_icmp",
-        /// An ICMP error to a virtual address that quotes no packet from it.
-        UnrelatedIcmp = "unrelated_icmp",
         /// An ICMP message to a virtual address that is neither an echo request nor an error.
         IcmpType = "icmp_type",
         /// An ICMP error to a virtual address with workers elsewhere that does not tell the flow it is about: it quotes too
@@ -172,7 +168,8 @@ reasons! {
         TunnelHeader = "tunnel_header",
         /// From a source that no tunnel is accepted from.
         TunnelSource = "tunnel_source",
-        /// A tunnel with something else inside than a packet to a virtual address of this node.
+        /// A tunnel with something else inside than a packet to a virtual address of this node, or a tunnel to a node that
+        /// is not among `tunnels.trusted`.
         TunnelInner = "tunnel_inner",
         /// A packet in a tunnel whose time to live is over.
         TunnelTtl = "tunnel_ttl",
@@ -231,8 +228,6 @@ reasons! {
         Echo = "echo",
         /// A packet that is too big for the tunnel into ICMP "fragmentation needed" or ICMPv6 "packet too big".
         TooBig = "icmp_too_big",
-        /// A packet whose TTL or hop limit is used up into ICMP "time exceeded".
-        TimeExceeded = "icmp_time_exceeded",
     }
 }
 

@@ -30,8 +30,8 @@ pub struct Entry {
     pub pool: u16,
     /// To a multiple of eight bytes.
     pub padding: u16,
-    /// What the worker is, whatever its index: a hash of its pool, name, address and mode, by which a restarted process
-    /// knows it again in the tables of the one before.
+    /// What the worker is, whatever its index: [`digest`](crate::tenant::digest) of its pool, name, address and mode, by which a
+    /// restarted process knows it again in the tables of the one before.
     pub identity: u64,
     /// To a whole line.
     pub reserved: u64,

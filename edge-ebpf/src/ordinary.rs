@@ -225,8 +225,7 @@ fn forwarded(
 fn fitting(ctx: &XdpContext, network: &Network, worker: &Worker) -> Option<Inner> {
     let inner = tunnel::inner(ctx, ETHERNET_LEN, network.is_v6())?;
     let fits = inner.len + worker.overhead() <= u32::from(worker.mtu);
-    let is_tunnel = matches!(worker.mode, worker::IPIP | worker::GUE);
-    (fits && is_tunnel && route::is_fixed(worker)).then_some(inner)
+    (fits && worker.is_in_tunnel() && route::is_fixed(worker)).then_some(inner)
 }
 
 /// Leaves a packet to the general way, whose stages have let it through here.

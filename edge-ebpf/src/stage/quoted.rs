@@ -109,15 +109,11 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
             vip: packet.vip.tag,
         };
         let bucket = table::bucket(config, packet.hash, key.source.is_v4())?;
-        if let Some(found) = table::find(bucket, &key) {
-            let index = worker::index(found.state.owner);
-            if let Some(worker) = maps::WORKERS.get(index)
-                && worker.owner == found.state.owner
-                && worker.keeps_flows()
-            {
-                packet.worker = index;
-                return Some(worker);
-            }
+        if let Some(found) = table::find(bucket, &key)
+            && let Some(worker) = forward::owner(found)
+        {
+            packet.worker = worker::index(found.state.owner);
+            return Some(worker);
         }
     }
     forward::select(packet, config.hash.hash(&keys.selection))

@@ -124,7 +124,7 @@ fn tag(ctx: &XdpContext, at: usize, link_len: usize) -> u32 {
 
 /// MAC addresses of the next hop and of the interface.
 #[inline(always)]
-pub(crate) fn write_macs(data: usize, [a, b, c]: [u32; 3]) {
+fn write_macs(data: usize, [a, b, c]: [u32; 3]) {
     store!("u32", data, 0, a);
     store!("u32", data, 4, b);
     store!("u32", data, 8, c);
