@@ -66,8 +66,9 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<dyn Inspect>) {
 
 async fn connection(stream: TcpStream, app: Arc<dyn Inspect>) {
     let service = hyper::service::service_fn(move |request| {
-        let response = answer_to(&request, app.as_ref());
-        async move { Ok::<_, Infallible>(response) }
+        let app = Arc::clone(&app);
+        // Off the thread that does everything else: reading the connection table takes a while.
+        tokio::task::spawn_blocking(move || answer_to(&request, app.as_ref()))
     });
     let result = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::flows;
+
 /// Edge load balancer: an XDP program that spreads connections and drops floods at the NIC, and a proxy that applies
 /// Istio's Gateway, VirtualService and DestinationRule.
 #[derive(Debug, Parser)]
@@ -273,7 +275,7 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// With `flows`: list so many of the connections to pools that are remembered, one by one.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=i64::from(flows::MOST)))]
     pub(crate) limit: Option<u32>,
     /// Of these only those to this VIP (`192.0.2.1:443/tcp`), or to this address.
     #[arg(long, value_name = "VIP", requires = "limit")]

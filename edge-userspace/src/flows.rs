@@ -7,7 +7,7 @@ use edge_datapath::Connection;
 use serde::{Deserialize, Serialize};
 
 /// Most that are listed at once.
-const MOST: usize = 100_000;
+pub(crate) const MOST: u32 = 100_000;
 /// How many are listed if nobody says.
 const DEFAULT: usize = 100;
 
@@ -37,7 +37,7 @@ impl Query {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             match key {
                 "limit" => match value.parse() {
-                    Ok(limit) if limit > 0 && limit <= MOST => query.limit = limit,
+                    Ok(limit) if (1..=MOST as usize).contains(&limit) => query.limit = limit,
                     _ => return Err(format!("limit: a number from 1 to {MOST}")),
                 },
                 "vip" => query.vip = Some(value.to_owned()),
@@ -62,7 +62,7 @@ impl Query {
 
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "limit={}", self.limit.min(MOST))?;
+        write!(f, "limit={}", self.limit)?;
         for (key, value) in [("vip", &self.vip), ("worker", &self.worker)] {
             if let Some(value) = value {
                 write!(f, "&{key}={value}")?;
@@ -92,7 +92,7 @@ pub(crate) struct Flow {
     pub(crate) address: IpAddr,
     /// Port that the client connects to.
     pub(crate) port: u16,
-    /// Pool of the worker; absent if it is gone, or this node.
+    /// Pool of the worker; absent if it is gone.
     pub(crate) pool: Option<String>,
     /// Name of the worker.
     pub(crate) worker: Option<String>,
@@ -140,7 +140,7 @@ impl fmt::Display for Listing {
             let client = std::net::SocketAddr::new(flow.client, flow.client_port);
             let worker = match (&flow.pool, &flow.worker) {
                 (Some(pool), Some(worker)) => format!("{pool}/{worker}"),
-                _ => "gone, or this node".to_owned(),
+                _ => "gone".to_owned(),
             };
             let state = if flow.confirmed {
                 "confirmed"

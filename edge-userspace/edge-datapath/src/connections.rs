@@ -21,7 +21,7 @@ pub struct Connection {
     pub port: u16,
     /// What it connects to.
     pub vip: VipId,
-    /// Who has it; `None`: a worker of this node, or one that is gone, and the next packet is given to another.
+    /// Who has it; `None`: one that is gone, and the next packet is given to another.
     pub member: Option<MemberId>,
     /// Whether somebody answers: a segment without SYN came, or a second datagram.
     pub is_confirmed: bool,

@@ -81,7 +81,7 @@ impl Pools {
                 let name = member_name(&pool.name, member);
                 let worker = next.members.get(&name).unwrap_or_default();
                 let entry = worker::Entry {
-                    identity: identity(&name),
+                    identity: name.digest(),
                     ..entry(
                         &desired.tunnel,
                         member,
@@ -143,16 +143,6 @@ fn member_name(pool: &Arc<str>, member: &Member) -> MemberName {
         member.address,
         member.mode,
     )
-}
-
-/// Offset and prime of the 64-bit FNV-1a hash, which has no seed: every process computes the same.
-const FNV: (u64, u64) = (0xcbf2_9ce4_8422_2325, 0x0100_0000_01b3);
-
-/// What stands for a worker whatever its index ([`worker::Entry::identity`]).
-fn identity((pool, name, address, mode): &MemberName) -> u64 {
-    let text = format!("{pool}\0{name}\0{address}\0{mode:?}");
-    text.bytes()
-        .fold(FNV.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV.1))
 }
 
 fn entry(

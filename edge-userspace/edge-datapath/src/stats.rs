@@ -134,7 +134,7 @@ impl CoreStats {
     }
 }
 
-/// What each core has done, the first first. Packets for VIPs that are gone are left out.
+/// What each core has done, the first first. Drops for VIPs that are gone are left out.
 pub(crate) fn cores(maps: &Maps, image: &Image) -> Result<Vec<CoreStats>, Error> {
     let mut cores = Vec::new();
     for reason in PassReason::ALL {
@@ -152,20 +152,26 @@ pub(crate) fn cores(maps: &Maps, image: &Image) -> Result<Vec<CoreStats>, Error>
             at(&mut cores, core).replied += count;
         })?;
     }
-    let vips: Vec<u32> = image.vip_indexes.iter().map(|(_, index)| index.into()).collect();
-    for &vip in &vips {
-        each(&maps.vip_counters, names::VIP_COUNTERS, vip, |core, counters| {
-            at(&mut cores, core).delivered += counters.packets;
-        })?;
+    let here = image
+        .pools
+        .workers
+        .iter()
+        .filter(|(_, entry)| entry.mode == worker::LOCAL);
+    for (&index, _) in here {
+        each(
+            &maps.worker_counters,
+            names::WORKER_COUNTERS,
+            index.into(),
+            |core, counters| {
+                at(&mut cores, core).delivered += counters.packets;
+            },
+        )?;
     }
-    for vip in vips.into_iter().map(Some).chain([None]) {
+    let vips = image.vip_indexes.iter().map(|(_, index)| Some(u32::from(index)));
+    for vip in vips.chain([None]) {
         each(&maps.drops, names::DROPS, Drops::index(vip), |core, drops| {
             at(&mut cores, core).dropped += drops.by_reason.iter().sum::<u64>();
         })?;
-    }
-    for core in &mut cores {
-        // A VIP's counter has both.
-        core.delivered = core.delivered.saturating_sub(core.forwarded);
     }
     Ok(cores)
 }

@@ -138,6 +138,9 @@ fn rows(status: &Status, view: StatusView) -> Table {
             let forwarded = datapath.into_iter().flat_map(|datapath| &datapath.forwarded);
             let forwarded = forwarded.filter(|(_, count)| **count > 0);
             rows.extend(forwarded.map(|(way, count)| (format!("packets forwarded, {way}"), vec![0, *count])));
+            let evicted = datapath.into_iter().flat_map(|datapath| &datapath.evicted);
+            let evicted = evicted.filter(|(_, count)| **count > 0);
+            rows.extend(evicted.map(|(kind, count)| (format!("flows given up, {kind}"), vec![0, *count])));
             Table {
                 headings: vec!["flows", OPEN, "opened"],
                 rows,
