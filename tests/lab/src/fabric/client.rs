@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -155,9 +155,7 @@ impl Datagrams {
         let number = self.sent;
         self.sent += 1;
         self.socket.send(number.to_string().as_bytes())?;
-        let end = Instant::now() + PATIENCE;
-        let left = end.saturating_duration_since(Instant::now());
-        self.socket.set_read_timeout(Some(left))?;
+        self.socket.set_read_timeout(Some(PATIENCE))?;
         let mut bytes = [0; 2048];
         let len = self
             .socket
