@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use edge_model::Penalty;
 use edge_proxy::{Drained, Proxy, ProxyOptions};
 use prometheus::{Encoder, Registry, TextEncoder};
+use socket2::{Domain, Socket, Type};
 
 use super::Snap;
 
@@ -131,7 +132,12 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// An address that refuses connections.
+/// An address that refuses connections: of a socket that is bound and never listens, so that nobody else gets its port.
 pub(crate) fn refusing() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let address: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&address.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
