@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use edge_config::k8s::config_map::ConfigMap;
 use edge_config::k8s::secret::{CA_SECRET_SUFFIX, Secret};
 use edge_model::Certificate;
-use rustls::crypto::ring::sign::any_supported_type;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};

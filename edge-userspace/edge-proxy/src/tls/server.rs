@@ -58,7 +58,7 @@ impl ResolvesServerCert for Certificates {
 
 /// The provider with the suites that are named for TLS 1.2, in that order; those of TLS 1.3 always.
 fn provider(suites: &[String]) -> CryptoProvider {
-    let mut provider = rustls::crypto::ring::default_provider();
+    let mut provider = super::crypto();
     if suites.is_empty() {
         return provider;
     }

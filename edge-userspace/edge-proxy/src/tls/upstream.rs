@@ -95,7 +95,7 @@ impl ClientTls {
 }
 
 fn config(tls: &UpstreamTls, has_name: bool) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(super::crypto());
     let verifier = Arc::new(Verifier::new(&tls.verify, &provider)?);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
