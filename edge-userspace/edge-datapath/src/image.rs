@@ -20,13 +20,15 @@ use crate::{Error, sources, syncookies, sys, tunnels};
 
 /// A listening socket of a worker, for socket selection.
 ///
-/// It must listen (TCP) or be bound (UDP), on any local address that takes the VIP's family: `[::]` for both.
+/// It must listen (TCP) or be bound (UDP), on a local address that takes the VIP's family: `[::]` for both.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerSocket<'fd> {
     /// The worker that accepts on it.
     pub worker: WorkerId,
     /// Port it is bound to: [`Vip::listener_port`] of the VIPs it serves.
     pub port: u16,
+    /// The only address that it is bound to: [`Vip::listener_address`]. `None` for every one.
+    pub address: Option<IpAddr>,
     /// Protocol of the socket.
     pub protocol: Protocol,
     /// The socket. It is looked at during the call only; the kernel forgets it when it is closed.
@@ -36,8 +38,20 @@ pub struct WorkerSocket<'fd> {
 /// What of a VIP counts as its identity: the listener's port may change.
 type VipName = (IpAddr, u8, u16, Protocol);
 
-/// A port that workers listen on.
-type ListenerName = (u16, Protocol);
+/// A port that workers listen on, and the address, if it is one alone.
+type ListenerName = (Option<IpAddr>, u16, Protocol);
+
+/// What the sockets of a VIP listen on.
+fn listener_of(vip: &Vip) -> ListenerName {
+    (vip.listener_address, vip.listener_port, vip.protocol)
+}
+
+impl WorkerSocket<'_> {
+    /// What it listens on.
+    pub(crate) fn listener(&self) -> ListenerName {
+        (self.address, self.port, self.protocol)
+    }
+}
 
 /// A socket's place and identity in the socket map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +153,7 @@ impl Image {
         own: &BTreeSet<IpAddr>,
     ) -> Result<(), Error> {
         let index = indexes.get(&name(vip)).unwrap_or_default();
-        let listener = (vip.listener_port, vip.protocol);
+        let listener = listener_of(vip);
         let address = Address::from(vip.address);
         let key = vip::Key::service(address, vip.port, vip.protocol.number()).on_prefix(vip.free_bits);
         let pool = match vip.pool {
@@ -390,8 +404,8 @@ fn listeners(
         .vips
         .iter()
         .filter(|vip| has_local_worker(vip, desired, own));
-    let of_vips = here.map(|vip| (vip.listener_port, vip.protocol));
-    let of_sockets = sockets.iter().map(|socket| (socket.port, socket.protocol));
+    let of_vips = here.map(listener_of);
+    let of_sockets = sockets.iter().map(WorkerSocket::listener);
     indexes(
         old,
         of_vips.chain(of_sockets).collect(),
@@ -426,7 +440,10 @@ impl Digest for VipName {
 
 impl Digest for ListenerName {
     fn digest(&self) -> u64 {
-        tenant::digest([&self.0.to_be_bytes()[..], &[self.1.number()]])
+        let (address, port, protocol) = self;
+        let words = address.map(|address| Address::from(address).0.map(u32::to_ne_bytes));
+        let address = words.as_ref().map_or(&[][..], |words| words.as_flattened());
+        tenant::digest([address, &port.to_be_bytes(), &[protocol.number()]])
     }
 }
 
@@ -560,7 +577,7 @@ fn socket_ids(
         }
         let cookie =
             sys::socket_cookie(socket.fd).map_err(|source| Error::Socket { worker, port, source })?;
-        if let Some(listener) = listeners.get(&(port, socket.protocol)) {
+        if let Some(listener) = listeners.get(&socket.listener()) {
             ids.insert(
                 socket_index(listener, u32::from(worker.0)),
                 SocketId { worker, port, cookie },

@@ -329,7 +329,7 @@ fn with_routes(
 
 fn descriptors<'fd>(image: &Image, sockets: &[WorkerSocket<'fd>]) -> BTreeMap<u32, BorrowedFd<'fd>> {
     let place = |socket: &WorkerSocket<'fd>| {
-        let listener = image.listeners.get(&(socket.port, socket.protocol))?;
+        let listener = image.listeners.get(&socket.listener())?;
         Some((socket_index(listener, u32::from(socket.worker.0)), socket.fd))
     };
     sockets.iter().filter_map(place).collect()

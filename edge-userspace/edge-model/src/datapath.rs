@@ -51,6 +51,8 @@ pub struct Vip {
     pub protocol: Protocol,
     /// Port on which the local workers' sockets listen for this VIP (Istio: the targetPort).
     pub listener_port: u16,
+    /// The only address that those sockets listen on; `None` for every one.
+    pub listener_address: Option<IpAddr>,
     /// Index of its pool in [`DataPathConfig::pools`]; `None` is this node's gateway workers.
     pub pool: Option<u16>,
     /// What decides which worker a flow goes to.
@@ -71,6 +73,7 @@ impl Vip {
             port,
             protocol,
             listener_port,
+            listener_address: None,
             pool: None,
             spread: Spread::Flow,
             remembers: true,

@@ -42,7 +42,9 @@ pub use format::{
     Field, FieldRef, FormatCommand, FormatError, FormatPart, FormatString, FormatValue, HeaderTemplate,
 };
 pub use host::{HostPattern, HostPatternError};
-pub use listener::{Listener, ListenerProtocol, RouteTable, TlsServer, TlsService, VirtualHost};
+pub use listener::{
+    ListenAddress, Listener, ListenerProtocol, RouteTable, TlsServer, TlsService, VirtualHost,
+};
 pub use matching::{ClaimMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
 pub use object::{Kind, ObjectRef};
 pub use pattern::{Pattern, PatternError};

@@ -1,6 +1,7 @@
 //! Listeners: a port, its TLS servers and its route tables.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::{HostPattern, LocalRateLimit, ObjectRef, Route, ServerTls, TcpRoute, VirtualHosts};
@@ -20,7 +21,41 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
 }
 
+/// What a listener listens on. Of two on one port, who connects to the address of one gets that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenAddress {
+    /// The only address; `None` for every one.
+    pub bind: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+impl From<u16> for ListenAddress {
+    /// The port on every address.
+    fn from(port: u16) -> Self {
+        Self { bind: None, port }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bind {
+            Some(address) => SocketAddr::new(address, self.port).fmt(f),
+            None => write!(f, "port {}", self.port),
+        }
+    }
+}
+
 impl Listener {
+    /// What is listened on.
+    #[must_use]
+    pub fn address(&self) -> ListenAddress {
+        ListenAddress {
+            bind: self.bind,
+            port: self.port,
+        }
+    }
+
     /// A listener on every address of the node, under Istio's name.
     #[must_use]
     pub fn new(port: u16, protocol: ListenerProtocol) -> Self {

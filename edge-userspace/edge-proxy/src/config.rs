@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_model::{
-    Change, Cluster, ClusterName, Listener, ListenerProtocol, RouteTable, SharedMap, Snapshot, TcpRoute,
-    TlsServer,
+    Change, Cluster, ClusterName, ListenAddress, Listener, ListenerProtocol, RouteTable, SharedMap, Snapshot,
+    TcpRoute, TlsServer,
 };
 use edge_routing::{SniIndex, Table};
 use edge_upstream::rate_limit::Limiters;
@@ -25,7 +25,7 @@ use crate::{ClusterStatus, EndpointStatus};
 pub(crate) struct Config {
     /// A security policy is for this gateway and cannot be enforced: nothing is let in.
     pub(crate) is_closed: bool,
-    listeners: HashMap<u16, Served, FixedState>,
+    listeners: HashMap<ListenAddress, Served, FixedState>,
     /// Counts the configurations of this process.
     pub(crate) generation: u64,
     /// Shares with the configuration before what did not change.
@@ -82,7 +82,7 @@ impl Config {
     /// Compiles `snapshot` with the addresses that its names stand for, taking over what `previous` has of it.
     pub(crate) fn new(snapshot: &Snapshot, answers: &Answers, previous: Option<&Self>, now: Instant) -> Self {
         let listeners = snapshot.listeners.iter().filter_map(|listener| {
-            let before = previous.and_then(|previous| previous.listeners.get(&listener.port));
+            let before = previous.and_then(|previous| previous.listeners.get(&listener.address()));
             let config = match before {
                 Some(before) if Arc::ptr_eq(&before.model, listener) => Arc::clone(&before.config),
                 before => {
@@ -91,7 +91,7 @@ impl Config {
                 }
             };
             let model = Arc::clone(listener);
-            Some((listener.port, Served { model, config }))
+            Some((listener.address(), Served { model, config }))
         });
         let clusters = match previous {
             Some(previous) => previous.clusters_after(&snapshot.clusters, answers, now),
@@ -179,22 +179,21 @@ impl Config {
         }
     }
 
-    /// The listener of a port.
-    pub(crate) fn listener(&self, port: u16) -> Option<&Arc<ListenerConfig>> {
-        self.listeners.get(&port).map(|served| &served.config)
+    /// The listener of an address.
+    pub(crate) fn listener(&self, address: ListenAddress) -> Option<&Arc<ListenerConfig>> {
+        self.listeners.get(&address).map(|served| &served.config)
     }
 
-    /// The ports that are listened on.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> + use<'_> {
+    /// What is listened on.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = ListenAddress> + use<'_> {
         self.listeners.keys().copied()
     }
 }
 
 impl ListenerConfig {
-    /// `None` for an address of its own, as to listen on more than was asked for could let somebody in, and where
-    /// connections begin with a PROXY header, which is not read.
+    /// `None` where connections begin with a PROXY header, which is not read.
     fn new(listener: &Listener, before: Option<&Self>) -> Option<Self> {
-        if listener.bind.is_some() || listener.proxy_protocol {
+        if listener.proxy_protocol {
             return None;
         }
         Some(match &listener.protocol {

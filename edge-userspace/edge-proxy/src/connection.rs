@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use edge_model::ListenAddress;
 use edge_routing::Table;
 use http::StatusCode;
 
@@ -19,7 +20,8 @@ use crate::http::{Flag, Peer, Tunnel};
 use crate::metrics::{Kind, Observed};
 use crate::options::Limits;
 use crate::protocol::Protocol;
-use crate::strict::{Blocked, Body, Code, Http2Guard};
+use crate::server::OpenStreams;
+use crate::strict::{Blocked, Body, Code};
 use crate::worker::{Drain, OwnPools, View, Worker};
 
 /// What a connection is doing.
@@ -52,6 +54,8 @@ enum Cut {
     SlowRead,
     /// It was told to go and stayed.
     Idle,
+    /// Others wait for its place, and it has asked for nothing yet.
+    CrowdedOut,
 }
 
 impl Cut {
@@ -63,6 +67,7 @@ impl Cut {
             Self::WindowShut => "window shut",
             Self::SlowRead => "slow read",
             Self::Idle => "idle",
+            Self::CrowdedOut => "crowded out",
         }
     }
 }
@@ -82,7 +87,8 @@ struct BodyPace {
 /// A connection of a client, from accept to close.
 pub(crate) struct Conn {
     worker: Rc<Worker>,
-    port: u16,
+    /// What the client connected to.
+    listener: Rc<ListenAddress>,
     /// The client's port.
     peer_port: u16,
     peer: Peer,
@@ -109,8 +115,8 @@ pub(crate) struct Conn {
     last_write: Cell<Instant>,
     /// What of a request's body of HTTP/1.1 is waited for, and what came of it since.
     body: Cell<BodyPace>,
-    /// Looks over the frames of HTTP/2.
-    http2: OnceCell<Rc<RefCell<Http2Guard>>>,
+    /// What it has of its streams of HTTP/2.
+    http2: OnceCell<Rc<OpenStreams>>,
     /// When it was last looked whether its responses drip away.
     looked: Cell<Instant>,
     close_when_idle: Cell<bool>,
@@ -130,9 +136,14 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// A connection that was just accepted on `port`.
-    pub(crate) fn new(worker: Rc<Worker>, port: u16, peer: SocketAddr, listener: &ListenerConfig) -> Self {
-        let (scheme, phase) = match listener {
+    /// A connection that was just accepted on `listener`, which speaks what `config` says.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        listener: Rc<ListenAddress>,
+        peer: SocketAddr,
+        config: &ListenerConfig,
+    ) -> Self {
+        let (scheme, phase) = match config {
             ListenerConfig::Http(_) => ("http", Phase::Fresh),
             ListenerConfig::Https { .. } => ("https", Phase::Handshake),
             ListenerConfig::Tcp(_) => ("tcp", Phase::Busy),
@@ -140,7 +151,7 @@ impl Conn {
         let now = worker.now();
         Self {
             worker,
-            port,
+            listener,
             peer_port: peer.port(),
             peer: Peer::new(peer.ip(), scheme),
             addresses: OnceCell::new(),
@@ -211,7 +222,7 @@ impl Conn {
                 SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
                 SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             };
-            (client, SocketAddr::new(unknown, self.port))
+            (client, SocketAddr::new(unknown, self.listener.port))
         })
     }
 
@@ -255,7 +266,7 @@ impl Conn {
     }
 
     fn look_up(&self, view: &View) -> Option<Arc<Table>> {
-        let listener = view.config().listener(self.port)?;
+        let listener = view.config().listener(*self.listener)?;
         match (&**listener, self.peer.scheme) {
             (ListenerConfig::Http(table), "http") => Some(Arc::clone(table)),
             (ListenerConfig::Https { .. }, "https") => {
@@ -269,7 +280,7 @@ impl Conn {
     /// Whether a request for `host` (without port) came over a connection that was opened for another TLS server, as
     /// clients of HTTP/2 do when a certificate is good for both (RFC 9113 section 9.1.1).
     pub(crate) fn is_misdirected(&self, view: &View, host: &str) -> bool {
-        let Some(listener) = view.config().listener(self.port) else {
+        let Some(listener) = view.config().listener(*self.listener) else {
             return false;
         };
         let name = self.sni.get().map(|name| &**name);
@@ -448,7 +459,7 @@ impl Conn {
     pub(crate) fn goodbye(&self) -> Code {
         match self.aborted.get() {
             Some(Cut::Stalled | Cut::WindowShut | Cut::SlowRead) => Code::EnhanceYourCalm,
-            Some(Cut::SlowHead | Cut::SlowBody | Cut::Idle) | None => Code::No,
+            Some(Cut::SlowHead | Cut::SlowBody | Cut::Idle | Cut::CrowdedOut) | None => Code::No,
         }
     }
 
@@ -457,13 +468,10 @@ impl Conn {
         self.worker.now()
     }
 
-    /// The guard of its frames.
-    pub(crate) fn http2_guard(&self) -> Rc<RefCell<Http2Guard>> {
-        let new = || {
-            let guard = Http2Guard::new(self.worker.limits().http2, self.worker.now());
-            Rc::new(RefCell::new(guard))
-        };
-        Rc::clone(self.http2.get_or_init(new))
+    /// Its streams of HTTP/2.
+    pub(crate) fn open_streams(&self) -> &Rc<OpenStreams> {
+        let new = || Rc::new(OpenStreams::new(self.worker.limits().http2, self.worker.now()));
+        self.http2.get_or_init(new)
     }
 
     /// The connection is cut for what the client did.
@@ -518,12 +526,21 @@ impl Conn {
     fn blocked(&self) -> Blocked {
         self.http2
             .get()
-            .map_or(Blocked::No, |guard| guard.borrow().blocked())
+            .map_or(Blocked::No, |streams| streams.guard().borrow().blocked())
+    }
+
+    /// Whether a client of HTTP/2 has taken longer than `limit` for a head.
+    fn http2_owes(&self, now: Instant, limit: Duration) -> bool {
+        let since = self
+            .http2
+            .get()
+            .and_then(|streams| streams.guard().borrow().owes_since());
+        since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
     }
 
     /// Whether a client of HTTP/2 opens its window by so little at a time that it takes its response for ever.
     fn drips(&self, now: Instant) -> bool {
-        let (Some(guard), rate) = (self.http2.get(), self.worker.limits().response_rate) else {
+        let (Some(streams), rate) = (self.http2.get(), self.worker.limits().response_rate) else {
             return false;
         };
         let window = now.saturating_duration_since(self.looked.get());
@@ -531,7 +548,10 @@ impl Conn {
             return false;
         }
         self.looked.set(now);
-        guard.borrow_mut().drips(u64::from(rate) * window.as_secs())
+        streams
+            .guard()
+            .borrow_mut()
+            .drips(u64::from(rate) * window.as_secs())
     }
 
     /// The body of a request over HTTP/2 came too slowly. The stream is answered; the client is told to go, and what else
@@ -559,6 +579,21 @@ impl Conn {
         }
     }
 
+    /// Since when it is connected, or the head of its request is on its way, while no request is there.
+    pub(crate) fn owes_request_since(&self) -> Option<Instant> {
+        let owes = matches!(self.phase.get(), Phase::Fresh | Phase::Head) && self.aborted.get().is_none();
+        owes.then(|| self.since.get())
+    }
+
+    /// Ends the connection for another one, unless its client has asked for something by now.
+    pub(crate) fn crowd_out(&self) -> bool {
+        let owes = self.owes_request_since().is_some();
+        if owes {
+            self.abort(Cut::CrowdedOut);
+        }
+        owes
+    }
+
     /// Ends the connection if it has done for too long what it is doing.
     pub(crate) fn sweep(&self, now: Instant) {
         let timeouts = self.worker.timeouts();
@@ -566,18 +601,19 @@ impl Conn {
         let blocked = self.blocked();
         let stalled = (self.write_pending.get() || blocked != Blocked::No)
             && for_long(&self.last_write, timeouts.stalled);
+        // Where room is scarce, those make it who do nothing, or are slow to say what they want.
+        let haste = self.worker.overload().haste().unwrap_or(Duration::MAX);
+        let limit_head = timeouts.header.min(haste);
         let (limit_idle, limit_fresh) = match self.worker.drain() {
             Drain::Ending => (timeouts.drain_idle, timeouts.drain_idle),
-            Drain::No | Drain::Leaving => {
-                let haste = self.worker.overload().haste().unwrap_or(timeouts.idle);
-                (timeouts.idle.min(haste), timeouts.header)
-            }
+            Drain::No | Drain::Leaving => (timeouts.idle.min(haste), limit_head),
         };
         if self.protocol.get() == Protocol::Http2 && self.closes_after_response() && !self.leaving.get() {
             self.leave();
         }
         match self.phase.get() {
-            Phase::Head if for_long(&self.since, timeouts.header) => self.abort(Cut::SlowHead),
+            Phase::Head if for_long(&self.since, limit_head) => self.abort(Cut::SlowHead),
+            _ if self.http2_owes(now, limit_head) => self.abort(Cut::SlowHead),
             Phase::Busy | Phase::Idle if stalled => self.abort(Cut::Stalled),
             Phase::Busy | Phase::Idle
                 if blocked == Blocked::All && for_long(&self.last_write, timeouts.window) =>
@@ -622,7 +658,8 @@ impl Conn {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Wakes its task.
+    pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }

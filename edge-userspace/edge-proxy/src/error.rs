@@ -2,14 +2,16 @@
 
 use std::io;
 
+use edge_model::ListenAddress;
+
 /// Why the proxy could not be started or given a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A port could not be listened on. Nothing of the new configuration was applied.
-    #[error("cannot listen on port {port}: {source}{}", hint(source))]
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
     Listen {
-        /// The port.
-        port: u16,
+        /// What was to be listened on.
+        address: ListenAddress,
         /// What the kernel said.
         source: io::Error,
     },

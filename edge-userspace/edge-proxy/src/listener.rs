@@ -1,32 +1,41 @@
-//! Listening sockets: one per port and worker, all in one SO_REUSEPORT group.
+//! Listening sockets: one per address and worker, all in one SO_REUSEPORT group.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
+use edge_model::ListenAddress;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// Connections that wait to be accepted. As large as a burst of new connections in the time a worker may be busy
 /// with others; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Opens a listening socket on `port` of all addresses, IPv4 and IPv6.
+/// Opens a listening socket: on a port of all addresses, IPv4 and IPv6, or of one. That one need not be on an interface
+/// if it `is_virtual`: the data path may give it to the node a moment later.
 ///
 /// # Errors
-/// When the port is taken by a socket outside of the group, or needs a privilege.
-pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
-    let dual_stack = open(Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    match dual_stack {
-        Err(error) if lacks_ipv6(&error) => {
-            open(Domain::IPV4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-        }
-        result => result,
+/// When the port is taken by a socket outside of the group, or needs a privilege, or the address is not the node's.
+pub(crate) fn listen(address: ListenAddress, is_virtual: bool) -> io::Result<TcpListener> {
+    let port = address.port;
+    match address.bind {
+        Some(address) => open(SocketAddr::new(address, port), is_virtual),
+        None => match open((Ipv6Addr::UNSPECIFIED, port).into(), false) {
+            Err(error) if lacks_ipv6(&error) => open((Ipv4Addr::UNSPECIFIED, port).into(), false),
+            result => result,
+        },
     }
 }
 
-fn open(domain: Domain, address: SocketAddr) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, is_virtual: bool) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if domain == Domain::IPV6 {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    match (is_virtual, domain) {
+        (false, _) => {}
+        (true, Domain::IPV6) => socket.set_freebind_v6(true)?,
+        (true, _) => socket.set_freebind_v4(true)?,
     }
     // Must come before bind: every worker's socket of the port joins the group.
     socket.set_reuse_port(true)?;
@@ -76,7 +85,7 @@ mod tests {
 
     #[test]
     fn both_families_are_accepted_on_one_port_and_see_no_delay() {
-        let listener = listen(0).unwrap();
+        let listener = listen(0.into(), false).unwrap();
         listener.set_nonblocking(false).unwrap();
         let port = listener.local_addr().unwrap().port();
         for address in ["127.0.0.1", "::1"] {
@@ -89,16 +98,41 @@ mod tests {
 
     #[test]
     fn a_port_is_shared_within_the_group_and_with_nobody_else() {
-        let first = listen(0).unwrap();
+        let first = listen(0.into(), false).unwrap();
         let port = first.local_addr().unwrap().port();
-        listen(port).unwrap();
+        listen(port.into(), false).unwrap();
         let foreign = TcpListener::bind(("0.0.0.0", port));
         assert_eq!(foreign.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
+    fn one_address_of_a_port_is_listened_on_beside_all_others() {
+        let all = listen(0.into(), false).unwrap();
+        let port = all.local_addr().unwrap().port();
+        let of = |bind: &str| ListenAddress {
+            bind: Some(bind.parse().unwrap()),
+            port,
+        };
+        let own = listen(of("127.0.0.9"), false).unwrap();
+        assert_eq!(own.local_addr().unwrap().to_string(), format!("127.0.0.9:{port}"));
+        for (address, expected, other) in [("127.0.0.9", &own, &all), ("127.0.0.1", &all, &own)] {
+            let _client = TcpStream::connect((address, port)).unwrap();
+            assert_eq!(other.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            expected.set_nonblocking(false).unwrap();
+            expected.accept().unwrap();
+            expected.set_nonblocking(true).unwrap();
+        }
+        // Addresses that no machine has.
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let error = listen(of(address), false).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable, "{address}");
+            listen(of(address), true).unwrap();
+        }
+    }
+
+    #[test]
     fn after_refusing_new_ones_queued_connections_are_still_accepted() {
-        let listener = listen(0).unwrap();
+        let listener = listen(0.into(), false).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
         let _queued = TcpStream::connect(address).unwrap();
         refuse_new(&listener).unwrap();

@@ -57,13 +57,14 @@ impl ProxyOptions {
 /// Bounds of the whole process. New work is refused at them, what is under way goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Connections of clients that are open at once; further ones are closed as they are accepted.
+    /// Connections of clients that are open at once; further ones take the place of clients that are slow to ask, or are
+    /// closed as they are accepted.
     pub max_connections: usize,
     /// Resident memory in bytes. From 95 % of it on requests are answered with 503 (flag OM), at it connections are
     /// closed as they are accepted; `None` is no bound.
     pub max_memory: Option<u64>,
-    /// A kept-alive connection without a request, from 80 % of either bound on. Clients that are at work ask again within
-    /// it.
+    /// A kept-alive connection without a request, and a request's head on its way, from 80 % of either bound on. Clients
+    /// that are at work ask again within it.
     pub idle_in_haste: Duration,
 }
 

@@ -124,8 +124,9 @@ impl Overload {
         }))
     }
 
-    /// A place for a connection that was just accepted; `None` when it is to be closed.
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<Admitted> {
+    /// A place for a connection that was just accepted; `None` when it is to be closed. Where all are taken, `make_room`
+    /// is asked to end another connection, whose place this one has: for a moment there may be more than the bound says.
+    pub(crate) fn admit(self: &Arc<Self>, make_room: impl FnOnce() -> bool) -> Option<Admitted> {
         if self.pressure() >= Pressure::Connections {
             self.shed.by_memory.inc();
             return None;
@@ -137,6 +138,10 @@ impl Overload {
             });
         match taken {
             Ok(_) => Some(Admitted(Arc::clone(self))),
+            Err(_) if make_room() => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                Some(Admitted(Arc::clone(self)))
+            }
             Err(_) => {
                 self.shed.by_connections.inc();
                 None
@@ -275,14 +280,14 @@ mod tests {
     #[test]
     fn connections_have_places_until_there_are_none() {
         let overload = overload(5);
-        let mut admitted: Vec<_> = (0..4).map(|_| overload.admit().unwrap()).collect();
+        let mut admitted: Vec<_> = (0..4).map(|_| overload.admit(|| false).unwrap()).collect();
         assert!(overload.is_in_haste(), "four of five");
-        admitted.push(overload.admit().unwrap());
-        assert!(overload.admit().is_none());
+        admitted.push(overload.admit(|| false).unwrap());
+        assert!(overload.admit(|| false).is_none());
         admitted.pop();
         admitted.pop();
         assert!(!overload.is_in_haste());
-        assert!(overload.admit().is_some());
+        assert!(overload.admit(|| false).is_some());
     }
 
     #[test]
@@ -291,7 +296,7 @@ mod tests {
         assert_eq!(watched.look(u64::MAX), Pressure::None);
         assert!(watched.memory_gauge.get() > 1 << 20, "a process has a megabyte");
         assert_eq!(watched.look(1), Pressure::Connections);
-        assert!(watched.admit().is_none());
+        assert!(watched.admit(|| true).is_none());
         assert!(watched.refuses_request());
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use edge_model::{Penalty, Snapshot, WorkerId};
+use edge_model::{ListenAddress, Penalty, Snapshot, WorkerId};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,13 +34,13 @@ pub struct Proxy {
 /// What the configuration in force was made of. Its lock also puts changes in order.
 #[derive(Default)]
 struct Applied {
-    /// A second descriptor of each worker's socket on each open port, by worker.
-    listeners: BTreeMap<u16, Vec<TcpListener>>,
+    /// A second descriptor of each worker's socket on each open address, by worker.
+    listeners: BTreeMap<ListenAddress, Vec<TcpListener>>,
     snapshot: Snapshot,
     answers: Answers,
 }
 
-/// The sockets of a new port, by worker, with two descriptors each.
+/// The sockets of a new address, by worker, with two descriptors each.
 struct Opened {
     theirs: Vec<TcpListener>,
     ours: Vec<TcpListener>,
@@ -54,13 +54,13 @@ struct WorkerHandle {
     connections: (IntGauge, IntCounter),
 }
 
-/// A worker's socket on a port.
+/// A listening socket of a worker.
 #[derive(Debug)]
 pub struct ListeningSocket {
     /// The worker that accepts from it.
     pub worker: WorkerId,
-    /// Its port.
-    pub port: u16,
+    /// What it listens on.
+    pub address: ListenAddress,
     /// A descriptor of its own. Drop it once the socket is in its map: as long as it is open, so is the socket.
     pub socket: OwnedFd,
 }
@@ -155,14 +155,20 @@ impl Proxy {
             Some(&self.shared.config.load()),
             Instant::now(),
         );
-        let new_ports = config.ports().filter(|port| !open.contains_key(port));
-        let opened: Vec<(u16, Opened)> = new_ports
-            .map(|port| Ok((port, self.listen(port)?)))
+        let is_virtual = |address: IpAddr| snapshot.datapath.vips.iter().any(|vip| vip.address == address);
+        let new = config.addresses().filter(|address| !open.contains_key(address));
+        let opened: Vec<(ListenAddress, Opened)> = new
+            .map(|address| {
+                Ok((
+                    address,
+                    self.listen(address, address.bind.is_some_and(is_virtual))?,
+                ))
+            })
             .collect::<Result<_, Error>>()?;
-        let vanished: Vec<u16> = open
+        let vanished: Vec<ListenAddress> = open
             .keys()
             .copied()
-            .filter(|port| config.listener(*port).is_none())
+            .filter(|address| config.listener(*address).is_none())
             .collect();
 
         let config = Arc::new(config);
@@ -173,43 +179,48 @@ impl Proxy {
             self.resolver.set(names);
         }
         *latest = snapshot.clone();
-        for (port, Opened { theirs, ours }) in opened {
-            self.hand_over(port, theirs, &config)?;
-            open.insert(port, ours);
+        for (address, Opened { theirs, ours }) in opened {
+            self.hand_over(address, theirs, &config)?;
+            open.insert(address, ours);
         }
-        for port in vanished {
-            open.remove(&port);
+        for address in vanished {
+            open.remove(&address);
             for worker in &self.workers {
-                worker.send(Command::Close { port })?;
+                worker.send(Command::Close { address })?;
             }
         }
         Ok(())
     }
 
-    /// One socket for each worker.
-    fn listen(&self, port: u16) -> Result<Opened, Error> {
+    /// One socket for each worker. A virtual address need not be there yet.
+    fn listen(&self, address: ListenAddress, is_virtual: bool) -> Result<Opened, Error> {
         let pair = || {
-            let theirs = listen(port)?;
+            let theirs = listen(address, is_virtual)?;
             let ours = theirs.try_clone()?;
             Ok((theirs, ours))
         };
         let pairs: io::Result<Vec<_>> = self.workers.iter().map(|_| pair()).collect();
         let (theirs, ours) = pairs
-            .map_err(|source| Error::Listen { port, source })?
+            .map_err(|source| Error::Listen { address, source })?
             .into_iter()
             .unzip();
         Ok(Opened { theirs, ours })
     }
 
-    /// Gives the workers their sockets on a port.
-    fn hand_over(&self, port: u16, listeners: Vec<TcpListener>, config: &Config) -> Result<(), Error> {
-        let Some(listener_config) = config.listener(port) else {
+    /// Gives the workers their sockets on an address.
+    fn hand_over(
+        &self,
+        address: ListenAddress,
+        listeners: Vec<TcpListener>,
+        config: &Config,
+    ) -> Result<(), Error> {
+        let Some(listener_config) = config.listener(address) else {
             return Ok(());
         };
         for (worker, listener) in self.workers.iter().zip(listeners) {
             let config = Arc::clone(listener_config);
             worker.send(Command::Listen {
-                port,
+                address,
                 listener,
                 config,
             })?;
@@ -223,11 +234,11 @@ impl Proxy {
     /// When the process has no descriptor left.
     pub fn sockets(&self) -> io::Result<Vec<ListeningSocket>> {
         let applied = lock(&self.applied);
-        let sockets = applied.listeners.iter().flat_map(|(port, listeners)| {
+        let sockets = applied.listeners.iter().flat_map(|(address, listeners)| {
             self.workers.iter().zip(listeners).map(|(worker, listener)| {
                 Ok(ListeningSocket {
                     worker: worker.id,
-                    port: *port,
+                    address: *address,
                     socket: listener.try_clone()?.into(),
                 })
             })

@@ -263,7 +263,8 @@ impl App {
             .iter()
             .map(|socket| WorkerSocket {
                 worker: socket.worker,
-                port: socket.port,
+                port: socket.address.port,
+                address: socket.address.bind,
                 protocol: Protocol::Tcp,
                 fd: socket.socket.as_fd(),
             })

@@ -85,6 +85,7 @@ pub fn sockets(listeners: &[TcpListener], port: u16) -> Vec<WorkerSocket<'_>> {
         WorkerSocket {
             worker: WorkerId(id),
             port,
+            address: None,
             protocol: Protocol::Tcp,
             fd: listener.as_fd(),
         }

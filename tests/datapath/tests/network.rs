@@ -148,6 +148,7 @@ fn a_worker_without_a_socket_or_weight_leaves_its_connections_to_others() -> Res
             .map(|(id, listener)| WorkerSocket {
                 worker: WorkerId(id),
                 port: LISTENER_PORT,
+                address: None,
                 protocol: Protocol::Tcp,
                 fd: listener.as_fd(),
             })
@@ -180,6 +181,7 @@ fn udp_reaches_the_bound_socket_of_its_worker() -> Result<()> {
         let worker = WorkerSocket {
             worker: WorkerId(0),
             port: 5300,
+            address: None,
             protocol: Protocol::Udp,
             fd: socket.as_fd(),
         };

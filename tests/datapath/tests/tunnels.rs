@@ -188,6 +188,7 @@ fn a_gateway_workers_socket_gets_what_came_by_any_tunnel() -> Result<()> {
         let worker = WorkerSocket {
             worker: WorkerId(0),
             port: 5300,
+            address: None,
             protocol: Protocol::Udp,
             fd: socket.as_fd(),
         };

@@ -1,7 +1,6 @@
 //! `networking.istio.io` Gateway.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use serde::Deserialize;
 
@@ -34,11 +33,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether it is to listen on less than all addresses.
+    /// Whether it is to listen on a socket of the Unix domain.
     #[must_use]
-    pub fn is_bound(&self) -> bool {
-        let address = self.bind.parse::<IpAddr>();
-        !self.bind.is_empty() && !address.is_ok_and(|address| address.is_unspecified())
+    pub fn is_unix(&self) -> bool {
+        self.bind.starts_with("unix:")
     }
 }
 

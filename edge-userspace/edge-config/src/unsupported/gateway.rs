@@ -9,7 +9,7 @@ const NOT_SPOKEN: &str = "UDP";
 
 #[rustfmt::skip] // A table: one field, one line.
 const SERVER: &[Row<Server>] = &[
-    row("bind", Server::is_bound, NotEnforced("the port is not opened: it would listen on other addresses too")),
+    row("bind", Server::is_unix, NotEnforced("nothing is listened on: sockets of the Unix domain are not served")),
     row("defaultEndpoint", |server| !server.default_endpoint.is_empty(), NoEffect("Istio has not implemented it either")),
 ];
 

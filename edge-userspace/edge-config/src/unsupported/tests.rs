@@ -45,7 +45,10 @@ fn addresses_and_old_versions_of_a_gateway_are_reported() {
     check(
         "Gateway",
         "  servers:
-  - port: {number: 80, name: a, protocol: TCP}
+  - port: {number: 0, name: a, protocol: TCP}
+    bind: unix:///run/edge.sock
+    hosts: ['*']
+  - port: {number: 80, name: c, protocol: TCP}
     bind: 10.0.0.1
     hosts: ['*']
   - port: {number: 443, name: b, protocol: https}
@@ -54,7 +57,7 @@ fn addresses_and_old_versions_of_a_gateway_are_reported() {
 ",
         &[
             "spec.servers[0].bind not",
-            "spec.servers[1].tls.minProtocolVersion not",
+            "spec.servers[2].tls.minProtocolVersion not",
         ],
     );
 }

@@ -122,8 +122,7 @@ pub(crate) fn bind<'r>(
             continue;
         };
         for (index, server) in gateway.spec.servers.iter().enumerate() {
-            // To listen on more addresses than was asked for could let somebody in.
-            if server.is_bound() {
+            if server.is_unix() {
                 continue;
             }
             let Some(bound) = bound_server(gateway, index, server, report) else {

@@ -1,6 +1,7 @@
 //! What tier 1 answers for: the virtual addresses with the ports of the Gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use edge_config::VirtualAddress;
 use edge_model::{DataPathConfig, Protocol, TunnelRole, Vip, Worker, WorkerId, WorkerKind};
@@ -8,8 +9,9 @@ use edge_model::{DataPathConfig, Protocol, TunnelRole, Vip, Worker, WorkerId, Wo
 use super::gateways::{PortServers, Socket};
 use crate::CompileOptions;
 
-/// Ports that clients connect to, with the port that is listened on for each.
-pub(crate) type PortMap = BTreeMap<u16, u16>;
+/// What is listened on for the ports that clients connect to, by port and, of servers that listen on one address alone,
+/// that address.
+pub(crate) type PortMap = BTreeMap<(u16, Option<IpAddr>), Socket>;
 
 /// The declared ports of the servers that are listened for. Two servers that declare one port and are translated to
 /// different ones cannot both be reached by it; the lower translated port wins.
@@ -19,10 +21,18 @@ pub(crate) fn declared_ports<'s, 'r: 's>(
     let mut ports = PortMap::new();
     for (listened, servers) in bound {
         for server in servers.servers() {
-            ports.entry(server.declared_port).or_insert(listened.port);
+            ports
+                .entry((server.declared_port, listened.bind))
+                .or_insert(*listened);
         }
     }
     ports
+}
+
+/// What is listened on for a port of a virtual address.
+fn socket_of(ports: &PortMap, port: u16, address: IpAddr) -> Option<Socket> {
+    let of = |bind| ports.get(&(port, bind)).copied();
+    of(Some(address)).or_else(|| of(None))
 }
 
 /// The desired state of tier 1.
@@ -60,26 +70,43 @@ fn is_plain_host(options: &CompileOptions) -> bool {
     matches!(role, Some(TunnelRole::PlainHost { .. }))
 }
 
-/// The services of one address: the ports that it is given, else all that the Gateways declare.
+/// The services of one address: the ports that it is given, else all that the Gateways declare for it.
 fn vips_of(own: &VirtualAddress, ports: &PortMap) -> Vec<Vip> {
     let address = own.address;
-    let declared = ports.iter().map(|(port, listener_port)| Vip {
-        unserved: own.unserved,
-        ..Vip::local(address, *port, Protocol::Tcp, *listener_port)
+    let declared: BTreeSet<u16> = ports.keys().map(|(port, _)| *port).collect();
+    let declared = declared.into_iter().filter_map(|port| {
+        Some(Vip {
+            unserved: own.unserved,
+            ..vip(address, port, Protocol::Tcp, socket_of(ports, port, address)?)
+        })
     });
     let given = own.ports.iter().map(|given| {
-        // A port that no Gateway declares yet is listened on as it is.
-        let listener_port = given
-            .listener_port
-            .or_else(|| ports.get(&given.port).copied())
-            .unwrap_or(given.port);
+        let socket = match given.listener_port {
+            Some(port) => {
+                let alone = Socket {
+                    port,
+                    bind: Some(address),
+                };
+                let is_there = ports.values().any(|socket| *socket == alone);
+                if is_there {
+                    alone
+                } else {
+                    Socket { port, bind: None }
+                }
+            }
+            // A port that no Gateway declares yet is listened on as it is.
+            None => socket_of(ports, given.port, address).unwrap_or(Socket {
+                port: given.port,
+                bind: None,
+            }),
+        };
         Vip {
             free_bits: own.free_bits,
             pool: given.pool,
             spread: given.spread,
             remembers: given.remembers,
             unserved: own.unserved,
-            ..Vip::local(address, given.port, given.protocol, listener_port)
+            ..vip(address, given.port, given.protocol, socket)
         }
     });
     if own.ports.is_empty() {
@@ -89,10 +116,59 @@ fn vips_of(own: &VirtualAddress, ports: &PortMap) -> Vec<Vip> {
     }
 }
 
+fn vip(address: IpAddr, port: u16, protocol: Protocol, socket: Socket) -> Vip {
+    Vip {
+        listener_address: socket.bind,
+        ..Vip::local(address, port, protocol, socket.port)
+    }
+}
+
 fn local_worker(number: u16) -> Worker {
     Worker {
         id: WorkerId(number),
         weight: 1,
         kind: WorkerKind::Local,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_model::Unserved;
+
+    use super::*;
+
+    #[test]
+    fn a_virtual_address_gets_the_server_that_listens_on_it_alone() {
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let own = Socket {
+            port: 8080,
+            bind: Some(address(1)),
+        };
+        let (all, other) = (
+            Socket { port: 80, bind: None },
+            Socket {
+                port: 443,
+                bind: Some(address(9)),
+            },
+        );
+        let ports = PortMap::from([
+            ((80, own.bind), own),
+            ((80, None), all),
+            ((443, other.bind), other),
+        ]);
+        let listened = |last: u8| -> Vec<_> {
+            let own = VirtualAddress {
+                address: address(last),
+                free_bits: 0,
+                unserved: Unserved::Drop,
+                ports: vec![],
+            };
+            let vips = vips_of(&own, &ports).into_iter();
+            vips.map(|vip| (vip.port, vip.listener_address, vip.listener_port))
+                .collect()
+        };
+        assert_eq!(listened(1), [(80, own.bind, 8080)]);
+        assert_eq!(listened(2), [(80, None, 80)]);
+        assert_eq!(listened(9), [(80, None, 80), (443, other.bind, 443)]);
     }
 }

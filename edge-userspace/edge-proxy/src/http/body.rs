@@ -137,6 +137,7 @@ impl ResponseBody {
                 let flag = match fault.cause() {
                     Cause::Ended => Flag::UpstreamConnectionTermination,
                     Cause::Reset => Flag::UpstreamRemoteReset,
+                    Cause::ResetHere => Flag::LocalReset,
                     Cause::Malformed => Flag::UpstreamProtocolError,
                 };
                 self.break_off(flag);

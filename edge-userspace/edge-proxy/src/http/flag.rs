@@ -15,7 +15,8 @@ pub(crate) enum Flag {
     NoRoute,
     /// `NC`: the route names a cluster that does not exist.
     NoCluster,
-    /// `DF`: the cluster's names do not resolve.
+    /// `DF`: none of the cluster's names resolves to an address. Envoy says so of clusters that it resolves on demand; it
+    /// comes with `UH` here.
     DnsFailure,
     /// `UH`: the cluster has no endpoint to send to.
     NoHealthyUpstream,
@@ -25,6 +26,8 @@ pub(crate) enum Flag {
     UpstreamConnectionTermination,
     /// `UO`: a circuit breaker was open.
     UpstreamOverflow,
+    /// `LR`: the gateway reset the upstream's stream, for what the upstream did.
+    LocalReset,
     /// `UR`: the upstream reset the stream.
     UpstreamRemoteReset,
     /// `UPE`: the upstream's answer was not HTTP.
@@ -47,7 +50,7 @@ pub(crate) enum Flag {
 
 impl Flag {
     /// All flags in order, with Envoy's short and long names.
-    const ALL: [(Self, &'static str, &'static str); 19] = [
+    const ALL: [(Self, &'static str, &'static str); 20] = [
         (Self::DelayInjected, "DI", "DelayInjected"),
         (Self::FaultInjected, "FI", "FaultInjected"),
         (
@@ -66,6 +69,7 @@ impl Flag {
             "UpstreamConnectionTermination",
         ),
         (Self::UpstreamOverflow, "UO", "UpstreamOverflow"),
+        (Self::LocalReset, "LR", "LocalReset"),
         (Self::UpstreamRemoteReset, "UR", "UpstreamRemoteReset"),
         (Self::UpstreamProtocolError, "UPE", "UpstreamProtocolError"),
         (Self::UpstreamRequestTimeout, "UT", "UpstreamRequestTimeout"),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use edge_model::{Forward, LoadBalancer};
+use edge_model::{Discovery, Forward, LoadBalancer};
 use edge_upstream::circuit::{Resource, retry_limit};
 use edge_upstream::outlier::Outcome;
 use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
-use super::{Flag, Incoming, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
+use super::{Flag, Flags, Incoming, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
 use crate::protocol::Protocol;
@@ -103,7 +103,7 @@ impl Forwarding<'_> {
                 (Next::Pick, false) => Want::Open,
             };
             let Some((index, endpoint)) = self.endpoint(&next, pick) else {
-                return Err(Reply::no_healthy_upstream());
+                return Err(Reply::no_healthy_upstream().with_flags(self.why_no_endpoint()));
             };
             record.reached_endpoint(endpoint);
             let attempt = self.attempt(endpoint, &body, want, retries.done() + 1, &request_id);
@@ -218,6 +218,20 @@ impl Forwarding<'_> {
             Next::Pick => self.cluster.pick(pick, &mut self.conn.worker().rng())?,
         };
         Some((index, self.cluster.endpoint(index)?))
+    }
+
+    /// What is to be said beside that no endpoint may be used.
+    fn why_no_endpoint(&self) -> Flags {
+        let model = self.cluster.model();
+        match &model.discovery {
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_) if model.endpoints.is_empty() => {
+                Flag::DnsFailure.into()
+            }
+            Discovery::Static
+            | Discovery::StrictDns(_)
+            | Discovery::LogicalDns(_)
+            | Discovery::OriginalDst => Flags::NONE,
+        }
     }
 
     /// Ends a try after `perTryTimeout`.
@@ -402,10 +416,13 @@ impl Tried {
         match (error, reused) {
             (SendError::Malformed(_), _) => Self::reset(Ended::ForGood, Reset::Protocol),
             (SendError::Body(_), _) => Self::for_good(Reply::malformed("the request's body broke off")),
+            // No sign that the endpoint is ill, though it would reset the stream.
+            (SendError::NoConnect, _) => Self::for_good(Reply::no_response(Reset::Remote, false)),
             (SendError::Unsent, true) => Self::reset(Ended::Unsent, Reset::Termination),
             // The endpoint took the connection and closed it at once: as good as no connection.
             (SendError::Unsent, false) => Self::reset(Ended::ConnectFailure, Reset::Termination),
             (SendError::Refused, _) => Self::reset(Ended::RefusedStream, Reset::RemoteRefused),
+            (SendError::ResetHere, _) => Self::reset(Ended::Reset, Reset::Local),
             (SendError::Reset, _) => Self::reset(Ended::Reset, Reset::Remote),
             (SendError::Closed, true) => Self::reset(Ended::ClosedOnReuse, Reset::Termination),
             (SendError::Closed, false) | (SendError::Cut, _) => Self::reset(Ended::Reset, Reset::Termination),

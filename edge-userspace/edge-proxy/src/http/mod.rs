@@ -52,7 +52,7 @@ pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
 pub(crate) use head::{Peer, forwarded_for};
 use head::{Plan, SERVICE_TIME, add_server, downstream_headers, request_id, trusted_address};
-pub(crate) use incoming::Incoming;
+pub(crate) use incoming::{Http2Body, Incoming};
 use limit::Limited;
 use pace::Pace;
 pub(crate) use rebuild::rebuilt;
@@ -73,8 +73,11 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for Service {
     fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
         let conn = Rc::clone(&self.0);
         let record = Record::begin(&conn);
-        let request = request.map(Incoming::Http2);
-        Box::pin(async move { Ok(serve(&conn, request, record).await) })
+        let request = request.map(|body| Incoming::Http2(Http2Body::new(body, &conn)));
+        Box::pin(async move {
+            conn.open_streams().turn(&conn).await;
+            Ok(serve(&conn, request, record).await)
+        })
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum Reset {
     ConnectTimeout,
     /// The connection ended.
     Termination,
+    /// The gateway reset the stream, for what the endpoint did to it.
+    Local,
     /// The endpoint reset the stream.
     Remote,
     /// The endpoint refused the stream.
@@ -53,6 +55,12 @@ impl Reset {
                 Flag::UpstreamConnectionTermination,
                 "connection termination",
                 "upstream_reset_before_response_started{connection_termination}",
+            ),
+            Self::Local => (
+                unavailable,
+                Flag::LocalReset,
+                "local reset",
+                "upstream_reset_before_response_started{local_reset}",
             ),
             Self::Remote => (
                 unavailable,
@@ -247,6 +255,11 @@ impl Reply {
 
     pub(crate) fn details(mut self, details: &'static str) -> Self {
         self.details = details;
+        self
+    }
+
+    pub(crate) fn with_flags(mut self, flags: Flags) -> Self {
+        self.flags = self.flags.and(flags);
         self
     }
 

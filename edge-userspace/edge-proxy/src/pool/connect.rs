@@ -1,14 +1,14 @@
 //! New connections to an endpoint, by what is spoken on them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edge_model::ProxyProtocolVersion;
@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::link::{Asked, BodyFault, Link, LinkBody, SendError};
+use super::link::{Asked, BodyFault, Link, LinkBody, SendError, is_reset_here, poll_http2};
 use super::target::{http2_request, http2_websocket};
 use super::{EndpointStream, Limits};
 use crate::connection::Conn;
@@ -44,6 +44,15 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Requests that are put on one HTTP/2 connection before another is opened, unless the endpoint allows fewer.
 const MAX_STREAMS: u32 = 100;
+
+/// How long an endpoint of HTTP/2 has for its first SETTINGS, where a request depends on them.
+const SETTINGS_COME: Duration = Duration::from_secs(1);
+
+/// Pause between two looks whether they have come.
+const SETTINGS_LOOK: Duration = Duration::from_millis(2);
+
+/// The driving side of a connection of HTTP/2.
+type Connection = http2::Connection<TokioIo<EndpointStream>, RequestBody, LocalExec>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +82,38 @@ pub(crate) struct Shared {
     sender: http2::SendRequest<RequestBody>,
     /// Handles of the connection, this one included.
     users: Rc<Cell<u32>>,
-    /// Requests at once that the endpoint allows.
-    limit: Rc<Cell<u32>>,
+    settings: Rc<Settings>,
     opened: Instant,
     /// Requests that were sent over it.
     requests: Rc<Cell<u32>>,
+}
+
+/// What the endpoint has told of itself by SETTINGS (RFC 9113 section 6.5), as of the last look.
+#[derive(Debug)]
+struct Settings {
+    /// Requests at once that it allows.
+    streams: Cell<u32>,
+    /// Whether it takes extended CONNECT (RFC 8441 section 3).
+    takes_connect: Cell<bool>,
+    /// The task that looks. It is woken by requests, and not by SETTINGS.
+    task: RefCell<Option<Waker>>,
+}
+
+impl Settings {
+    fn look(&self, connection: &Connection, cx: &Context<'_>) {
+        let allowed = u32::try_from(connection.current_max_send_streams());
+        self.streams.set(allowed.unwrap_or(u32::MAX));
+        self.takes_connect
+            .set(connection.is_extended_connect_protocol_enabled());
+        *self.task.borrow_mut() = Some(cx.waker().clone());
+    }
+
+    /// Has the task look again.
+    fn wake(&self) {
+        if let Some(task) = self.task.borrow_mut().take() {
+            task.wake();
+        }
+    }
 }
 
 impl Sender {
@@ -135,9 +171,14 @@ fn http2_error(mut error: TrySendError<Request<RequestBody>>) -> SendError {
     if source.is_some_and(|own| own.is::<RequestBodyError>()) {
         return SendError::Body(RequestBodyError::Broken);
     }
-    if let Some(cause) = source.and_then(|own| own.downcast_ref::<h2::Error>())
-        && cause.is_remote()
-    {
+    let cause = source.and_then(|own| own.downcast_ref::<h2::Error>());
+    if let Some(cause) = cause.filter(|cause| cause.is_library() && cause.reason().is_some()) {
+        return match is_reset_here(cause) {
+            true => SendError::ResetHere,
+            false => SendError::Malformed("frames of HTTP/2"),
+        };
+    }
+    if let Some(cause) = cause.filter(|cause| cause.is_remote()) {
         let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         // Of a connection that goes away, only streams end that it has not taken.
         if refused || cause.is_go_away() {
@@ -173,9 +214,7 @@ impl Body for EndpointBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx),
-            Self::Http2(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(BodyFault::from))),
+            Self::Http2(body) => poll_http2(body, cx),
             Self::Http2Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -198,12 +237,31 @@ impl Body for EndpointBody {
 }
 
 impl Shared {
+    /// Whether the endpoint takes extended CONNECT, which may be asked for only once it has said so (RFC 8441 section 3).
+    /// On a connection that was just opened it may not have said anything yet.
+    async fn takes_connect(&self) -> bool {
+        let settings = &self.settings;
+        loop {
+            settings.wake();
+            tokio::task::yield_now().await;
+            let is_over = self.sender.is_closed() || self.opened.elapsed() >= SETTINGS_COME;
+            if settings.takes_connect.get() || is_over {
+                return settings.takes_connect.get();
+            }
+            tokio::time::sleep(SETTINGS_LOOK).await;
+        }
+    }
+
     /// Asks for a WebSocket by extended CONNECT (RFC 8441 section 5). An endpoint that agrees answers with 200, which is
-    /// given the form of HTTP/1.1; any other answer is as it is.
+    /// given the form of HTTP/1.1; any other answer is as it is. One that does not know extended CONNECT is not asked, and
+    /// is taken for one that resets the stream, as it would have to.
     async fn ask_for_websocket(
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<EndpointBody>, SendError> {
+        if !self.takes_connect().await {
+            return Err(SendError::NoConnect);
+        }
         let sent = self
             .sender
             .try_send_request(http2_websocket(http2_request(request)))
@@ -224,7 +282,7 @@ impl Shared {
     pub(super) fn share(&self, most: u32) -> Option<Self> {
         // The pool holds a handle of its own.
         let streams = self.users.get().saturating_sub(1);
-        let most = self.limit.get().min(MAX_STREAMS).min(most);
+        let most = self.settings.streams.get().min(MAX_STREAMS).min(most);
         (streams < most && !self.sender.is_closed()).then(|| self.clone())
     }
 
@@ -248,7 +306,7 @@ impl Clone for Shared {
         Self {
             sender: self.sender.clone(),
             users: Rc::clone(&self.users),
-            limit: Rc::clone(&self.limit),
+            settings: Rc::clone(&self.settings),
             opened: self.opened,
             requests: Rc::clone(&self.requests),
         }
@@ -375,14 +433,17 @@ async fn http2(
             .keep_alive_timeout(keepalive.timeout);
     }
     let (sender, mut connection) = builder.handshake(io).await?;
-    let limit = Rc::new(Cell::new(MAX_STREAMS));
-    let told = Rc::clone(&limit);
+    let settings = Rc::new(Settings {
+        streams: Cell::new(MAX_STREAMS),
+        takes_connect: Cell::new(false),
+        task: RefCell::default(),
+    });
+    let told = Rc::clone(&settings);
     tokio::task::spawn_local(async move {
         let _place = place;
         let driven = poll_fn(|cx| {
             let end = Pin::new(&mut connection).poll(cx);
-            let allowed = u32::try_from(connection.current_max_send_streams());
-            told.set(allowed.unwrap_or(u32::MAX));
+            told.look(&connection, cx);
             end
         });
         if let Err(error) = driven.await {
@@ -392,7 +453,7 @@ async fn http2(
     Ok(Sender::Http2(Shared {
         sender,
         users: Rc::new(Cell::new(1)),
-        limit,
+        settings,
         opened: Instant::now(),
         requests: Rc::default(),
     }))

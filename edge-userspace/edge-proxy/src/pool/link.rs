@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use edge_upstream::circuit::Place;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
@@ -47,6 +48,11 @@ pub(crate) enum SendError {
     Refused,
     #[error("the endpoint reset the stream")]
     Reset,
+    #[error("the stream was reset for what the endpoint did")]
+    ResetHere,
+    /// It was not asked.
+    #[error("the endpoint does not take extended CONNECT")]
+    NoConnect,
     #[error("the response is malformed: {0}")]
     Malformed(&'static str),
     #[error(transparent)]
@@ -62,6 +68,21 @@ pub(crate) enum BodyFault {
     Malformed(&'static str),
     #[error("{0}")]
     Http2(#[from] hyper::Error),
+    /// The parser takes NO_ERROR for an end in order, which is one only behind END_STREAM.
+    #[error("the stream was ended without an error, and without its end")]
+    Unfinished,
+}
+
+/// The next frame of a body of HTTP/2. One that ends without END_STREAM breaks off, whatever code it ends with: what of it
+/// is missing, nobody can tell.
+pub(crate) fn poll_http2(
+    body: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    Poll::Ready(match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+        None if !body.is_end_stream() => Some(Err(BodyFault::Unfinished)),
+        frame => frame.map(|frame| frame.map_err(BodyFault::from)),
+    })
 }
 
 /// Whose doing it is that a body broke off.
@@ -71,8 +92,15 @@ pub(crate) enum Cause {
     Ended,
     /// The endpoint reset the stream.
     Reset,
+    /// The parser reset the stream, for what the endpoint did to it.
+    ResetHere,
     /// What came is not what the protocol allows.
     Malformed,
+}
+
+/// Whether the parser has reset a stream, for another reason than that what came is malformed.
+pub(super) fn is_reset_here(error: &h2::Error) -> bool {
+    error.is_library() && error.is_reset() && error.reason() != Some(h2::Reason::PROTOCOL_ERROR)
 }
 
 impl BodyFault {
@@ -80,10 +108,12 @@ impl BodyFault {
         match self {
             Self::Io(_) => Cause::Ended,
             Self::Malformed(_) => Cause::Malformed,
+            Self::Unfinished => Cause::Reset,
             Self::Http2(error) => {
                 let source = std::error::Error::source(error);
                 match source.and_then(|source| source.downcast_ref::<h2::Error>()) {
                     Some(error) if error.is_reset() && error.is_remote() => Cause::Reset,
+                    Some(error) if is_reset_here(error) => Cause::ResetHere,
                     // The parser's own word: of GOAWAY or RST_STREAM that it sends for what came.
                     Some(error) if error.is_library() && error.reason().is_some() => Cause::Malformed,
                     Some(_) | None => Cause::Ended,

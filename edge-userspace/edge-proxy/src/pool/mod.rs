@@ -19,7 +19,7 @@ use connect::Shared;
 pub(crate) use connect::{Announced, ConnectError, EndpointBody, Sender, Target, connect_bytes};
 pub(crate) use limits::Limits;
 use link::Link;
-pub(crate) use link::{Asked, BodyFault, Cause, SendError, Upgraded};
+pub(crate) use link::{Asked, BodyFault, Cause, SendError, Upgraded, poll_http2};
 pub(crate) use stream::EndpointStream;
 
 use crate::protocol::Protocol;

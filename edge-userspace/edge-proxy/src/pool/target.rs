@@ -2,8 +2,10 @@
 
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::ext::Protocol;
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Turns Host into `:authority` and leaves out what belongs to HTTP/1.1 alone (RFC 9113 sections 8.2.2 and 8.3.1).
 ///
@@ -26,8 +28,13 @@ pub(super) fn http2_request<B>(mut request: Request<B>) -> Request<B> {
     if let Some(authority) = authority {
         request.headers_mut().remove(HOST);
         let path = request.uri().path_and_query().cloned();
+        // The scheme that the client used (RFC 9113 section 8.3.1), whatever is spoken with the endpoint (as Envoy has it).
+        let scheme = match request.headers().get(&FORWARDED_PROTO) {
+            Some(scheme) if scheme.as_bytes().eq_ignore_ascii_case(b"https") => Scheme::HTTPS,
+            Some(_) | None => Scheme::HTTP,
+        };
         let target = Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(scheme)
             .authority(authority)
             .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
             .build();
@@ -65,5 +72,12 @@ mod tests {
         assert_eq!(request.uri(), "http://a.com:81/a?b");
         let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
         assert_eq!(names, ["te"]);
+        let request = Request::builder()
+            .uri("/")
+            .header("host", "a.com")
+            .header("x-forwarded-proto", "https")
+            .body(())
+            .unwrap();
+        assert_eq!(http2_request(request).uri(), "https://a.com/");
     }
 }

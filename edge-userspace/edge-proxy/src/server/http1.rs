@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -16,6 +17,14 @@ use crate::connection::Conn;
 use crate::h1::{Length, Outbox, Refused, RequestHead, RequestParser, says_close, write_response_head};
 use crate::http::{self as exchange, Incoming, Record, ResponseBody};
 use crate::strict::Follows;
+
+/// For how long a client that is still at sending is read from after its last answer, and how long it may pause (Envoy
+/// waits for 1 s, `delayed_close_timeout`).
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_SILENT: Duration = Duration::from_secs(1);
+
+/// How many octets are read in that time.
+const MAX_LINGER: usize = 8 * 1024 * 1024;
 
 /// Serves requests until the client or the gateway has enough, or nothing comes.
 pub(super) async fn serve(conn: &Rc<Conn>, stream: ClientStream, prefix: Bytes) -> Served {
@@ -42,6 +51,11 @@ pub(super) async fn serve(conn: &Rc<Conn>, stream: ClientStream, prefix: Bytes) 
                 let _ = poll_fn(|cx| wire.poll_shutdown(cx)).await;
                 return Served::Ended;
             }
+            After::CloseLate => {
+                let _ = poll_fn(|cx| wire.poll_shutdown(cx)).await;
+                linger(conn, &wire).await;
+                return Served::Ended;
+            }
             After::Cut => return Served::Ended,
             After::Switch => {
                 if let (Some(tunnel), Some(wire)) = (conn.take_tunnel(), Rc::into_inner(wire)) {
@@ -61,10 +75,36 @@ enum After {
     Next,
     /// It ends here.
     Close,
+    /// It ends here, while the client may still be at sending.
+    CloseLate,
     /// It is broken, and the client must see that.
     Cut,
     /// It is one of another protocol.
     Switch,
+}
+
+/// Reads on for a little while after the last answer: a socket that is closed with something unread, or that gets more,
+/// resets the connection, and a reset takes from the client what of its answer it has not read yet (RFC 9112 section 9.6).
+async fn linger(conn: &Conn, wire: &Wire) {
+    // Where places are scarce, others have more need of this one.
+    if conn.worker().overload().haste().is_some() {
+        return;
+    }
+    let timers = conn.worker().timers();
+    let (mut end, mut left) = (timers.after(LINGER), MAX_LINGER);
+    loop {
+        let mut silence = timers.after(LINGER_SILENT);
+        let read = poll_fn(|cx| {
+            if Pin::new(&mut end).poll(cx).is_ready() || Pin::new(&mut silence).poll(cx).is_ready() {
+                return Poll::Ready(0);
+            }
+            wire.poll_unwanted(cx)
+        });
+        match read.await {
+            length @ 1.. if length < left => left -= length,
+            _ => return,
+        }
+    }
 }
 
 /// Answers what is no request.
@@ -91,7 +131,7 @@ async fn refuse(conn: &Conn, wire: &Wire, refused: Refused) -> After {
         written
     });
     match written.await {
-        Ok(()) => After::Close,
+        Ok(()) => After::CloseLate,
         Err(_) => After::Cut,
     }
 }
@@ -160,10 +200,10 @@ async fn send(conn: &Conn, wire: &Wire, asked: Asked, response: Response<Respons
     let sent = poll_fn(|cx| unless_gone(conn, wire, cx, |cx| sending.poll(cx, wire))).await;
     match sent {
         Some(Ok(())) if switches => After::Switch,
-        Some(Ok(())) if closes => After::Close,
         Some(Ok(())) => match poll_fn(|cx| Poll::Ready(wire.has_ended(cx))).await {
+            true if closes => After::Close,
             true => After::Next,
-            false => After::Close,
+            false => After::CloseLate,
         },
         Some(Err(Broken)) | None => After::Cut,
     }

@@ -1,21 +1,30 @@
 //! Serving a client's connection, by what is spoken on it: HTTP/1.1 by `h1`, HTTP/2 by hyper.
 
 mod http1;
+mod linger;
 mod stream;
+mod turns;
 mod watched;
 mod wire;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Context;
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 
 use crate::connection::Conn;
 use crate::http::Service;
+use crate::options::Http2Limits;
 use crate::protocol::Protocol;
+use crate::strict::Http2Guard;
+use linger::{LINGER, Lingering};
 pub(crate) use stream::ClientStream;
+use turns::Turns;
 use watched::Watched;
 pub(crate) use wire::WireBody;
 
@@ -26,6 +35,46 @@ pub(crate) struct LocalExec;
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExec {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+/// What a connection of HTTP/2 has of its streams.
+#[derive(Debug)]
+pub(crate) struct OpenStreams {
+    guard: RefCell<Http2Guard>,
+    lingering: Lingering,
+    turns: Turns,
+}
+
+impl OpenStreams {
+    pub(crate) fn new(limits: Http2Limits, now: Instant) -> Self {
+        Self {
+            guard: RefCell::new(Http2Guard::new(limits, now)),
+            lingering: Lingering::default(),
+            turns: Turns::default(),
+        }
+    }
+
+    /// What looks over their frames; the connection's sweep asks it, too.
+    pub(crate) fn guard(&self) -> &RefCell<Http2Guard> {
+        &self.guard
+    }
+
+    /// Waits for a request's turn to begin.
+    pub(crate) async fn turn(&self, conn: &Conn) {
+        poll_fn(|cx| self.turns.poll_begin(cx, || conn.wake())).await;
+    }
+
+    /// Reads on a body for a little while that nobody wants any more.
+    pub(crate) fn linger(&self, body: hyper::body::Incoming, conn: &Conn) {
+        self.lingering.add(body, conn.worker().timers().after(LINGER));
+        conn.wake();
+    }
+
+    /// Does what is to be done at each turn of the connection.
+    fn next_turn(&self, cx: &mut Context<'_>) {
+        self.turns.next(cx);
+        self.lingering.poll(cx);
     }
 }
 
@@ -64,7 +113,11 @@ async fn http2(conn: &Rc<Conn>, io: TokioIo<Watched>) -> hyper::Result<()> {
             // Sends GOAWAY twice, so that requests that were on their way are still served.
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        let end = connection.as_mut().poll(cx);
+        if end.is_pending() {
+            conn.open_streams().next_turn(cx);
+        }
+        end
     })
     .await
 }

@@ -1,7 +1,6 @@
 //! A client's byte stream of HTTP/2, watched: what was last read or written, whether it keeps the protocol's rules, and how
 //! to end it.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ClientStream;
+use super::{ClientStream, OpenStreams};
 use crate::connection::Conn;
-use crate::strict::{Code, Http2Fault, Http2Guard};
+use crate::strict::{Code, Http2Fault};
 
 /// Tells the connection's state about every read and write, and ends the stream when the state says so.
 pub(super) struct Watched {
@@ -20,8 +19,8 @@ pub(super) struct Watched {
     conn: Rc<Conn>,
     /// Bytes that were read before, to find out what is spoken. Empty once they were taken.
     prefix: Bytes,
-    /// Looks over what is read and what is written; the connection's sweep asks it, too.
-    guard: Rc<RefCell<Http2Guard>>,
+    /// Its guard looks over what is read and what is written.
+    streams: Rc<OpenStreams>,
     verdict: Verdict,
 }
 
@@ -39,7 +38,7 @@ impl Watched {
     pub(super) fn new(stream: ClientStream, conn: Rc<Conn>, prefix: Bytes) -> Self {
         Self {
             stream,
-            guard: conn.http2_guard(),
+            streams: Rc::clone(conn.open_streams()),
             conn,
             prefix,
             verdict: Verdict::Good,
@@ -54,11 +53,17 @@ impl Watched {
             return Poll::Ready(Ok(()));
         }
         let result = self
-            .guard
+            .streams
+            .guard()
             .borrow_mut()
             .received(&buf.filled()[before..], self.conn.now());
-        let Err((good, fault)) = result else {
-            return Poll::Ready(Ok(()));
+        let (good, fault) = match result {
+            Ok(()) => match self.reset_stream(cx) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                // What came before it is not looked at any more.
+                Err(fault) => (0, fault),
+            },
+            Err(fault) => fault,
         };
         buf.set_filled(before + good);
         if good > 0 {
@@ -66,6 +71,21 @@ impl Watched {
             return Poll::Ready(Ok(()));
         }
         self.refuse(cx, fault)
+    }
+
+    /// Resets a stream where the parser behind does not.
+    fn reset_stream(&mut self, cx: &mut Context<'_>) -> Result<(), Http2Fault> {
+        let Some(frame) = self.streams.guard().borrow_mut().take_reset()? else {
+            return Ok(());
+        };
+        let stream = &mut self.stream;
+        let written = Pin::new(&mut *stream).poll_write(cx, &frame);
+        // What does not fit into the socket stays with TLS, whose next write takes it along.
+        let _ = Pin::new(stream).poll_flush(cx);
+        match written {
+            Poll::Ready(Ok(length)) if length == frame.len() => Ok(()),
+            Poll::Ready(_) | Poll::Pending => Err(Http2Fault::UNSENT),
+        }
     }
 
     /// Tells a client of HTTP/2 why it is cut, if that can be done without waiting, and ends the stream.
@@ -104,7 +124,7 @@ impl AsyncRead for Watched {
             return Poll::Ready(Err(error));
         }
         let fault = match self.verdict {
-            Verdict::Good => self.guard.borrow().fault(),
+            Verdict::Good => self.streams.guard().borrow().fault(),
             Verdict::Fault(fault) => Some(fault),
             Verdict::Ended => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         };
@@ -139,7 +159,7 @@ impl Watched {
         ) {
             return;
         }
-        let frame = self.guard.borrow().goaway(code);
+        let frame = self.streams.guard().borrow().goaway(code);
         let Some(frame) = frame else { return };
         let stream = &mut self.stream;
         // Whether it goes out or not, the connection ends.
@@ -155,7 +175,7 @@ impl Watched {
         let Poll::Ready(Ok(length)) = result else {
             return false;
         };
-        let (mut guard, mut left, mut progress) = (self.guard.borrow_mut(), *length, false);
+        let (mut guard, mut left, mut progress) = (self.streams.guard().borrow_mut(), *length, false);
         for buf in bufs {
             let taken = left.min(buf.len());
             progress |= guard.sent(&buf[..taken]);

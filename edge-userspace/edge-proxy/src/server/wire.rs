@@ -137,7 +137,7 @@ impl Wire {
 
     /// Whether the client still waits to be told that its body is wanted.
     pub(super) fn owes_interim(&self) -> bool {
-        self.interim.get() == Interim::Wanted
+        self.interim.get() == Interim::Wanted && !self.decoder.borrow().is_done()
     }
 
     /// The outbox, for the head and the body of the answer. There is no interim one from here on.
@@ -191,6 +191,20 @@ impl Wire {
             self.conn.waits(cx);
         }
         result
+    }
+
+    /// Throws away what comes after the last answer. Answers how much; 0 when nothing more comes, or has to.
+    pub(super) fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.conn.check_aborted().is_err() || self.conn.closes_when_idle() {
+            return Poll::Ready(0);
+        }
+        let mut buffer = self.buffer.borrow_mut();
+        *buffer = BytesMut::new();
+        let read = poll_read(&mut *self.stream.borrow_mut(), cx, &mut buffer, u64::MAX);
+        if read.is_pending() {
+            self.conn.waits(cx);
+        }
+        read.map(|read| read.unwrap_or(0))
     }
 
     /// Whether the request has ended, so that another one can follow: what of its body is here, and not much, is thrown

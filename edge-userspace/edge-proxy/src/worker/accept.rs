@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edge_model::TcpRoute;
+use edge_model::{ListenAddress, TcpRoute};
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -38,7 +38,7 @@ const WARN_PAUSE: Duration = Duration::from_secs(10);
 /// A port of one worker.
 pub(super) struct Port {
     pub(super) worker: Rc<Worker>,
-    pub(super) number: u16,
+    pub(super) address: Rc<ListenAddress>,
     pub(super) listener: TcpListener,
     /// What the port last spoke; it outlives its configuration until the queue is empty.
     pub(super) config: Arc<ListenerConfig>,
@@ -58,7 +58,7 @@ impl Port {
             }
         }
         if let Err(error) = refuse_new(&self.listener) {
-            tracing::warn!(port = self.number, %error, "cannot filter the socket; connections may be lost as it closes");
+            tracing::warn!(address = %self.address, %error, "cannot filter the socket; connections may be lost as it closes");
         }
         let handshakes_end = tokio::time::sleep(HANDSHAKES_END);
         tokio::pin!(handshakes_end);
@@ -92,32 +92,36 @@ impl Port {
         if self.starved.is_none_or(|last| last.elapsed() >= WARN_PAUSE) {
             self.starved = Some(Instant::now());
             let hint = "raise the limit of open files (ulimit -n), or lower overload.maxConnections";
-            tracing::warn!(port = self.number, %error, hint, "cannot accept connections for now");
+            tracing::warn!(address = %self.address, %error, hint, "cannot accept connections for now");
         }
         self.worker.close_idle_upstreams();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let Some(admitted) = self.worker.overload().admit() else {
+        let Some(admitted) = self.worker.overload().admit(|| self.worker.crowd_out()) else {
             // Closed at once, unread: to answer would cost what is scarce.
             return;
         };
-        if let Some(config) = self.worker.view().config().listener(self.number) {
+        if let Some(config) = self.worker.view().config().listener(*self.address) {
             self.config = Arc::clone(config);
         }
-        let (worker, port, config) = (Rc::clone(&self.worker), self.number, Arc::clone(&self.config));
-        match worker.reads_proxy_header(port, peer.ip()) {
+        let (worker, address, config) = (
+            Rc::clone(&self.worker),
+            Rc::clone(&self.address),
+            Arc::clone(&self.config),
+        );
+        match worker.reads_proxy_header(address.port, peer.ip()) {
             true => {
                 tokio::task::spawn_local(Box::pin(behind_proxy(
                     worker,
-                    port,
+                    address,
                     config,
                     (stream, admitted),
                     peer,
                 )));
             }
-            false => begin(&worker, port, config, (stream, admitted), peer, None),
+            false => begin(&worker, address, config, (stream, admitted), peer, None),
         }
     }
 }
@@ -125,7 +129,7 @@ impl Port {
 /// Begins a connection of a proxy in front by the client that it is passed on for.
 async fn behind_proxy(
     worker: Rc<Worker>,
-    port: u16,
+    address: Rc<ListenAddress>,
     config: Arc<ListenerConfig>,
     (mut stream, admitted): (TcpStream, Admitted),
     peer: SocketAddr,
@@ -141,20 +145,20 @@ async fn behind_proxy(
         }
         Err(_) => return worker.metrics().connection_cut("proxy protocol"),
     };
-    begin(&worker, port, config, (stream, admitted), client, local);
+    begin(&worker, address, config, (stream, admitted), client, local);
 }
 
 /// Begins a client's connection. `local` is what the client connected to, where that is not this socket.
 fn begin(
     worker: &Rc<Worker>,
-    port: u16,
+    address: Rc<ListenAddress>,
     config: Arc<ListenerConfig>,
     (stream, admitted): (TcpStream, Admitted),
     peer: SocketAddr,
     local: Option<SocketAddr>,
 ) {
     let view = worker.view();
-    let conn = Conn::new(Rc::clone(worker), port, peer, &config);
+    let conn = Conn::new(Rc::clone(worker), address, peer, &config);
     if worker.needs_addresses()
         && let Some(local) = local.or_else(|| stream.local_addr().ok())
     {

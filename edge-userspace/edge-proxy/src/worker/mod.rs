@@ -1,6 +1,7 @@
 //! A gateway worker: one thread, one runtime, its own sockets.
 
 mod accept;
+mod crowd;
 mod run;
 mod view;
 
@@ -27,6 +28,7 @@ use crate::options::{Limits, ProxyOptions, Timeouts};
 use crate::overload::{Admitted, Overload};
 use crate::server::LocalExec;
 use crate::timer::Timers;
+use crowd::Crowd;
 pub(crate) use run::{Command, spawn};
 use view::Pools;
 pub(crate) use view::{Asker, ClusterView, EndpointView, Limit, OwnPools, View};
@@ -83,6 +85,7 @@ pub(crate) struct Worker {
     http2: http2::Builder<LocalExec>,
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
+    crowd: Crowd,
     /// Connections that are not parked, since they were first idle.
     parkable: RefCell<VecDeque<Rc<Conn>>>,
     parkable_wanted: Notify,
@@ -114,6 +117,7 @@ impl Worker {
             http2,
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
+            crowd: Crowd::default(),
             parkable: RefCell::default(),
             parkable_wanted: Notify::new(),
             accepted: Cell::new(0),
@@ -253,6 +257,12 @@ impl Worker {
             conn,
             _admitted: admitted,
         }
+    }
+
+    /// Ends the connection whose client has made it wait for a whole request for longest, if there is one, to make room
+    /// for another.
+    fn crowd_out(&self) -> bool {
+        self.crowd.out(self.connections.borrow().values(), Instant::now())
     }
 
     /// Parks a connection if nothing comes over it for a while.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use edge_model::WorkerId;
+use edge_model::{ListenAddress, WorkerId};
 use rustix::thread::CpuSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -24,16 +24,16 @@ const SWEEPS_PER_DRAIN_IDLE: u32 = 4;
 
 /// What a worker is asked to do.
 pub(crate) enum Command {
-    /// Accept on a port from now on.
+    /// Accept on an address from now on.
     Listen {
-        port: u16,
+        address: ListenAddress,
         listener: std::net::TcpListener,
         config: Arc<ListenerConfig>,
     },
     /// Tell clients to go elsewhere, and go on taking those that come.
     Leave,
-    /// Accept what the port's queue holds, and no more.
-    Close { port: u16 },
+    /// Accept what the address's queue holds, and no more.
+    Close { address: ListenAddress },
     /// Close all ports, bring connections to their end until the deadline, and end. Answers with how many
     /// connections were cut with a request on them.
     Drain {
@@ -82,7 +82,7 @@ fn pin(id: WorkerId) -> rustix::io::Result<()> {
 /// A worker at work.
 struct Running {
     worker: Rc<Worker>,
-    ports: HashMap<u16, OpenPort>,
+    ports: HashMap<ListenAddress, OpenPort>,
     /// Ports that are emptying their queues.
     closing: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -119,11 +119,11 @@ impl Running {
             };
             match command {
                 Some(Command::Listen {
-                    port,
+                    address,
                     listener,
                     config,
-                }) => self.listen(port, listener, config),
-                Some(Command::Close { port }) => self.close(port),
+                }) => self.listen(address, listener, config),
+                Some(Command::Close { address }) => self.close(address),
                 Some(Command::Leave) => {
                     self.worker.drain.set(Drain::Leaving);
                     self.worker.sweep();
@@ -139,29 +139,34 @@ impl Running {
         }
     }
 
-    fn listen(&mut self, number: u16, listener: std::net::TcpListener, config: Arc<ListenerConfig>) {
+    fn listen(
+        &mut self,
+        address: ListenAddress,
+        listener: std::net::TcpListener,
+        config: Arc<ListenerConfig>,
+    ) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(port = number, %error, "cannot watch the listening socket");
+                tracing::error!(%address, %error, "cannot watch the listening socket");
                 return;
             }
         };
         let port = Port {
             worker: Rc::clone(&self.worker),
-            number,
+            address: Rc::new(address),
             listener,
             config,
             starved: None,
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::task::spawn_local(port.run(stopped));
-        self.ports.insert(number, OpenPort { stop, task });
+        self.ports.insert(address, OpenPort { stop, task });
     }
 
-    fn close(&mut self, port: u16) {
+    fn close(&mut self, address: ListenAddress) {
         self.closing.retain(|task| !task.is_finished());
-        if let Some(port) = self.ports.remove(&port) {
+        if let Some(port) = self.ports.remove(&address) {
             // A port that has ended by itself has nothing left to stop.
             let _ = port.stop.send(());
             self.closing.push(port.task);

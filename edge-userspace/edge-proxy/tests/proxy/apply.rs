@@ -1,6 +1,7 @@
 //! A new configuration under load.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -178,12 +179,54 @@ fn a_port_that_cannot_be_had_changes_nothing() {
         .listen(taken, hosts("new"));
     let error = edge.proxy.apply(&worse.build()).unwrap_err();
     assert!(
-        matches!(error, Error::Listen { port, .. } if port == taken),
+        matches!(error, Error::Listen { address, .. } if address == taken.into()),
         "{error}"
     );
     assert!(error.to_string().contains("another process listens"), "{error}");
     assert_eq!(get(port, "a", "/").text(), "old");
     assert!(TcpStream::connect(("127.0.0.1", other)).is_err());
+}
+
+/// What is answered at an address; `None` where nobody listens.
+fn at(address: &str, port: u16) -> Option<String> {
+    let stream = TcpStream::connect((address, port)).ok()?;
+    Some(Client::over(stream).get("a", "/").unwrap().text().to_owned())
+}
+
+#[test]
+fn a_listener_with_an_address_of_its_own_is_there_alone_and_beside_one_for_all() {
+    let port = free_port();
+    let hosts = |text| vec![virtual_host("*", vec![route(prefix("/"), direct(200, text))])];
+    let bound = |snap: Snap, address: &str, text| {
+        let mut snap = snap.listen(port, hosts(text));
+        let listener = Arc::make_mut(snap.listeners.last_mut().unwrap());
+        listener.bind = Some(address.parse().unwrap());
+        snap
+    };
+    let edge = Edge::start(bound(Snap::default(), "127.0.0.8", "eight"));
+    assert_eq!(at("127.0.0.8", port).as_deref(), Some("eight"));
+    assert_eq!(at("127.0.0.1", port), None);
+    let mut kept = Client::over(TcpStream::connect(("127.0.0.8", port)).unwrap());
+    assert_eq!(kept.get("a", "/").unwrap().text(), "eight");
+    edge.apply(bound(
+        Snap::default().listen(port, hosts("all")),
+        "127.0.0.8",
+        "eight again",
+    ));
+    assert_eq!(at("127.0.0.8", port).as_deref(), Some("eight again"));
+    assert_eq!(at("127.0.0.1", port).as_deref(), Some("all"));
+    assert_eq!(kept.get("a", "/").unwrap().text(), "eight again");
+    edge.apply(Snap::default().listen(port, hosts("all")));
+    let falls_to_all = || at("127.0.0.8", port).as_deref() == Some("all");
+    assert!(eventually(falls_to_all), "its socket is closed a little later");
+    // An address that is not this machine's.
+    let foreign = bound(Snap::default().listen(port, hosts("new")), "192.0.2.1", "x");
+    let error = edge.proxy.apply(&foreign.build()).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("192.0.2.1:{port}")),
+        "{error}"
+    );
+    assert_eq!(at("127.0.0.1", port).as_deref(), Some("all"));
 }
 
 #[test]
@@ -194,7 +237,7 @@ fn every_worker_has_a_socket_on_every_port_for_tier_1_to_steer_to() {
     let sockets = edge.proxy.sockets().unwrap();
     let mut seen: Vec<_> = sockets
         .iter()
-        .map(|socket| (socket.port, socket.worker.0))
+        .map(|socket| (socket.address.port, socket.worker.0))
         .collect();
     seen.sort_unstable();
     let mut expected = vec![(a, 0), (a, 1), (b, 0), (b, 1)];
@@ -202,7 +245,7 @@ fn every_worker_has_a_socket_on_every_port_for_tier_1_to_steer_to() {
     assert_eq!(seen, expected);
     for socket in sockets {
         let listener = TcpListener::from(socket.socket);
-        assert_eq!(listener.local_addr().unwrap().port(), socket.port);
+        assert_eq!(listener.local_addr().unwrap().port(), socket.address.port);
     }
 }
 

@@ -242,6 +242,39 @@ fn an_answer_that_does_not_wait_for_the_body_ends_the_connection_where_the_body_
 }
 
 #[test]
+fn a_client_that_is_still_at_sending_can_read_its_answer() {
+    let port = free_port();
+    let _edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(413, "too much"))]));
+    let length = 4 * 1024 * 1024;
+    // It reads nothing before it has written everything, of which the edge wants nothing.
+    for head in [
+        format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n"),
+        // Not a request: nobody can tell where the next one would begin.
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n".to_owned(),
+    ] {
+        let mut client = Client::connect(port);
+        client.write(&head).unwrap();
+        let written = (0..length / 65_536).try_for_each(|_| client.write([b'x'; 65_536]));
+        assert!(written.is_ok(), "{head}: {written:?}");
+        let status = client.read("POST").map(|reply| reply.status);
+        assert!(matches!(status, Ok(400 | 413)), "{head}: {status:?}");
+        assert!(client.is_at_end(), "{head}");
+    }
+}
+
+#[test]
+fn a_client_that_sends_for_ever_is_closed_all_the_same() {
+    let port = free_port();
+    let _edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(413, "too much"))]));
+    let mut client = Client::connect(port);
+    client
+        .write("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        .unwrap();
+    let sent = std::iter::repeat_n([b'x'; 65_536], 1024).try_for_each(|piece| client.write(piece));
+    assert!(sent.is_err(), "64 MiB were taken");
+}
+
+#[test]
 fn an_answer_to_head_tells_the_length_that_get_would_have() {
     let port = free_port();
     let _edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(200, "four"))]));

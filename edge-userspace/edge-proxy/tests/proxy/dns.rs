@@ -150,7 +150,7 @@ fn a_name_that_is_gone_or_was_never_there_has_no_endpoint() {
     assert!(eventually(|| endpoints(&edge).is_empty()));
     let reply = get(port, "a", "/");
     assert_eq!((reply.status, reply.text()), (503, "no healthy upstream"));
-    edge.expect_flagged("UH", 1);
+    edge.expect_flagged("DF,UH", 1);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn no_request_waits_for_a_name_server() {
     for _ in 0..20 {
         assert_eq!(get(port, "a", "/").status, 503);
     }
-    edge.expect_flagged("UH", 20);
+    edge.expect_flagged("DF,UH", 20);
     assert!(server.asked() < before + 20, "requests ask nobody");
 }
 

@@ -7,7 +7,9 @@ use std::net::TcpStream;
 use edge_model::{Cluster, FormatString, Fraction, UpstreamProtocol};
 use edge_proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 
-use crate::desync::frames::{Connection, DATA, END_HEADERS, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS};
+use crate::desync::frames::{
+    Connection, DATA, END_HEADERS, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use crate::support::{
     Backend, Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, route, service,
 };
@@ -51,6 +53,12 @@ fn head(stream: u32) -> Frame {
     Frame::new(HEADERS, END_HEADERS, stream, [0x88])
 }
 
+/// Opens the window of a stream beyond the largest one.
+fn too_wide_window(stream: u32) -> [Frame; 2] {
+    let more = Frame::new(WINDOW_UPDATE, 0, stream, 0x7fff_ffff_u32.to_be_bytes());
+    [more.clone(), more]
+}
+
 /// A log of `code flags details`, one line for each request.
 struct Log(std::path::PathBuf);
 
@@ -90,7 +98,27 @@ fn log(name: &str) -> Log {
 
 #[test]
 fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
-    let rows: [(&str, Answer, bool, &str, &str); 5] = [
+    let rows: [(&str, Answer, bool, &str, &str); 7] = [
+        (
+            "reset-without-error",
+            |stream| {
+                vec![
+                    head(stream),
+                    Frame::new(DATA, 0, stream, *b"abc"),
+                    Frame::new(RST_STREAM, 0, stream, 0_u32.to_be_bytes()),
+                ]
+            },
+            false,
+            "UR",
+            "200 UR via_upstream",
+        ),
+        (
+            "malformed-early",
+            |_| vec![Frame::new(DATA, 0, 0, *b"abc")],
+            false,
+            "UPE",
+            "502 UPE upstream_reset_before_response_started{protocol_error}",
+        ),
         (
             "reset-early",
             |stream| vec![Frame::new(RST_STREAM, 0, stream, CANCEL.to_be_bytes())],
@@ -148,8 +176,46 @@ fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
         let edge = Edge::start_with(Snap::new(port, routes).with(cluster), log.options());
         let mut client = Client::connect(port);
         // What came is cut, or the answer is the gateway's own.
-        let _ = client.get("a", "/");
+        let reply = client.get("a", "/");
+        assert!(
+            reply.is_err() || reply.is_ok_and(|reply| reply.status >= 500),
+            "{name}"
+        );
         edge.expect_flagged(flag, 1);
+        log.expect(name, line);
+    }
+}
+
+#[test]
+fn a_stream_that_the_gateway_resets_is_told_apart_from_one_that_the_endpoint_does() {
+    let rows: [(&str, Answer, &str); 2] = [
+        (
+            "window-early",
+            |stream| too_wide_window(stream).to_vec(),
+            "503 LR upstream_reset_before_response_started{local_reset}",
+        ),
+        (
+            "window-late",
+            |stream| [&[head(stream)][..], &too_wide_window(stream)].concat(),
+            "200 LR via_upstream",
+        ),
+    ];
+    for (name, answer, line) in rows {
+        let web = endpoint(answer, false);
+        let (port, log) = (free_port(), log(name));
+        let cluster = Cluster {
+            protocol: UpstreamProtocol::Http2,
+            ..service("web", &[web.address])
+        };
+        let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
+        let edge = Edge::start_with(Snap::new(port, routes).with(cluster), log.options());
+        let mut client = Client::connect(port);
+        // The windows that are opened too far are those of a body that has not ended.
+        client
+            .write("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc")
+            .unwrap();
+        let _ = client.read("POST");
+        edge.expect_flagged("LR", 1);
         log.expect(name, line);
     }
 }

@@ -1,7 +1,9 @@
 //! Frames of HTTP/2 that break a rule, and what the client is told (RFC 9113, RFC 7541).
 
-use crate::desync::frames::{Connection, Frame, GOAWAY, PING, RST_STREAM, SETTINGS, frames};
-use crate::support::{Backend, Edge, Snap, free_port};
+use crate::desync::frames::{
+    Connection, DATA, END_STREAM, Frame, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frames,
+};
+use crate::support::{Backend, Edge, Snap, direct, free_port, prefix, route};
 
 const PROTOCOL: u32 = 1;
 const FLOW_CONTROL: u32 = 3;
@@ -46,6 +48,60 @@ fn streams_are_opened_in_order_and_closed_for_good() {
         ("HEADERS after a reset", "H post ; R 8 ; HE get", STREAM_CLOSED),
         ("CONTINUATION after a reset", "H post ; R 8 ; C x=1", PROTOCOL),
     ]);
+}
+
+/// A stream whose client has not ended it when its response has, on a connection of its own.
+fn half_open() -> (Edge, Connection) {
+    let port = free_port();
+    let edge = Edge::start(Snap::new(port, vec![route(prefix("/"), direct(200, "abc"))]));
+    let mut connection = Connection::open(port);
+    connection.send(&Frame::post(1)).unwrap();
+    let last = connection.wait_for(|frame| frame.flags & END_STREAM != 0 && frame.stream == 1);
+    assert_eq!(last.unwrap().kind, DATA);
+    (edge, connection)
+}
+
+#[test]
+fn a_body_that_nobody_wants_may_end_before_its_stream_is_reset() {
+    let (_edge, mut connection) = half_open();
+    connection.send(&Frame::new(DATA, 0, 1, *b"abc")).unwrap();
+    connection.send(&Frame::new(DATA, END_STREAM, 1, [])).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    connection.send(&Frame::new(PING, 0, 0, [0; 8])).unwrap();
+    let next = connection.wait_for(|frame| matches!(frame.kind, RST_STREAM | GOAWAY | PING));
+    assert_eq!(next.unwrap().kind, PING);
+}
+
+#[test]
+fn a_body_that_nobody_wants_and_that_does_not_end_is_reset_without_an_error() {
+    for frames in [0, 3] {
+        let (_edge, mut connection) = half_open();
+        for _ in 0..frames {
+            connection.send(&Frame::new(DATA, 0, 1, [0; 16_384])).unwrap();
+        }
+        let reset = connection
+            .wait_for(|frame| matches!(frame.kind, RST_STREAM | GOAWAY))
+            .unwrap();
+        assert_eq!((reset.kind, reset.code()), (RST_STREAM, 0), "{frames} frames");
+        // Other streams go on.
+        connection.send(&Frame::get(3)).unwrap();
+        assert!(connection.outcomes(&[3]).unwrap().passed[&3]);
+    }
+}
+
+#[test]
+fn a_window_beyond_the_largest_resets_its_stream_also_when_its_response_has_ended() {
+    let (_edge, mut connection) = half_open();
+    for _ in 0..2 {
+        let update = Frame::new(WINDOW_UPDATE, 0, 1, 0x7fff_ffff_u32.to_be_bytes());
+        connection.send(&update).unwrap();
+    }
+    let reset = connection
+        .wait_for(|frame| matches!(frame.kind, RST_STREAM | GOAWAY))
+        .unwrap();
+    assert_eq!((reset.kind, reset.code()), (RST_STREAM, FLOW_CONTROL));
+    connection.send(&Frame::get(3)).unwrap();
+    assert!(connection.outcomes(&[3]).unwrap().passed[&3]);
 }
 
 #[test]

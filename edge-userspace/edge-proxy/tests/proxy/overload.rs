@@ -60,6 +60,46 @@ fn idle_connections_make_room_when_it_is_scarce() {
     assert!(idle.iter_mut().any(Client::is_at_end));
 }
 
+#[test]
+fn who_does_not_say_what_it_wants_makes_room_for_others() {
+    let web = Backend::start("web");
+    let port = free_port();
+    let edge = Edge::start_with(
+        Snap::simple(port, &[web.address]),
+        ProxyOptions {
+            bounds: connections(10),
+            ..ProxyOptions::new(1)
+        },
+    );
+    let mut good = Client::connect(port);
+    assert_eq!(good.get("a", "/").unwrap().status, 200);
+    let mut slow: Vec<_> = (0..9).map(|_| Client::connect(port)).collect();
+    for client in &mut slow[..5] {
+        client.write("GET / HTTP/1.1\r\nhost: ").unwrap();
+    }
+    // All places are taken; for a second everybody is given the chance to ask.
+    let mut later = Vec::new();
+    let gets_in = || {
+        let mut client = Client::connect(port);
+        let is_served = client.get("a", "/").is_ok_and(|reply| reply.status == 200);
+        later.push(client);
+        is_served
+    };
+    assert!(eventually(gets_in));
+    edge.expect_metric(
+        "edge_downstream_connections_cut_total",
+        &["reason=\"crowded out\""],
+        1,
+    );
+    let is_closed = |client: &mut Client| {
+        let short = Some(Duration::from_millis(50));
+        client.stream().set_read_timeout(short).unwrap();
+        client.is_at_end()
+    };
+    assert_eq!(slow.iter_mut().map(is_closed).filter(|closed| *closed).count(), 1);
+    assert_eq!(good.get("a", "/").unwrap().status, 200, "who has asked stays");
+}
+
 /// Resident memory of this process, in which the proxy runs, too.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();

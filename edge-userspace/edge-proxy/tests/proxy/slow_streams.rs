@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edge_proxy::{Limits, ProxyOptions, Timeouts};
 
 use crate::desync::frames::{
-    Connection, DATA, END_HEADERS, Frame, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, block,
+    CONTINUATION, Connection, DATA, END_HEADERS, Frame, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, block,
 };
 use crate::support::{Backend, Edge, RawBackend, Snap, free_port};
 
@@ -73,6 +73,47 @@ fn a_body_that_stops_is_answered_with_408_whatever_was_told_of_its_length() {
         edge.expect_metric(
             "edge_downstream_connections_cut_total",
             &["reason=\"slow body\""],
+            1,
+        );
+    }
+}
+
+#[test]
+fn a_head_that_does_not_end_is_cut() {
+    let timeouts = Timeouts {
+        header: Duration::from_millis(1500),
+        ..Timeouts::default()
+    };
+    for name in ["a part of a frame", "a part of a head", "a head that trickles in"] {
+        let (edge, _web, port) = edge(timeouts.clone(), Limits::default());
+        let mut connection = Connection::open(port);
+        let head = Frame::new(HEADERS, 1, 1, block("get"));
+        let bytes = head.encode();
+        let written = if name == "a part of a frame" {
+            5
+        } else {
+            bytes.len()
+        };
+        connection.stream.write_all(&bytes[..written]).unwrap();
+        connection
+            .stream
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            assert!(Instant::now() < end, "{name}: the connection goes on");
+            if name == "a head that trickles in" {
+                let _ = connection.send(&Frame::new(CONTINUATION, 0, 1, block("x=1")));
+            }
+            match connection.next() {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+        edge.expect_metric(
+            "edge_downstream_connections_cut_total",
+            &["reason=\"slow head\""],
             1,
         );
     }

@@ -3,6 +3,9 @@
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 
 use crate::desync::frames::{
-    Connection, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, RST_STREAM, SETTINGS, block,
+    Connection, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS, block,
 };
 use crate::support::{
     Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, route, service,
@@ -145,7 +148,7 @@ fn a_websocket_of_http2_is_a_stream_beside_others() {
 
 /// An endpoint of HTTP/2 that agrees to extended CONNECT, and gives back what it gets. It tells the path by a header, and
 /// answers requests for `/refused` with 403.
-fn agreeing_http2() -> SocketAddr {
+fn agreeing_http2(pause: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -160,7 +163,13 @@ fn agreeing_http2() -> SocketAddr {
                 let (stream, _) = listener.accept().await.unwrap();
                 let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 server.enable_connect_protocol();
-                tokio::spawn(server.serve_connection(TokioIo::new(stream), service_fn(switch)));
+                tokio::spawn(async move {
+                    // Its SETTINGS come some time after its connection is there.
+                    tokio::time::sleep(pause).await;
+                    server
+                        .serve_connection(TokioIo::new(stream), service_fn(switch))
+                        .await
+                });
             }
         });
     });
@@ -197,7 +206,7 @@ fn over_http2(address: SocketAddr) -> (Edge, u16) {
 
 #[test]
 fn an_endpoint_of_http2_is_asked_by_extended_connect() {
-    let (edge, port) = over_http2(agreeing_http2());
+    let (edge, port) = over_http2(agreeing_http2(Duration::from_millis(200)));
     // By HTTP/1.1: the gateway proves that the key was seen.
     let mut client = Client::connect(port);
     client.write(format!("{ASK}early ")).unwrap();
@@ -229,8 +238,31 @@ fn an_endpoint_of_http2_is_asked_by_extended_connect() {
 }
 
 #[test]
+fn an_endpoint_that_does_not_know_extended_connect_is_not_asked() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&asked);
+    let plain = RawBackend::start(move |mut stream, _| {
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).unwrap();
+        stream
+            .write_all(&Frame::new(SETTINGS, 0, 0, []).encode())
+            .unwrap();
+        let mut connection = Connection { stream };
+        while let Ok(frame) = connection.next() {
+            noted.fetch_or(frame.kind == HEADERS, Ordering::SeqCst);
+        }
+    });
+    let (edge, port) = over_http2(plain.address);
+    let mut client = Client::connect(port);
+    client.write(ASK).unwrap();
+    assert_eq!(client.read("GET").unwrap().status, 503);
+    edge.expect_flagged("UR", 1);
+    assert!(!asked.load(Ordering::SeqCst));
+}
+
+#[test]
 fn what_an_endpoint_of_http2_answers_instead_is_passed_on() {
-    let (_edge, port) = over_http2(agreeing_http2());
+    let (_edge, port) = over_http2(agreeing_http2(Duration::from_millis(200)));
     let mut client = Client::connect(port);
     client.write(ASK.replace("/chat", "/refused")).unwrap();
     let reply = client.read("GET").unwrap();

@@ -56,6 +56,9 @@ impl Fault {
         Self { code, reason }
     }
 
+    /// What had to be said to the client could not be said.
+    pub(crate) const UNSENT: Self = Self::new(Code::FlowControl, "a reset that cannot be sent");
+
     pub(super) const fn protocol(reason: &'static str) -> Self {
         Self::new(Code::Protocol, reason)
     }

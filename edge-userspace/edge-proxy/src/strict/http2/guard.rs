@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::frame::{Code, Fault, HEAD, Head, MAX_FRAME, flag, kind, number};
 use super::hpack::{Fields, Hpack, Section};
 use super::outgoing::{Outgoing, Sent};
-use super::streams::{Blocked, Known, Streams};
+use super::streams::{BEYOND, Blocked, Known, Streams};
 use crate::options::Http2Limits;
 
 /// How a client begins (RFC 9113 section 3.4).
@@ -44,6 +44,8 @@ pub(crate) struct Http2Guard {
     /// A header block that goes on in CONTINUATION.
     block: Option<Block>,
     has_settings: bool,
+    /// Since when a head, or a frame of the connection's, is on its way and not whole.
+    owes_since: Option<Instant>,
     /// What was wrong with what was sent, for the next time that something comes.
     fault: Option<Fault>,
     /// The parser behind has told the client to be calm.
@@ -82,6 +84,7 @@ impl Http2Guard {
             budget: Budget::new(limits, now),
             block: None,
             has_settings: false,
+            owes_since: None,
             fault: None,
             calmed: false,
         }
@@ -99,7 +102,25 @@ impl Http2Guard {
             let good = piece.len() - rest.len();
             self.step(&mut rest).map_err(|fault| (good, fault))?;
         }
+        self.owes_since = match self.is_within_head() {
+            true => self.owes_since.or(Some(now)),
+            false => None,
+        };
         Ok(())
+    }
+
+    /// Since when something of the client's is on its way that says what it wants, and not whole.
+    pub(crate) fn owes_since(&self) -> Option<Instant> {
+        self.owes_since
+    }
+
+    fn is_within_head(&self) -> bool {
+        let is_within_frame = match self.incoming {
+            Incoming::Preface(_) | Incoming::Head(_, 1..) | Incoming::Payload(..) => true,
+            // The rest of a body has a pace of its own.
+            Incoming::Head(..) | Incoming::Skip(_) => false,
+        };
+        is_within_frame || self.block.is_some()
     }
 
     /// Looks over what was sent to the client. A fault is told by the next [`Self::received`]. Answers whether something
@@ -136,6 +157,26 @@ impl Http2Guard {
     /// Whether the client takes some of a response, and less than so many octets, each time that this is asked.
     pub(crate) fn drips(&mut self, octets: u64) -> bool {
         self.streams.drips(octets)
+    }
+
+    /// RST_STREAM for a stream whose response has ended and whose client has then opened its window too far (RFC 9113
+    /// section 6.9.1). To be sent at once, and as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be sent now: the connection is to end.
+    pub(crate) fn take_reset(&mut self) -> Result<Option<[u8; 13]>, Fault> {
+        let Some(stream) = self.streams.take_overflown() else {
+            return Ok(None);
+        };
+        if !self.outgoing.is_between_frames() {
+            return Err(BEYOND);
+        }
+        self.streams.server_reset(stream);
+        self.budget.stream_error(Code::FlowControl as u32)?;
+        let mut frame = [0, 0, 4, kind::RST_STREAM, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        frame[5..9].copy_from_slice(&stream.to_be_bytes());
+        frame[9..].copy_from_slice(&(Code::FlowControl as u32).to_be_bytes());
+        Ok(Some(frame))
     }
 
     /// GOAWAY with a code, if it can be sent now (RFC 9113 section 6.8).

@@ -6,6 +6,9 @@ use super::frame::{Code, Fault};
 const DEFAULT_WINDOW: i64 = 65_535;
 const MAX_WINDOW: i64 = 0x7fff_ffff;
 
+/// A window larger than that (RFC 9113 section 6.9.1).
+pub(super) const BEYOND: Fault = Fault::new(Code::FlowControl, "a window beyond 31 bits");
+
 /// Streams that were closed of late: what still comes for them is told from what comes for streams that never were.
 const REMEMBERED: usize = 32;
 
@@ -62,6 +65,8 @@ pub(super) struct Streams {
     disowned: usize,
     initial_window: i64,
     window: i64,
+    /// Its client has opened its window too far, and nobody else has seen it.
+    overflown: Option<u32>,
 }
 
 /// What a frame's stream is to its client.
@@ -85,6 +90,7 @@ impl Default for Streams {
             disowned: 0,
             initial_window: DEFAULT_WINDOW,
             window: DEFAULT_WINDOW,
+            overflown: None,
         }
     }
 }
@@ -221,7 +227,6 @@ impl Streams {
 
     /// The client takes more of one response, or (stream 0) of all.
     pub(super) fn widen(&mut self, id: u32, increment: u32) -> Result<(), Fault> {
-        const BEYOND: Fault = Fault::new(Code::FlowControl, "a window beyond 31 bits");
         if id == 0 {
             self.window += i64::from(increment);
             return if self.window > MAX_WINDOW {
@@ -231,10 +236,19 @@ impl Streams {
             };
         }
         if let Some(at) = self.position(id) {
-            // A stream's own window is for the parser behind to judge: it resets that stream alone.
-            self.open[at].window += i64::from(increment);
+            let stream = &mut self.open[at];
+            stream.window += i64::from(increment);
+            // The parser behind judges the window of a stream for as long as it sends on it, and resets that stream alone.
+            if stream.window > MAX_WINDOW && !stream.sending && !stream.disowned {
+                self.overflown = Some(id);
+            }
         }
         Ok(())
+    }
+
+    /// The stream whose window has gone beyond the largest one, for the gateway to reset.
+    pub(super) fn take_overflown(&mut self) -> Option<u32> {
+        self.overflown.take()
     }
 
     /// SETTINGS_INITIAL_WINDOW_SIZE changes the windows of all streams (RFC 9113 section 6.9.2).

@@ -14,6 +14,8 @@ pub(crate) enum Fate {
     Either,
     /// The message arrives, and one more, for `/second`.
     Twice,
+    /// The client goes away before its message has ended: nothing complete arrives.
+    Cut,
 }
 
 /// What is expected of a case.
@@ -41,6 +43,7 @@ impl Expectation {
             "pass" => Fate::Pass,
             "either" => Fate::Either,
             "twice" => Fate::Twice,
+            "cut" => Fate::Cut,
             other => panic!("no fate: {other:?}"),
         };
         // A value may hold spaces: a detail begins with its sign or its name.
@@ -61,7 +64,7 @@ impl Expectation {
     pub(crate) fn check(&self, seen: &[Seen]) -> Result<(), String> {
         let count = seen.len();
         match (self.fate, count) {
-            (Fate::Refuse | Fate::Either, 0) => return Ok(()),
+            (Fate::Refuse | Fate::Either | Fate::Cut, 0) => return Ok(()),
             (Fate::Pass | Fate::Either, 1) | (Fate::Twice, 2) => {}
             _ => return Err(format!("{count} messages at the endpoint: {seen:?}")),
         }

@@ -56,7 +56,7 @@ fn no_request_of_http2_is_smuggled_split_or_badly_framed() {
             lab = Lab::new();
         }
     }
-    assert!(cases.len() >= 200, "{} cases", cases.len());
+    assert!(cases.len() >= 280, "{} cases", cases.len());
     assert!(
         failures.is_empty(),
         "{} failures:\n{}",
@@ -73,6 +73,11 @@ fn answered(port: u16, frames: &[Frame], expected: &Expectation) -> Result<(), S
         let _ = connection.send(frame);
     }
     let _ = connection.send(&Frame::new(PING, 0, 0, *b"the end!"));
+    if expected.fate == Fate::Cut {
+        // By then the edge has read what came before.
+        let pong = connection.wait_for(|frame| frame.kind == PING);
+        return pong.map(|_| ()).map_err(|error| error.to_string());
+    }
     let mut streams: Vec<_> = frames
         .iter()
         .filter(|frame| frame.kind == HEADERS)
@@ -85,7 +90,7 @@ fn answered(port: u16, frames: &[Frame], expected: &Expectation) -> Result<(), S
     let passed = outcomes.passed.values().filter(|passed| **passed).count();
     let good = match expected.fate {
         Fate::Refuse => passed == 0,
-        Fate::Either => true,
+        Fate::Either | Fate::Cut => true,
         Fate::Pass => passed == 1 && outcomes.goaway.is_none(),
         Fate::Twice => passed == 2 && outcomes.goaway.is_none(),
     };
