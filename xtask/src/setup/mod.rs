@@ -4,6 +4,7 @@
 //! that cannot be done does not hide the others: all are tried, and each says what to install.
 
 mod bpf_linker;
+mod clients;
 mod packages;
 mod rust_src;
 
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::paths::RUST_VERSION;
 use crate::sh::{self, say};
 
-/// Installs what is missing: the source of `core`, bpf-linker, and the programs of tests and demo.
+/// Installs what is missing: the source of `core`, bpf-linker, the programs of tests and demo, and clients in Python.
 ///
 /// Takes well under a second when nothing is missing, and about a minute on two cores on a fresh clone.
 #[derive(Debug, clap::Args)]
@@ -43,7 +44,7 @@ struct Step {
     install: fn(&Toolchain) -> Result<()>,
 }
 
-const STEPS: [Step; 3] = [
+const STEPS: [Step; 4] = [
     Step {
         name: "source of core (rust-src)",
         missing: rust_src::missing,
@@ -58,6 +59,11 @@ const STEPS: [Step; 3] = [
         name: "programs of tests and demo",
         missing: packages::missing,
         install: packages::install,
+    },
+    Step {
+        name: "clients of tests (Python)",
+        missing: clients::missing,
+        install: clients::install,
     },
 ];
 

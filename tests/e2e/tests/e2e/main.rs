@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod clients;
 mod commands;
 mod failure;
 mod fixture;
