@@ -12,10 +12,9 @@ use edge_model::{
     PenaltyPolicy, Pool, Prefix, Protocol, ProxyProtocolIn, Spread, SynCookies, TokenRate, Tunnel, Tunnels,
     Unserved,
 };
-use serde_yaml::Value;
 
 use crate::yaml::{self, Style, UnknownFields};
-use crate::{Problem, Severity, SourceRef};
+use crate::{Problem, SourceRef};
 
 pub use operation::{Dns, Drain, Overload};
 pub use raw::{AccessLogEncoding, OnStop, XdpMode};
@@ -178,15 +177,11 @@ impl Bootstrap {
     /// # Errors
     /// Everything that is wrong, each with line, key and hint.
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        let lines = yaml::scan(text, 0).map_err(|errors| {
+        let (lines, value) = yaml::load(text, 0).map_err(|errors| {
             let problems = errors.into_iter().map(|error| error.into_problem(file, None));
             problems.collect::<Vec<_>>()
         })?;
         let source = SourceRef::new(file.into(), Arc::new(lines), String::new());
-        let value: Value = serde_yaml::from_str(text).map_err(|error| {
-            let hint = "the file is one map of keys; see config/reference/edge.yaml";
-            vec![source.problem(Severity::Error, None, "", error.to_string(), hint)]
-        })?;
         let style = Style {
             unknown: UnknownFields::Refused,
             envoy: false,

@@ -47,8 +47,8 @@ struct Reader {
 
 impl Reader {
     fn document(&mut self, document: &yaml::Document<'_>) {
-        let lines = match yaml::scan(document.text, document.lines_before) {
-            Ok(lines) => Arc::new(lines),
+        let (lines, value) = match yaml::load(document.text, document.lines_before) {
+            Ok((lines, value)) => (Arc::new(lines), value),
             Err(errors) => {
                 let object = envelope::guess_name(document.text);
                 // What would be passed over is no reason to refuse the rest.
@@ -66,17 +66,7 @@ impl Reader {
             }
         };
         let source = SourceRef::new(self.file.clone(), lines.clone(), String::new());
-        match serde_yaml::from_str::<Value>(document.text) {
-            Ok(value) => self.value(&value, &lines, &source),
-            Err(error) => {
-                let line = error
-                    .location()
-                    .map_or(source.line, |at| at.line() + document.lines_before);
-                let hint = "mend the YAML syntax; often it is the indentation";
-                let problem = source.problem(Severity::Error, None, "", error.to_string(), hint);
-                self.parsed.problems.push(Problem { line, ..problem });
-            }
-        }
+        self.value(&value, &lines, &source);
     }
 
     /// An object, or a List of them. Lists within Lists do not exist.

@@ -5,6 +5,8 @@ use edge_model::{
     TunnelRole,
 };
 
+use serde_yaml::Value;
+
 use super::*;
 
 const REFERENCE: &str = include_str!("../../../../config/reference/edge.yaml");

@@ -4,8 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Span};
+use serde_yaml::Value;
 
+use super::compose::compose;
+use super::flow::Source;
 use super::in_path;
 use crate::{ObjectName, Problem, Severity};
 
@@ -77,18 +80,32 @@ impl ScanError {
     }
 }
 
-/// Walks through a document.
+/// Reads a document: the lines of its fields, and its value.
 ///
 /// # Errors
 /// All keys that stand twice, or else the one thing that ended the walk: wrong syntax, or a bound.
-pub(crate) fn scan(text: &str, lines_before: usize) -> Result<LineIndex, Vec<ScanError>> {
+pub(crate) fn load(text: &str, lines_before: usize) -> Result<(LineIndex, Value), Vec<ScanError>> {
+    let source = Source::new(text);
+    let Scanned { lines, aliased } = scan(&source, text, lines_before)?;
+    Ok((lines, compose(&source, &aliased)))
+}
+
+/// What a walk finds.
+#[derive(Debug)]
+struct Scanned {
+    lines: LineIndex,
+    /// Anchors that aliases refer to.
+    aliased: HashSet<usize>,
+}
+
+fn scan(source: &Source<'_>, text: &str, lines_before: usize) -> Result<Scanned, Vec<ScanError>> {
     let mut walk = Walk {
         lines_before,
         ..Walk::default()
     };
-    for event in Parser::new_from_str(text) {
+    for event in source.parser() {
         let step = match event {
-            Ok((event, span)) => walk.step(&event, span),
+            Ok((event, span)) => walk.step(source, &event, span),
             Err(error) => {
                 // What is missing at the end of the text is told for the line after it, which no editor shows.
                 let line = error.marker().line().min(text.lines().count()) + lines_before;
@@ -106,7 +123,10 @@ pub(crate) fn scan(text: &str, lines_before: usize) -> Result<LineIndex, Vec<Sca
     }
     walk.index.lines.sort_unstable();
     walk.index.lines.dedup_by_key(|(hash, _)| *hash);
-    Ok(walk.index)
+    Ok(Scanned {
+        lines: walk.index,
+        aliased: walk.aliased_anchors,
+    })
 }
 
 #[derive(Default)]
@@ -120,6 +140,7 @@ struct Walk {
     /// Nodes that each anchor stands for; absent while it is being read.
     anchors: HashMap<usize, usize>,
     aliased: usize,
+    aliased_anchors: HashSet<usize>,
 }
 
 /// A mapping or sequence that is being read.
@@ -139,11 +160,11 @@ enum Inside {
 }
 
 impl Walk {
-    fn step(&mut self, event: &Event<'_>, span: Span) -> Result<(), ScanError> {
+    fn step(&mut self, source: &Source<'_>, event: &Event<'_>, span: Span) -> Result<(), ScanError> {
         let line = span.start.line() + self.lines_before;
         match event {
             Event::Scalar(text, _, anchor, _) => {
-                if self.take_key(text, line) {
+                if self.take_key(&source.said(text), line) {
                     return Ok(());
                 }
                 self.enter(line);
@@ -274,6 +295,7 @@ impl Walk {
             let message = "the alias stands within the node that it names".to_owned();
             return Err(self.error(line, message, "write the value out"));
         };
+        self.aliased_anchors.insert(anchor);
         self.aliased = self.aliased.saturating_add(nodes);
         if self.aliased > MAX_ALIASED_NODES {
             let message = format!("the aliases stand for more than {MAX_ALIASED_NODES} nodes");
@@ -309,7 +331,7 @@ spec:
 
     #[track_caller]
     fn check(path: &str, line: usize) {
-        assert_eq!(scan(SAMPLE, 10).unwrap().line_of(path), line, "{path}");
+        assert_eq!(load(SAMPLE, 10).unwrap().0.line_of(path), line, "{path}");
     }
 
     #[test]
@@ -332,14 +354,14 @@ spec:
 
     #[track_caller]
     fn check_refused(text: &str, line: usize, part: &str) {
-        let errors = scan(text, 0).unwrap_err();
+        let errors = load(text, 0).unwrap_err();
         let error = errors.last().unwrap();
         assert!(error.line == line && error.message.contains(part), "{errors:?}");
     }
 
     #[test]
     fn all_keys_that_stand_twice_are_found() {
-        let errors = scan("a: 1\nb:\n  c: 1\n  d: {e: 1}\n  c: 2\na: 3\n", 0).unwrap_err();
+        let errors = load("a: 1\nb:\n  c: 1\n  d: {e: 1}\n  c: 2\na: 3\n", 0).unwrap_err();
         let found: Vec<_> = errors
             .iter()
             .map(|error| (error.field.as_str(), error.line))
