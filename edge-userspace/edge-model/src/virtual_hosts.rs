@@ -107,7 +107,10 @@ impl VirtualHosts {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let is_any_same = self.any.as_ref().map(Arc::as_ptr) == other.any.as_ref().map(Arc::as_ptr);
-        is_any_same && self.exact.is_same(&other.exact) && self.suffix.is_same(&other.suffix)
+        is_any_same
+            && self.exact.is_same(&other.exact)
+            && self.suffix.is_same(&other.suffix)
+            && self.partial.is_same(&other.partial)
     }
 
     /// All of them; the order has no meaning, but is the same for equal tables.
@@ -223,6 +226,20 @@ mod tests {
                 expected,
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn hosts_are_the_same_only_if_those_of_every_form_are() {
+        let hosts: VirtualHosts = ["a.com", "*.c.com", "*-d.com", "*"]
+            .map(host)
+            .into_iter()
+            .collect();
+        assert!(hosts.is_same(&hosts.clone()));
+        for name in ["a.com", "*.c.com", "*-d.com", "*"] {
+            let mut other = hosts.clone();
+            other.insert(host(name));
+            assert!(!hosts.is_same(&other), "{name}");
         }
     }
 
