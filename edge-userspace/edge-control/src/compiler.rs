@@ -4,7 +4,9 @@
 //! else may be said. The objects of the plan are compiled by themselves, together with all that they refer to, and what
 //! comes of it takes the place of what was there.
 
+mod bounds;
 mod index;
+mod limits;
 mod plan;
 mod splice;
 
@@ -13,10 +15,11 @@ use std::sync::Arc;
 
 use edge_config::istio::gateway::Server;
 use edge_config::{ObjectName, Problem, Resource};
-use edge_model::{ClusterName, ObjectRef, Snapshot};
+use edge_model::{ClusterName, Kind, ObjectRef, Snapshot};
 
-use crate::compile::{Bindings, Output, Socket, Wanted, compile_all, compile_wanted};
+use crate::compile::{Bindings, Checked, Output, Socket, Wanted, compile_all, compile_wanted};
 use crate::{CompileOptions, Compiled, ReadFile};
+use bounds::Bounds;
 use index::{Index, Key};
 use plan::Plan;
 use splice::Splice;
@@ -43,6 +46,8 @@ pub struct Compiler {
     problems_count: u64,
     /// The clusters of each service's host.
     clusters_of: HashMap<String, Vec<ClusterName>>,
+    checked: Checked,
+    bounds: Bounds,
 }
 
 /// An object as it was and as it is.
@@ -72,6 +77,8 @@ impl Compiler {
             problems: HashMap::new(),
             problems_count: 0,
             clusters_of: HashMap::new(),
+            checked: Checked::default(),
+            bounds: Bounds::default(),
         };
         for resource in resources {
             let object = resource.object_ref();
@@ -131,7 +138,9 @@ impl Compiler {
         if touched.is_empty() {
             return;
         }
-        let done = is_few.then(|| self.compile_touched(&touched, read)).flatten();
+        // Which object is one too many depends on all.
+        let is_part = is_few && !self.bounds.is_cut();
+        let done = is_part.then(|| self.compile_touched(&touched, read)).flatten();
         if done.is_none() {
             self.compile_all(read);
         }
@@ -148,6 +157,9 @@ impl Compiler {
         if before == after && !has_problems() {
             return None;
         }
+        if matches!(object.kind, Kind::Secret | Kind::ConfigMap) && before != after {
+            self.checked.forget(object.kind, &object.name);
+        }
         if let Some(before) = &before {
             self.index.remove(&object, before, &self.options);
         }
@@ -163,10 +175,11 @@ impl Compiler {
 
     fn compile_all(&mut self, read: &ReadFile<'_>) {
         let all: Vec<_> = self.resources.values().map(AsRef::as_ref).collect();
-        let Output { compiled, bindings } = compile_all(&all, &self.options, read);
-        let Compiled { snapshot, problems } = compiled;
+        let output = compile_all(&all, &self.options, read, &self.checked);
+        self.bounds = Bounds::new(&output);
+        let Compiled { snapshot, problems } = output.compiled;
         self.snapshot = snapshot;
-        self.bindings = bindings;
+        self.bindings = output.bindings;
         self.clusters_of.clear();
         for cluster in self.snapshot.clusters.values() {
             let of_host = self.clusters_of.entry(cluster.host.clone()).or_default();
@@ -182,20 +195,30 @@ impl Compiler {
         for touched in touched {
             self.plan(touched, &mut plan)?;
         }
-        if plan.is_empty() {
-            return Some(());
+        if !plan.is_empty() {
+            self.compile_planned(&mut plan, read)?;
         }
+        self.take_limits(&plan);
+        Some(())
+    }
+
+    /// Compiles what a plan says, except for limits.
+    fn compile_planned(&mut self, plan: &mut Plan, read: &ReadFile<'_>) -> Option<()> {
         if plan.listeners {
             plan.owners.extend(self.index.of(&Key::Gateways).cloned());
             plan.owners.extend(self.index.of(&Key::TcpRoutes).cloned());
         }
-        let Output { compiled, bindings } = self.compile_part(&plan, read);
-        let Compiled { snapshot, problems } = compiled;
-        if plan.listeners {
-            self.take_bindings(bindings, &plan)?;
+        let output = self.compile_part(plan, read);
+        if output.is_cut || !self.bounds.count_places(&plan.hosts, &output.places) {
+            return None;
         }
-        self.take_listeners(&snapshot, &plan)?;
-        self.take_clusters(&snapshot, &plan);
+        let bindings = output.bindings;
+        let Compiled { snapshot, problems } = output.compiled;
+        if plan.listeners {
+            self.take_bindings(bindings, plan)?;
+        }
+        self.take_listeners(&snapshot, plan)?;
+        self.take_clusters(&snapshot, plan);
         if plan.policies {
             self.snapshot.unenforced = snapshot.unenforced;
         }
@@ -219,6 +242,7 @@ impl Compiler {
         let wanted = Wanted {
             clusters: Some(&plan.hosts),
             bindings: (!plan.listeners).then_some(&self.bindings),
+            checked: &self.checked,
         };
         compile_wanted(&part, &self.options, read, wanted)
     }
@@ -249,17 +273,17 @@ impl Compiler {
         Some(())
     }
 
-    /// `None` when EnvoyFilters have to be compared with all virtual hosts.
+    /// `None` when that would be more routes than there is room for.
     fn take_listeners(&mut self, part: &Snapshot, plan: &Plan) -> Option<()> {
         if !plan.listeners && plan.domains.is_empty() {
             return Some(());
         }
-        let mut splice = Splice::new(&self.snapshot.listeners, &plan.domains);
+        let splice = Splice::new(&self.snapshot.listeners, &plan.domains);
         let listeners = match plan.listeners {
             true => splice.listeners(&part.listeners)?,
             false => splice.hosts(&self.snapshot.listeners, &part.listeners)?,
         };
-        if self.index.has(&Key::Filters) && (splice.has_other_names || plan.listeners) {
+        if !self.bounds.count_routes(&self.snapshot.listeners, &listeners) {
             return None;
         }
         self.snapshot.listeners = listeners;

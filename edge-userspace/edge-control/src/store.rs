@@ -12,7 +12,7 @@ use std::sync::Arc;
 use edge_config::{Bootstrap, Problem, Resource};
 use edge_model::{ObjectRef, Snapshot};
 
-use crate::compile::compile_all;
+use crate::compile::{Checked, compile_all};
 use crate::load;
 use crate::source::file::{self, NamedFiles, Stamp, TextFile};
 use crate::source::watch::Changes;
@@ -199,7 +199,7 @@ impl Store {
             State::Compiled(Box::new(Compiler::new(self.options.clone(), all, &read)))
         } else {
             let all: Vec<_> = all.into_iter().map(AsRef::as_ref).collect();
-            let compiled = compile_all(&all, &self.options, &read).compiled;
+            let compiled = compile_all(&all, &self.options, &read, &Checked::default()).compiled;
             State::Conflicting(Box::new(compiled.snapshot), compiled.problems)
         };
     }

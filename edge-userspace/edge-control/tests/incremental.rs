@@ -254,36 +254,79 @@ metadata: {{name: {name}, namespace: {namespace}}}
     ))
 }
 
+/// A filter with or without a place in the listeners, and limits for virtual hosts, routes and tables that may be there.
 fn envoy_filter(numbers: &mut Numbers) -> Arc<Resource> {
-    let host = ["h1.com:80", "h2.com:80", "nobody:80"][numbers.below(3)];
+    let limit = |name: &str, tokens: usize| {
+        format!(
+            "{{'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, \
+             stat_prefix: {name}, token_bucket: {{max_tokens: {tokens}, fill_interval: 1s}}}}"
+        )
+    };
+    let merged = |apply_to: &str, wanted: &str, limit: String| {
+        format!(
+            "{{applyTo: {apply_to}, match: {{context: GATEWAY, routeConfiguration: {wanted}}}, patch: {{operation: MERGE, \
+             value: {{typed_per_filter_config: {{envoy.filters.http.local_ratelimit: {limit}}}}}}}}}"
+        )
+    };
+    let host = [
+        "h1.com:80",
+        "h2.com:80",
+        "nobody:80",
+        "blackhole:80",
+        "*.wild.com:81",
+    ][numbers.below(5)];
+    let port = [0, 80, 81, 443, 8080][numbers.below(5)];
+    let action = ["ANY", "ROUTE", "REDIRECT"][numbers.below(3)];
+    let descriptors = format!(
+        "{{applyTo: VIRTUAL_HOST, match: {{context: GATEWAY, routeConfiguration: {{vhost: {{name: '{host}'}}}}}}, patch: \
+         {{operation: MERGE, value: {{rate_limits: [{{actions: [{{remote_address: {{}}}}]}}]}}}}}}"
+    );
+    let patches = [
+        format!(
+            "{{applyTo: HTTP_FILTER, match: {{context: GATEWAY, listener: {{portNumber: {port}}}}}, patch: {{operation: \
+             INSERT_BEFORE, value: {{name: envoy.filters.http.local_ratelimit, typed_config: {}}}}}}}",
+            limit("a", 1 + numbers.below(2))
+        ),
+        merged(
+            "VIRTUAL_HOST",
+            &format!("{{vhost: {{name: '{host}'}}}}"),
+            limit("b", 3 + numbers.below(2)),
+        ),
+        merged("VIRTUAL_HOST", "{vhost: {domainName: h1.com}}", limit("c", 5)),
+        merged(
+            "HTTP_ROUTE",
+            &format!("{{vhost: {{route: {{action: {action}}}}}}}"),
+            limit("d", 6),
+        ),
+        merged(
+            "HTTP_ROUTE",
+            &format!("{{vhost: {{name: '{host}', route: {{action: ANY}}}}}}"),
+            limit("e", 7 + numbers.below(2)),
+        ),
+        merged(
+            "ROUTE_CONFIGURATION",
+            ["{}", "{gateway: default/more}", "{portName: other}"][numbers.below(3)],
+            limit("f", 9),
+        ),
+        descriptors,
+    ];
+    // Most filters are small, so that they meet each other seldom; without the first patch most say that they do nothing.
+    let chosen: Vec<_> = patches
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| numbers.below(3) == 0 || (*number == 0 && numbers.below(2) == 0))
+        .map(|(_, patch)| patch)
+        .collect();
+    let namespace = ["istio-system", "istio-system", "default"][numbers.below(3)];
     parse(&format!(
         "apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
-metadata: {{name: limit, namespace: istio-system}}
-spec:
-  configPatches:
-    - applyTo: HTTP_FILTER
-      match: {{context: GATEWAY}}
-      patch:
-        operation: INSERT_BEFORE
-        value:
-          name: envoy.filters.http.local_ratelimit
-          typed_config:
-            '@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-            stat_prefix: a
-    - applyTo: VIRTUAL_HOST
-      match: {{context: GATEWAY, routeConfiguration: {{vhost: {{name: '{host}'}}}}}}
-      patch:
-        operation: MERGE
-        value:
-          typed_per_filter_config:
-            envoy.filters.http.local_ratelimit:
-              '@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-              stat_prefix: b
-              token_bucket: {{max_tokens: 5, fill_interval: 1s}}
-              filter_enabled: {{default_value: {{numerator: 100}}}}
-              filter_enforced: {{default_value: {{numerator: 100}}}}
-"
+metadata: {{name: limit{}, namespace: {namespace}}}
+spec: {{priority: {}, configPatches: [{}]}}
+",
+        numbers.below(2),
+        numbers.below(8) / 7,
+        chosen.join(", ")
     ))
 }
 
@@ -326,7 +369,7 @@ impl Numbers {
 fn step(numbers: &mut Numbers) -> (Arc<Resource>, bool) {
     let is_removal = numbers.below(4) == 0;
     let small = numbers.below(5);
-    let resource = match numbers.below(24) {
+    let resource = match numbers.below(25) {
         0 | 1 => service(small, 80 + numbers.below(2)),
         2..=4 => slice(small, 1 + numbers.below(9)),
         5..=7 => rule(numbers, small),
@@ -337,14 +380,9 @@ fn step(numbers: &mut Numbers) -> (Arc<Resource>, bool) {
         14..=16 => gateway(numbers),
         17 => credential(numbers),
         18 => {
-            let is_rare = numbers.below(4) == 0;
-            let resource = if is_rare {
-                envoy_filter(numbers)
-            } else {
-                other(numbers)
-            };
-            return (resource, numbers.below(2) == 0);
+            return (other(numbers), numbers.below(2) == 0);
         }
+        19 => return (envoy_filter(numbers), numbers.below(2) == 0),
         _ => {
             let host = [
                 "h1.com",
@@ -648,6 +686,34 @@ spec:
             "apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: istio-system}}\n{data}: {{ca.crt: {value}}}\n"
         )
     };
+    let filter = |host: &str, tokens: usize| {
+        format!(
+            "apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: limit, namespace: istio-system}}
+spec:
+  configPatches:
+    - applyTo: HTTP_FILTER
+      patch:
+        operation: INSERT_BEFORE
+        value:
+          name: envoy.filters.http.local_ratelimit
+          typed_config:
+            '@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+            stat_prefix: all
+    - applyTo: VIRTUAL_HOST
+      match: {{routeConfiguration: {{vhost: {{name: '{host}'}}}}}}
+      patch:
+        operation: MERGE
+        value:
+          typed_per_filter_config:
+            envoy.filters.http.local_ratelimit:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+              stat_prefix: one
+              token_bucket: {{max_tokens: {tokens}, fill_interval: 1s}}
+"
+        )
+    };
     let mut all = vec![
         parse(GATEWAY),
         service(0, 80),
@@ -662,6 +728,7 @@ spec:
         own("own.com"),
         credential("Secret", "c1", "one"),
         credential("ConfigMap", "ca", "one"),
+        filter("host3.com:80", 1),
     ];
     all.extend(texts.iter().map(|text| parse(text)));
     all.extend((0..40).map(|number| virtual_service(number, &format!("host{number}.com"), 0, 1, "[web]")));
@@ -677,6 +744,10 @@ spec:
         parse(&own("other.com")),
         parse(&credential("Secret", "c1", "other")),
         parse(&credential("ConfigMap", "ca", "other")),
+        parse(&filter("host3.com:80", 2)),
+        parse(&filter("host4.com:80", 2)),
+        // A virtual host comes while there are filters.
+        virtual_service(100, "host100.com", 0, 1, "[web]"),
     ] {
         let before = compiler.snapshot().clone();
         let object = changed.object_ref();

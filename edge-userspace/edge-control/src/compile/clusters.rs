@@ -1,6 +1,6 @@
 //! Clusters: every port of every known service, as a whole and by subset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use edge_config::istio::destination_rule::Subset;
@@ -20,7 +20,7 @@ use crate::CompileOptions;
 /// Most endpoints of all clusters together, a cluster itself counting as ten. Subsets, ports and endpoints multiply, so
 /// that a small text could ask for more than any memory holds; a thousand services with a hundred subsets of ten endpoints
 /// each are two millions.
-const MAX_PLACES: usize = 4_000_000;
+pub(crate) const MAX_PLACES: usize = 4_000_000;
 
 /// What a cluster takes beside its endpoints, in the memory of an endpoint.
 const PLACES_OF_CLUSTER: usize = 10;
@@ -44,18 +44,20 @@ struct PortOf<'t, 'r> {
 }
 
 impl<'r> Clusters<'_, 'r> {
-    /// Builds the clusters of the `wanted` hosts, or of all. A destination that names none of them finds no cluster, which
-    /// is answered with 503 and the flag NC.
+    /// Builds the clusters of the `wanted` hosts, or of all, and counts the places that those of each host take. A
+    /// destination that names none of them finds no cluster, which is answered with 503 and the flag NC.
     pub(crate) fn build(
         &self,
         wanted: Option<&BTreeSet<String>>,
         report: &mut Report,
-    ) -> SharedMap<ClusterName, Arc<Cluster>> {
+    ) -> (SharedMap<ClusterName, Arc<Cluster>>, HashMap<String, usize>) {
         let mut clusters = vec![];
         let mut places = 0_usize;
+        let mut of_hosts: HashMap<String, usize> = HashMap::new();
         let is_wanted = |service: &&Service<'r>| wanted.is_none_or(|hosts| hosts.contains(&service.host));
         for service in self.registry.hosts().filter(is_wanted) {
             let rule = self.rules.find(&service.host, service.namespace);
+            let before = places;
             for port in &service.ports {
                 let of = PortOf {
                     service,
@@ -71,14 +73,15 @@ impl<'r> Clusters<'_, 'r> {
                     places = places.saturating_add(PLACES_OF_CLUSTER + of.endpoints.len());
                     if places > MAX_PLACES {
                         report_too_many(service, report);
-                        return clusters.into_iter().collect();
+                        return (clusters.into_iter().collect(), of_hosts);
                     }
                     let cluster = self.cluster(&of, subset, report);
                     clusters.push((cluster.name.clone(), Arc::new(cluster)));
                 }
             }
+            of_hosts.insert(service.host.clone(), places - before);
         }
-        clusters.into_iter().collect()
+        (clusters.into_iter().collect(), of_hosts)
     }
 
     fn cluster(&self, of: &PortOf<'_, 'r>, subset: Option<&'r Subset>, report: &mut Report) -> Cluster {
@@ -150,8 +153,8 @@ fn report_too_many(service: &Service<'_>, report: &mut Report) {
     let message = format!("with it, services come to more than {MAX_PLACES} clusters and endpoints");
     let hint = "spare subsets, ports or endpoints";
     match &service.origin {
-        Origin::Kubernetes(item) => report.error(item, "spec", message, hint),
-        Origin::Entry(item) => report.error(item, "spec", message, hint),
+        Origin::Kubernetes(item) => report.cut(item, "spec", message, hint),
+        Origin::Entry(item) => report.cut(item, "spec", message, hint),
     }
 }
 

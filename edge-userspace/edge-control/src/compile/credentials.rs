@@ -1,10 +1,12 @@
 //! Certificates, keys and CAs from files and from Secrets of the gateway's namespace.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use edge_config::k8s::config_map::ConfigMap;
 use edge_config::k8s::secret::{CA_SECRET_SUFFIX, Secret};
-use edge_model::Certificate;
+use edge_model::{Certificate, Kind};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -31,16 +33,55 @@ pub(crate) struct Credentials<'r> {
     config_maps: HashMap<&'r str, &'r ConfigMap>,
     namespace: &'r str,
     read: &'r ReadFile<'r>,
+    checked: &'r Checked,
 }
 
 /// A Secret that was found.
 pub(crate) struct Found<'t, 'r> {
     name: &'t str,
     secret: &'r Secret,
+    checked: Arc<CheckedObject>,
+}
+
+/// What Secrets, ConfigMaps and files of certificates were found to hold. To check a certificate and its key takes longer
+/// than to compile most changes, so it is done once for each content: whoever keeps this from one compilation to the next
+/// [forgets](Self::forget) the objects that change in between.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// By the kind and name of objects in the gateway's namespace.
+    objects: RefCell<HashMap<(Kind, String), Arc<CheckedObject>>>,
+    /// Certificates from files, by the paths of chain and key. The files are read each time; only when they hold what
+    /// they held is it not checked again.
+    files: RefCell<HashMap<(String, String), Arc<Certificate>>>,
+}
+
+/// What was found in a Secret or ConfigMap, as far as somebody asked.
+#[derive(Debug, Default)]
+struct CheckedObject {
+    certificate: OnceLock<Result<Arc<Certificate>, String>>,
+    /// `None` when there is no CA in it.
+    ca: OnceLock<Option<Result<Vec<u8>, String>>>,
+}
+
+impl Checked {
+    /// Forgets what was found in a Secret or ConfigMap of the gateway's namespace.
+    pub(crate) fn forget(&mut self, kind: Kind, name: &str) {
+        self.objects.get_mut().remove(&(kind, name.to_owned()));
+    }
+
+    fn object(&self, kind: Kind, name: &str) -> Arc<CheckedObject> {
+        let mut objects = self.objects.borrow_mut();
+        Arc::clone(objects.entry((kind, name.to_owned())).or_default())
+    }
 }
 
 impl<'r> Credentials<'r> {
-    pub(crate) fn new(input: &Input<'r>, options: &'r CompileOptions, read: &'r ReadFile<'r>) -> Self {
+    pub(crate) fn new(
+        input: &Input<'r>,
+        options: &'r CompileOptions,
+        read: &'r ReadFile<'r>,
+        checked: &'r Checked,
+    ) -> Self {
         let namespace = options.gateway_namespace.as_str();
         let secrets = input.secrets.iter().filter(|item| item.namespace() == namespace);
         let config_maps = input
@@ -54,6 +95,7 @@ impl<'r> Credentials<'r> {
                 .collect(),
             namespace,
             read,
+            checked,
         }
     }
 
@@ -61,7 +103,11 @@ impl<'r> Credentials<'r> {
     pub(crate) fn secret<'t>(&self, name: &'t str) -> Result<Found<'t, 'r>, String> {
         let name = name.strip_prefix(SECRET_PREFIX).unwrap_or(name);
         match self.secrets.get(name) {
-            Some(secret) => Ok(Found { name, secret }),
+            Some(secret) => Ok(Found {
+                name,
+                secret,
+                checked: self.checked.object(Kind::Secret, name),
+            }),
             None => Err(format!("there is no Secret {}/{name}", self.namespace)),
         }
     }
@@ -69,34 +115,44 @@ impl<'r> Credentials<'r> {
     /// The CA of a credential: of the Secret with the suffix `-cacert`, else of the Secret itself.
     pub(crate) fn client_ca(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
         let name = name.strip_prefix(SECRET_PREFIX).unwrap_or(name);
-        let separate = self.secrets.get(format!("{name}{CA_SECRET_SUFFIX}").as_str());
-        let ca = separate
-            .and_then(|secret| secret.ca_certificate())
-            .or_else(|| self.secrets.get(name)?.ca_certificate());
-        ca.map(|pem| check_ca(name, &pem).map(|()| pem)).transpose()
+        let separate = self.ca_of_secret(&format!("{name}{CA_SECRET_SUFFIX}"));
+        let ca = separate.or_else(|| self.ca_of_secret(name));
+        let ca = ca.map(|found| found.map_err(|reason| format!("{name}: {reason}")));
+        ca.transpose()
+    }
+
+    /// The CA in a Secret; `None` when there is none.
+    fn ca_of_secret(&self, name: &str) -> Option<Result<Vec<u8>, String>> {
+        let secret = self.secrets.get(name)?;
+        let checked = self.checked.object(Kind::Secret, name);
+        let read = || secret.ca_certificate().map(checked_ca);
+        checked.ca.get_or_init(read).clone()
+    }
+
+    /// The same of a ConfigMap.
+    fn ca_of_config_map(&self, name: &str) -> Option<Result<Vec<u8>, String>> {
+        let map = self.config_maps.get(name)?;
+        let checked = self.checked.object(Kind::ConfigMap, name);
+        let read = || map.bytes("ca.crt").map(checked_ca);
+        checked.ca.get_or_init(read).clone()
     }
 
     /// The CA that `caCertCredentialName` names: of a Secret or a ConfigMap.
     pub(crate) fn named_ca(&self, name: &str) -> Result<Vec<u8>, String> {
-        let of_map = |name: &str| self.config_maps.get(name)?.bytes("ca.crt");
         let found = match name.strip_prefix(CONFIG_MAP_PREFIX) {
-            Some(name) => of_map(name),
+            Some(name) => self.ca_of_config_map(name),
             None => {
                 let name = name.strip_prefix(SECRET_PREFIX).unwrap_or(name);
-                let secret = self.secrets.get(name);
-                secret
-                    .and_then(|secret| secret.ca_certificate())
-                    .or_else(|| of_map(name))
+                self.ca_of_secret(name).or_else(|| self.ca_of_config_map(name))
             }
         };
-        let pem = found.ok_or_else(|| {
+        let found = found.ok_or_else(|| {
             format!(
                 "there is no Secret or ConfigMap {}/{name} with ca.crt",
                 self.namespace
             )
         })?;
-        check_ca(name, &pem)?;
-        Ok(pem)
+        found.map_err(|reason| format!("{name}: {reason}"))
     }
 
     /// The content of a file.
@@ -107,12 +163,17 @@ impl<'r> Credentials<'r> {
         }
     }
 
+    /// CA certificates of a file.
+    pub(crate) fn ca_file(&self, path: &str) -> Result<Vec<u8>, String> {
+        checked_ca(self.file(path)?).map_err(|reason| format!("{path}: {reason}"))
+    }
+
     /// Certificate and key from files; errors name the files that are at fault.
     pub(crate) fn certificate_files(
         &self,
         chain: &str,
         key: &str,
-    ) -> Result<Certificate, Vec<(File, String)>> {
+    ) -> Result<Arc<Certificate>, Vec<(File, String)>> {
         let (chain_pem, key_pem) = match (self.file(chain), self.file(key)) {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => {
@@ -121,21 +182,34 @@ impl<'r> Credentials<'r> {
                 return Err(chain.into_iter().chain(key).collect());
             }
         };
-        check(&chain_pem, &key_pem).map_err(|broken| {
-            let path = if broken.file.is_key() { key } else { chain };
-            vec![(broken.file, format!("{path}: {}", broken.message))]
-        })?;
-        Ok(Certificate {
+        let read = Certificate {
             chain_pem,
             key_pem,
             ocsp_staple: None,
-        })
+        };
+        let paths = (chain.to_owned(), key.to_owned());
+        let mut files = self.checked.files.borrow_mut();
+        if let Some(known) = files.get(&paths).filter(|known| ***known == read) {
+            return Ok(Arc::clone(known));
+        }
+        check(&read.chain_pem, &read.key_pem).map_err(|broken| {
+            let path = if broken.file.is_key() { key } else { chain };
+            vec![(broken.file, format!("{path}: {}", broken.message))]
+        })?;
+        let read = Arc::new(read);
+        files.insert(paths, Arc::clone(&read));
+        Ok(read)
     }
 }
 
 impl Found<'_, '_> {
     /// Certificate and key of the Secret.
-    pub(crate) fn certificate(&self) -> Result<Certificate, String> {
+    pub(crate) fn certificate(&self) -> Result<Arc<Certificate>, String> {
+        let certificate = self.checked.certificate.get_or_init(|| self.read().map(Arc::new));
+        certificate.clone()
+    }
+
+    fn read(&self) -> Result<Certificate, String> {
         let missing = |what: &str| format!("Secret {} has no {what}", self.name);
         let chain_pem = self
             .secret
@@ -181,13 +255,13 @@ struct Broken {
     message: String,
 }
 
-/// Checks that CA certificates are PEM.
-pub(crate) fn check_ca(name: &str, pem: &[u8]) -> Result<(), String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+/// CA certificates that are PEM, or why they are not.
+fn checked_ca(pem: Vec<u8>) -> Result<Vec<u8>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match all {
-        Ok(all) if all.is_empty() => Err(format!("{name}: no PEM certificate in it")),
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("{name}: not a PEM certificate: {error}")),
+        Ok(all) if all.is_empty() => Err("no PEM certificate in it".to_owned()),
+        Ok(_) => Ok(pem),
+        Err(error) => Err(format!("not a PEM certificate: {error}")),
     }
 }
 
@@ -215,6 +289,7 @@ fn check(chain_pem: &[u8], key_pem: &[u8]) -> Result<(), Broken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edge_config::Resource;
     use rcgen::generate_simple_self_signed;
 
     /// Certificate and key in PEM.
@@ -233,6 +308,53 @@ mod tests {
             }
             (found, expected) => panic!("expected {expected:?}, got {found:?}"),
         }
+    }
+
+    fn secret((chain, key): &(String, String)) -> Resource {
+        let block = |text: &str| text.replace('\n', "\n    ");
+        let text = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: c, namespace: istio-system}}\nstringData:\n  \
+             tls.crt: |\n    {0}\n  tls.key: |\n    {1}\n  ca.crt: |\n    {0}\n",
+            block(chain),
+            block(key)
+        );
+        let mut parsed = edge_config::parse_documents("secret.yaml", &text);
+        parsed.resources.remove(0)
+    }
+
+    /// What a compilation finds in the Secret, and in the files.
+    fn found(resource: &Resource, checked: &Checked, files: &(String, String)) -> [Arc<Certificate>; 2] {
+        let input = Input::new([resource], &mut super::super::report::Report::default());
+        let options = CompileOptions::default();
+        let read = |path: &str| {
+            let text = if path == "chain" { &files.0 } else { &files.1 };
+            Ok(text.clone().into_bytes())
+        };
+        let credentials = Credentials::new(&input, &options, &read, checked);
+        let found = credentials.secret("c").unwrap();
+        let ca = credentials.client_ca("kubernetes://c").unwrap().unwrap();
+        let certificate = found.certificate().unwrap();
+        assert_eq!(ca, certificate.chain_pem, "the CA is that of the same content");
+        [
+            certificate,
+            credentials.certificate_files("chain", "key").unwrap(),
+        ]
+    }
+
+    #[test]
+    fn what_was_checked_is_kept_until_the_content_is_another() {
+        let (one, other) = (pair(), pair());
+        let mut checked = Checked::default();
+        let [of_secret, of_files] = found(&secret(&one), &checked, &one);
+        let again = found(&secret(&one), &checked, &one);
+        assert!(Arc::ptr_eq(&of_secret, &again[0]) && Arc::ptr_eq(&of_files, &again[1]));
+        checked.forget(Kind::ConfigMap, "c");
+        let again = found(&secret(&one), &checked, &one);
+        assert!(Arc::ptr_eq(&of_secret, &again[0]), "another object changed");
+        checked.forget(Kind::Secret, "c");
+        let [of_secret, of_files] = found(&secret(&other), &checked, &other);
+        assert_eq!(of_secret.key_pem.trim_ascii(), other.1.trim().as_bytes());
+        assert_eq!(of_files.key_pem, other.1.as_bytes());
     }
 
     #[test]

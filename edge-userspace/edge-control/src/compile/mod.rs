@@ -35,6 +35,7 @@ mod patch_match;
 mod policies;
 mod rate_limits;
 mod registry;
+mod relimit;
 mod report;
 mod route_policy;
 mod routes;
@@ -46,7 +47,9 @@ mod upstream_tls;
 mod vips;
 
 use clusters::Clusters;
+pub(crate) use clusters::MAX_PLACES;
 use context::{ClusterNames, Context};
+pub(crate) use credentials::Checked;
 use credentials::Credentials;
 pub use credentials::ReadFile;
 use delegates::Delegates;
@@ -61,9 +64,11 @@ pub(crate) use names::{gateway_key, service_host};
 use patch_match::Scope;
 use rate_limits::RateLimits;
 use registry::Registry;
+pub(crate) use relimit::{Hosts, relimit, touched_hosts};
 use report::Report;
 use route_policy::RetryDefaults;
 use tables::Binding;
+pub(crate) use tables::MAX_ROUTES;
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -77,7 +82,8 @@ pub struct Compiled {
 /// Compiles resources that `edge_config::check` has let through. `read` gives the content of the files that they name.
 #[must_use]
 pub fn compile(resources: &[Resource], options: &CompileOptions, read: &ReadFile<'_>) -> Compiled {
-    compile_all(&resources.iter().collect::<Vec<_>>(), options, read).compiled
+    let resources: Vec<_> = resources.iter().collect();
+    compile_all(&resources, options, read, &Checked::default()).compiled
 }
 
 /// What came of compiling, with what a later part is compiled against.
@@ -85,6 +91,10 @@ pub(crate) struct Output {
     pub(crate) compiled: Compiled,
     /// The servers that are served.
     pub(crate) bindings: Bindings,
+    /// How many [places](clusters::MAX_PLACES) the clusters of each service's host take.
+    pub(crate) places: HashMap<String, usize>,
+    /// Whether a part is missing because it would take more room than there is.
+    pub(crate) is_cut: bool,
 }
 
 /// The servers of each Gateway that are served, by their index, with what is listened on for them.
@@ -98,13 +108,21 @@ pub(crate) struct Wanted<'w> {
     /// Servers that are known to be served. Gateways may then be missing, and neither is looked for conflicts among the
     /// servers nor are their certificates read. `None` to find out.
     pub(crate) bindings: Option<&'w Bindings>,
+    /// What is known of certificates.
+    pub(crate) checked: &'w Checked,
 }
 
 /// Compiles resources that stand in different places.
-pub(crate) fn compile_all(resources: &[&Resource], options: &CompileOptions, read: &ReadFile<'_>) -> Output {
+pub(crate) fn compile_all(
+    resources: &[&Resource],
+    options: &CompileOptions,
+    read: &ReadFile<'_>,
+    checked: &Checked,
+) -> Output {
     let everything = Wanted {
         clusters: None,
         bindings: None,
+        checked,
     };
     compile_wanted(resources, options, read, everything)
 }
@@ -124,7 +142,7 @@ pub(crate) fn compile_wanted(
     let delegates = Delegates::new(&input, &options.cluster_domain);
     let retries = RetryDefaults::new();
     let names = ClusterNames::default();
-    let credentials = Credentials::new(&input, options, read);
+    let credentials = Credentials::new(&input, options, read, wanted.checked);
     let context = Context {
         options,
         registry: &registry,
@@ -159,16 +177,19 @@ pub(crate) fn compile_wanted(
         credentials: &credentials,
         options,
     };
+    let (clusters, places) = clusters.build(wanted.clusters, &mut report);
     let snapshot = Snapshot {
         version: 0,
         listeners,
-        clusters: clusters.build(wanted.clusters, &mut report),
+        clusters,
         unenforced: policies::unenforced(&input, options),
         penalties: options.penalties,
         datapath: vips::datapath(options, &vips::declared_ports(&ports)),
     };
     Output {
         bindings: gateways::bindings(&ports),
+        places,
+        is_cut: report.is_cut(),
         compiled: Compiled {
             snapshot,
             problems: report.into_problems(),
@@ -269,7 +290,8 @@ impl<'r> Listeners<'_, 'r> {
             is_tls,
             servers,
         };
-        self.limits.apply(&mut table, &scope, self.report);
+        self.limits.apply_to_all(&mut table, &scope);
+        self.limits.judge(&table, &scope, self.report);
         Arc::new(table)
     }
 }

@@ -1,11 +1,13 @@
 //! Whether an EnvoyFilter's patch is for a listener, route table, virtual host or route. Names are compared as text,
 //! wildcards have no meaning in them (istio `pilot/pkg/networking/core/envoyfilter`).
 
+use std::sync::Arc;
+
 use edge_config::istio::envoy_filter::rate_limit::PatchTarget;
 use edge_config::istio::envoy_filter::{
     FilterChainMatch, ListenerMatch, RouteActionMatch, RouteConfigurationMatch, RouteMatch, VirtualHostMatch,
 };
-use edge_model::{Route, RouteAction, VirtualHost};
+use edge_model::{HostPattern, Route, RouteAction, VirtualHost, VirtualHosts};
 
 use super::gateways::{BoundServer, Socket};
 use super::listener_name;
@@ -81,13 +83,54 @@ pub(crate) fn matches_route(
         && wanted_route.is_none_or(|wanted| is_route(wanted, route))
 }
 
+/// Whether a patch is for a table, or for one of its virtual hosts or their routes.
+pub(crate) fn matches_within(target: &PatchTarget, scope: &Scope<'_, '_>, hosts: &VirtualHosts) -> bool {
+    match target {
+        PatchTarget::Listener(_) => false,
+        PatchTarget::RouteConfiguration(_) => matches_table(target, scope),
+        PatchTarget::VirtualHost(wanted) => {
+            candidates(wanted, hosts).any(|host| matches_virtual_host(target, scope, host))
+        }
+        PatchTarget::Route(wanted) => candidates(wanted, hosts).any(|host| {
+            let mut routes = host.routes.iter();
+            routes.any(|route| matches_route(target, scope, host, route))
+        }),
+    }
+}
+
+/// The virtual hosts that a match can be for.
+fn candidates<'h>(
+    wanted: &RouteConfigurationMatch,
+    hosts: &'h VirtualHosts,
+) -> Box<dyn Iterator<Item = &'h Arc<VirtualHost>> + 'h> {
+    match domains(wanted) {
+        Some(domains) => Box::new(domains.into_iter().filter_map(|domain| hosts.get(&domain))),
+        None => Box::new(hosts.iter()),
+    }
+}
+
+/// The domains of the virtual hosts that a match can be for; `None` when these may be any.
+pub(crate) fn domains(wanted: &RouteConfigurationMatch) -> Option<Vec<HostPattern>> {
+    let VirtualHostMatch {
+        name, domain_name, ..
+    } = wanted.vhost.as_ref()?;
+    if !domain_name.is_empty() {
+        return Some(HostPattern::parse(domain_name).into_iter().collect());
+    }
+    // A virtual host is called `<domain>:<port>`; that of a table without any is for all domains, and is called otherwise.
+    let domain = name.rsplit_once(':').map_or(name.as_str(), |(domain, _)| domain);
+    let named = HostPattern::parse(domain).into_iter();
+    (!name.is_empty()).then(|| named.chain([HostPattern::Any]).collect())
+}
+
 /// Port, port name and Gateway must be those of one server of the table.
 fn is_table(wanted: &RouteConfigurationMatch, scope: &Scope<'_, '_>) -> bool {
     let is_server = |server: &BoundServer<'_>| {
         let port_name = server.server.port.as_ref().map_or("", |port| port.name.as_str());
         let number = wanted.port_number;
         let is_port = [0, u32::from(scope.socket.port), u32::from(server.declared_port)].contains(&number);
-        is_port && is_text(&wanted.port_name, port_name) && is_text(&wanted.gateway, &server.gateway_key())
+        let is_gateway = || wanted.gateway.is_empty() || wanted.gateway == server.gateway_key();
+        is_port && is_text(&wanted.port_name, port_name) && is_gateway()
     };
     is_text(&wanted.name, scope.table) && scope.servers.iter().any(is_server)
 }
@@ -96,7 +139,10 @@ fn is_host(wanted: &RouteConfigurationMatch, host: &VirtualHost) -> bool {
     wanted.vhost.as_ref().is_none_or(
         |VirtualHostMatch {
              name, domain_name, ..
-         }| { is_text(name, &host.name) && is_text(domain_name, &host.domain.to_string()) },
+         }| {
+            let is_domain = || domain_name.is_empty() || *domain_name == host.domain.to_string();
+            is_text(name, &host.name) && is_domain()
+        },
     )
 }
 

@@ -1,15 +1,18 @@
 //! Where the local rate limits of EnvoyFilters take effect.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use edge_config::Object;
 use edge_config::istio::envoy_filter::EnvoyFilter;
 use edge_config::istio::envoy_filter::rate_limit::{PatchTarget, RateLimitPatch, rate_limits};
-use edge_model::{Kind, LocalRateLimit, RateLimitDescriptor, RouteTable, VirtualHost};
+use edge_model::{Kind, LocalRateLimit, RateLimitDescriptor, RouteTable, VirtualHost, VirtualHosts};
 
 use super::endpoints::has_all;
 use super::input::{Input, Item};
-use super::patch_match::{Scope, matches_listener, matches_route, matches_table, matches_virtual_host};
+use super::patch_match::{
+    Scope, matches_listener, matches_route, matches_table, matches_virtual_host, matches_within,
+};
 use super::report::Report;
 use crate::CompileOptions;
 
@@ -20,8 +23,8 @@ const NAMED_HOSTS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct RateLimits<'r> {
     patches: Vec<Patch<'r>>,
-    /// Names of the virtual hosts seen, for those who misspell one.
-    virtual_hosts: Vec<String>,
+    /// The virtual hosts seen, for those who misspell one.
+    tables: Vec<VirtualHosts>,
 }
 
 #[derive(Debug)]
@@ -39,8 +42,6 @@ struct Patch<'r> {
 struct Effect {
     limit: Option<Arc<LocalRateLimit>>,
     descriptors: Arc<[RateLimitDescriptor]>,
-    /// Patches that had a part in it.
-    patches: Vec<usize>,
 }
 
 impl<'r> RateLimits<'r> {
@@ -63,126 +64,144 @@ impl<'r> RateLimits<'r> {
         }
         Self {
             patches,
-            virtual_hosts: vec![],
+            tables: vec![],
         }
     }
 
-    /// Puts the limits in force on the routes of a table: on each the most specific one, where the filter is inserted
-    /// at all.
-    pub(crate) fn apply(&mut self, table: &mut RouteTable, scope: &Scope<'_, '_>, report: &mut Report) {
-        if self.patches.is_empty() {
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.patches.is_empty()
+    }
+
+    /// Puts the limits in force on a table that has none so far, and on all its routes.
+    pub(crate) fn apply_to_all(&self, table: &mut RouteTable, scope: &Scope<'_, '_>) {
+        if self.is_empty() {
             return;
         }
-        let inserted = self.effect(|target| matches_listener(target, scope));
-        self.report_second_filter(&inserted, report);
-        let of_table = self.effect(|target| matches_table(target, scope));
-        let hosts: Vec<_> = table.virtual_hosts.sorted().into_iter().cloned().collect();
-        for mut host in hosts {
-            self.virtual_hosts.push(host.name.clone());
-            let of_host = self.effect(|target| matches_virtual_host(target, scope, &host));
-            self.apply_to_routes(&mut host, scope, [&of_host, &of_table, &inserted], report);
-            table.virtual_hosts.insert(host);
-        }
-        self.report_missing_filter(&inserted, &of_table, report);
-        table.rate_limit = inserted.limit;
+        let hosts: Vec<_> = table.virtual_hosts.iter().cloned().collect();
+        self.apply(table, scope, hosts);
     }
 
-    /// `outer` are the effects on virtual host, table and listener, in this order.
+    /// Puts the limits in force on a table and the routes of some of its virtual hosts: on each route the most specific
+    /// one, where the filter is inserted at all. What has the limit that it should have stays as it is in memory.
+    pub(crate) fn apply(
+        &self,
+        table: &mut RouteTable,
+        scope: &Scope<'_, '_>,
+        hosts: impl IntoIterator<Item = Arc<VirtualHost>>,
+    ) {
+        let inserted = self.effect(|target| matches_listener(target, scope));
+        let of_table = self.effect(|target| matches_table(target, scope));
+        for mut host in hosts {
+            let of_host = self.effect(|target| matches_virtual_host(target, scope, &host));
+            if self.apply_to_routes(&mut host, scope, [&of_host, &of_table, &inserted]) {
+                table.virtual_hosts.insert(host);
+            }
+        }
+        if table.rate_limit != inserted.limit {
+            table.rate_limit = inserted.limit;
+        }
+    }
+
+    /// `outer` are the effects on virtual host, table and listener, in this order. Whether anything changed.
     fn apply_to_routes(
-        &mut self,
+        &self,
         host: &mut Arc<VirtualHost>,
         scope: &Scope<'_, '_>,
         outer: [&Effect; 3],
-        report: &mut Report,
-    ) {
+    ) -> bool {
         let [of_host, _, inserted] = outer;
-        self.report_missing_filter(inserted, of_host, report);
-        let of_routes: Vec<_> = host
-            .routes
-            .iter()
-            .map(|route| self.effect(|target| matches_route(target, scope, host, route)))
-            .collect();
-        for of_route in &of_routes {
-            self.report_missing_filter(inserted, of_route, report);
-        }
-        if inserted.limit.is_none() {
-            return;
-        }
-        for (route, of_route) in Arc::make_mut(host).routes.iter_mut().zip(of_routes) {
-            let limit = outer.iter().find_map(|effect| effect.limit.clone());
+        let is_inserted = inserted.limit.is_some();
+        let limit = outer.iter().find_map(|effect| effect.limit.as_ref());
+        let mut changed = vec![];
+        for (number, route) in host.routes.iter().enumerate() {
+            let of_route = match is_inserted {
+                true => self.effect(|target| matches_route(target, scope, host, route)),
+                false => Effect::default(),
+            };
             // A route's own descriptors take the place of the virtual host's (Envoy `vh_rate_limits: OVERRIDE`).
-            let own = Some(of_route.descriptors).filter(|own| !own.is_empty());
-            let route = Arc::make_mut(route);
-            route.rate_limit = of_route.limit.or(limit);
-            route.rate_limit_descriptors = own.unwrap_or_else(|| of_host.descriptors.clone());
+            let descriptors = match (is_inserted, of_route.descriptors.is_empty()) {
+                (false, _) => Arc::default(),
+                (true, true) => Arc::clone(&of_host.descriptors),
+                (true, false) => of_route.descriptors,
+            };
+            let limit = of_route.limit.or_else(|| limit.filter(|_| is_inserted).cloned());
+            if route.rate_limit != limit || route.rate_limit_descriptors != descriptors {
+                changed.push((number, limit, descriptors));
+            }
         }
+        let has_changed = !changed.is_empty();
+        for (number, limit, descriptors) in changed {
+            if let Some(route) = Arc::make_mut(host).routes.get_mut(number) {
+                let route = Arc::make_mut(route);
+                (route.rate_limit, route.rate_limit_descriptors) = (limit, descriptors);
+            }
+        }
+        has_changed
     }
 
     /// Merges the patches that match: of several limits the last is in force, descriptors add up.
-    fn effect(&mut self, matches: impl Fn(&PatchTarget) -> bool) -> Effect {
-        let mut limit = None;
-        let mut descriptors = vec![];
-        let mut patches = vec![];
-        for (number, patch) in self.patches.iter_mut().enumerate() {
-            if matches(&patch.target) {
-                patch.has_matched = true;
-                limit = patch.limit.clone().or(limit);
-                descriptors.extend(patch.descriptors.iter().cloned());
-                patches.push(number);
-            }
+    fn effect(&self, matches: impl Fn(&PatchTarget) -> bool) -> Effect {
+        let (mut limit, mut descriptors) = (None, vec![]);
+        for patch in self.patches.iter().filter(|patch| matches(&patch.target)) {
+            limit = patch.limit.as_ref().or(limit);
+            descriptors.extend(patch.descriptors.iter().cloned());
         }
         Effect {
-            limit,
+            limit: limit.cloned(),
             descriptors: descriptors.into(),
-            patches,
         }
     }
 
-    fn report_second_filter(&self, inserted: &Effect, report: &mut Report) {
-        for patch in inserted
-            .patches
-            .iter()
-            .skip(1)
-            .filter_map(|number| self.patches.get(*number))
-        {
-            let message = "unsupported: a second local rate limit filter on one listener";
-            report.error(
-                &patch.filter,
-                patch.field(),
-                message,
-                "put both limits into one filter",
-            );
-        }
-    }
-
-    /// Without the filter in the listener's chain, configuration for it does nothing.
-    fn report_missing_filter(&self, inserted: &Effect, effect: &Effect, report: &mut Report) {
-        if inserted.limit.is_some() {
+    /// Finds out which patches are for a table, and says which of these do nothing there.
+    pub(crate) fn judge(&mut self, table: &RouteTable, scope: &Scope<'_, '_>, report: &mut Report) {
+        if self.is_empty() {
             return;
         }
-        for patch in effect
-            .patches
-            .iter()
-            .filter_map(|number| self.patches.get(*number))
-        {
-            let message =
-                "has no effect: no patch inserts envoy.filters.http.local_ratelimit into the listener";
-            report.warn(
-                &patch.filter,
-                patch.field(),
-                message,
-                "add a patch with applyTo: HTTP_FILTER",
-            );
+        self.tables.push(table.virtual_hosts.clone());
+        let (mut is_inserted, mut has_filter) = (false, false);
+        for patch in &mut self.patches {
+            if !matches_listener(&patch.target, scope) {
+                continue;
+            }
+            patch.has_matched = true;
+            is_inserted |= patch.limit.is_some();
+            if has_filter {
+                let message = "unsupported: a second local rate limit filter on one listener";
+                let hint = "put both limits into one filter";
+                report.error(&patch.filter, patch.field(), message, hint);
+            }
+            has_filter = true;
+        }
+        for patch in &mut self.patches {
+            if !matches_within(&patch.target, scope, &table.virtual_hosts) {
+                continue;
+            }
+            patch.has_matched = true;
+            if !is_inserted {
+                // Without the filter in the listener's chain, configuration for it does nothing.
+                let message =
+                    "has no effect: no patch inserts envoy.filters.http.local_ratelimit into the listener";
+                let hint = "add a patch with applyTo: HTTP_FILTER";
+                report.warn(&patch.filter, patch.field(), message, hint);
+            }
         }
     }
 
     /// Warns of patches that are for nothing that there is; most often a virtual host's name is misspelt.
     pub(crate) fn report_unmatched(&self, report: &mut Report) {
-        let mut names = self.virtual_hosts.clone();
-        names.sort();
-        names.dedup();
-        names.truncate(NAMED_HOSTS);
-        for patch in self.patches.iter().filter(|patch| !patch.has_matched) {
+        let mut unmatched = self.patches.iter().filter(|patch| !patch.has_matched).peekable();
+        if unmatched.peek().is_none() {
+            return;
+        }
+        let names: BTreeSet<_> = self
+            .tables
+            .iter()
+            .flat_map(VirtualHosts::iter)
+            .map(|host| host.name.as_str())
+            .collect();
+        let names: Vec<_> = names.into_iter().take(NAMED_HOSTS).collect();
+        for patch in unmatched {
             let message = "the match fits nothing that there is, the patch has no effect";
             let hint = match patch.target {
                 PatchTarget::Listener(_) => "compare portNumber with the ports of the Gateways".to_owned(),

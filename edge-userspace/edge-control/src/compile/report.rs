@@ -11,6 +11,7 @@ use super::input::Item;
 pub(crate) struct Report {
     problems: Vec<Problem>,
     seen: HashSet<(ObjectName, String, String)>,
+    is_cut: bool,
 }
 
 impl Report {
@@ -34,6 +35,23 @@ impl Report {
         hint: impl Into<String>,
     ) {
         self.add(Severity::Error, item, field.into(), message.into(), hint.into());
+    }
+
+    /// The object asks for more than there is room for: what it comes to is left out, or a part of it.
+    pub(crate) fn cut<S>(
+        &mut self,
+        item: &Item<'_, S>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.is_cut = true;
+        self.error(item, field, message, hint);
+    }
+
+    /// Whether anything was left out for want of room.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     fn add<S>(

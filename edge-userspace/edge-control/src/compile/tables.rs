@@ -15,7 +15,7 @@ use super::routes;
 
 /// Most routes of one table: each of a Gateway's hosts gets those of every VirtualService that is for it, so that a small
 /// text could ask for more than any memory holds. A thousand hosts with a thousand routes each are a million.
-const MAX_ROUTES: usize = 2_000_000;
+pub(crate) const MAX_ROUTES: usize = 2_000_000;
 
 /// The VirtualServices of each Gateway, in Istio's order.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(crate) fn table(
             if hosts.routes > MAX_ROUTES {
                 let message = format!("with it, {name} has more than {MAX_ROUTES} routes");
                 let hint = "spare hosts that many VirtualServices have in common";
-                report.error(&bound.object, "spec.hosts", message, hint);
+                report.cut(&bound.object, "spec.hosts", message, hint);
                 return RouteTable::new(name, hosts.finish(server.declared_port));
             }
         }

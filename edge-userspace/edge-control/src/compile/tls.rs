@@ -6,7 +6,7 @@ use edge_config::base64;
 use edge_config::istio::gateway::{ServerTlsSettings, TlsMode, TlsProtocol};
 use edge_model::{Alpn, Certificate, ClientAuth, PeerVerification, ServerTls, TlsVersion};
 
-use super::credentials::{Credentials, ISTIO_CERTIFICATE, ISTIO_KEY, ISTIO_ROOT, check_ca};
+use super::credentials::{Credentials, ISTIO_CERTIFICATE, ISTIO_KEY, ISTIO_ROOT};
 use super::gateways::BoundServer;
 use super::report::Report;
 
@@ -130,15 +130,13 @@ impl Material<'_, '_> {
                     .credentials
                     .secret(name)
                     .and_then(|found| found.certificate());
-                certificate
-                    .map(Arc::new)
-                    .map_err(|message| vec![Missing { field, message }])
+                certificate.map_err(|message| vec![Missing { field, message }])
             };
             return secrets.into_iter().map(of_secret).collect();
         }
         let files = |prefix: &str, chain: &str, key: &str| {
             let read = self.credentials.certificate_files(chain, key);
-            read.map(Arc::new).map_err(|broken| {
+            read.map_err(|broken| {
                 let missing = broken.into_iter().map(|(file, message)| {
                     let name = if file.is_key() {
                         "privateKey"
@@ -248,8 +246,7 @@ impl Material<'_, '_> {
         } else {
             &self.tls.ca_certificates
         };
-        let ca = self.credentials.file(path).map_err(at("caCertificates"))?;
-        check_ca(path, &ca).map_err(at("caCertificates"))?;
+        let ca = self.credentials.ca_file(path).map_err(at("caCertificates"))?;
         let crl = match self.tls.ca_crl.as_str() {
             "" => vec![],
             path => self.credentials.file(path).map_err(at("caCrl"))?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use edge_config::istio::destination_rule::policy::{ClientTlsMode, ClientTlsSettings};
 use edge_model::{Certificate, ServerVerification, UpstreamTls};
 
-use super::credentials::{Credentials, ISTIO_CERTIFICATE, ISTIO_KEY, ISTIO_ROOT, check_ca};
+use super::credentials::{Credentials, ISTIO_CERTIFICATE, ISTIO_KEY, ISTIO_ROOT};
 use super::destination_rules::Merged;
 use super::report::Report;
 
@@ -83,7 +83,7 @@ fn read(settings: &ClientTlsSettings, credentials: &Credentials<'_>) -> Result<M
         };
         let ca = credentials.client_ca(&settings.credential_name);
         return Ok(Material {
-            certificate: certificate.map(Arc::new),
+            certificate,
             ca: ca.map_err(missing("credentialName"))?,
             crl: secret.revocations(),
         });
@@ -109,19 +109,11 @@ fn read(settings: &ClientTlsSettings, credentials: &Credentials<'_>) -> Result<M
     })?;
     let ca = match ca {
         "" | SYSTEM => None,
-        path => {
-            let pem = credentials.file(path).map_err(missing("caCertificates"))?;
-            check_ca(path, &pem).map_err(missing("caCertificates"))?;
-            Some(pem)
-        }
+        path => Some(credentials.ca_file(path).map_err(missing("caCertificates"))?),
     };
     let crl = match settings.ca_crl.as_str() {
         "" => None,
         path => Some(credentials.file(path).map_err(missing("caCrl"))?),
     };
-    Ok(Material {
-        certificate: certificate.map(Arc::new),
-        ca,
-        crl,
-    })
+    Ok(Material { certificate, ca, crl })
 }

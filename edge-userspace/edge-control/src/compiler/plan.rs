@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use edge_config::Resource;
 use edge_config::istio::destination_rule::DestinationRule;
 use edge_config::istio::destination_rule::policy::TrafficPolicy;
+use edge_config::istio::envoy_filter::EnvoyFilter;
 use edge_config::istio::gateway::{Gateway, Server};
 use edge_config::istio::service_entry::ServiceEntry;
 use edge_config::istio::virtual_service::VirtualService;
 use edge_config::k8s::meta::Meta;
 use edge_config::k8s::secret::CA_SECRET_SUFFIX;
+use edge_config::{Object, Resource};
 use edge_model::{HostPattern, Kind, ObjectRef};
 
 use super::index::{self, Key};
 use super::{Compiler, Touched};
-use crate::compile::{has_all, server_hosts, service_host, stands_before_gateway};
+use crate::compile::{Hosts, has_all, server_hosts, service_host, stands_before_gateway, touched_hosts};
 
 /// What is compiled anew.
 #[derive(Debug, Default)]
@@ -29,6 +30,10 @@ pub(super) struct Plan {
     pub(super) listeners: bool,
     /// The security policies that cannot be enforced are looked for.
     pub(super) policies: bool,
+    /// Changed EnvoyFilters.
+    pub(super) filters: BTreeSet<ObjectRef>,
+    /// The virtual hosts whose limits these touch.
+    pub(super) limited: Hosts,
     /// Changed Gateways. `None` where more is not what it was than servers.
     gateways: HashMap<ObjectRef, Option<Servers>>,
     /// Rules that were looked at.
@@ -43,7 +48,7 @@ struct Servers {
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do but for limits.
     pub(super) fn is_empty(&self) -> bool {
         let is_touched = self.listeners || self.policies || !self.owners.is_empty();
         !is_touched && self.hosts.is_empty() && self.domains.is_empty()
@@ -99,8 +104,11 @@ impl Compiler {
                 plan.policies = true;
             }
             Kind::Namespace => {}
-            // Whether a patch fits anything depends on all virtual hosts.
-            Kind::EnvoyFilter => return None,
+            Kind::EnvoyFilter => {
+                plan.filters.insert(object.clone());
+                plan.limited
+                    .add(touched_hosts(filter_of(before), filter_of(after)));
+            }
         }
         Some(())
     }
@@ -514,8 +522,15 @@ impl Compiler {
         })
     }
 
-    fn resource_of(&self, object: &ObjectRef) -> Option<&Resource> {
+    pub(super) fn resource_of(&self, object: &ObjectRef) -> Option<&Resource> {
         self.resources.get(object).map(AsRef::as_ref)
+    }
+}
+
+fn filter_of(resource: Option<&Resource>) -> Option<&Object<EnvoyFilter>> {
+    match resource {
+        Some(Resource::EnvoyFilter(found)) => Some(found),
+        _ => None,
     }
 }
 

@@ -3,10 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use edge_model::{
-    HostPattern, Listener, ListenerProtocol, Route, RouteAction, RouteTable, TlsServer, TlsService,
-    VirtualHost, VirtualHosts,
-};
+use edge_model::{HostPattern, Listener, ListenerProtocol, RouteTable, TlsServer, TlsService, VirtualHosts};
 
 /// Replaces virtual hosts of some domains.
 pub(super) struct Splice<'s> {
@@ -15,8 +12,6 @@ pub(super) struct Splice<'s> {
     tables: HashMap<&'s str, &'s Arc<RouteTable>>,
     /// TLS servers with HTTP inside as they were, by the names of their tables.
     servers: HashMap<&'s str, &'s Arc<TlsServer>>,
-    /// Whether virtual hosts have come or gone, or routes that EnvoyFilters could tell apart.
-    pub(super) has_other_names: bool,
 }
 
 impl<'s> Splice<'s> {
@@ -32,55 +27,26 @@ impl<'s> Splice<'s> {
             servers: servers
                 .filter_map(|server| Some((server.routes()?.name.as_str(), server)))
                 .collect(),
-            has_other_names: false,
         }
     }
 
     /// The listeners as they were, with the virtual hosts of `new`. `None` when a table becomes empty, which has a virtual
     /// host of its own then.
     pub(super) fn hosts(
-        &mut self,
+        &self,
         listeners: &[Arc<Listener>],
         new: &[Arc<Listener>],
     ) -> Option<Vec<Arc<Listener>>> {
         let new = new.iter().flat_map(|listener| listener.tables());
         let new: HashMap<_, _> = new.map(|table| (table.name.as_str(), table)).collect();
-        let listeners = listeners.iter().map(|listener| {
-            let protocol = match &listener.protocol {
-                ListenerProtocol::Http(old) => {
-                    let table = self.table(old, new.get(old.name.as_str()).copied())?;
-                    if Arc::ptr_eq(&table, old) {
-                        return Some(Arc::clone(listener));
-                    }
-                    ListenerProtocol::Http(table)
-                }
-                ListenerProtocol::Tls(old) => {
-                    let servers = old.iter().map(|server| {
-                        let Some(routes) = server.routes() else {
-                            return Some(Arc::clone(server));
-                        };
-                        let table = self.table(routes, new.get(routes.name.as_str()).copied())?;
-                        Some(with_routes(server, server, table))
-                    });
-                    let servers = servers.collect::<Option<Vec<_>>>()?;
-                    if servers.iter().zip(old).all(|(new, old)| Arc::ptr_eq(new, old)) {
-                        return Some(Arc::clone(listener));
-                    }
-                    ListenerProtocol::Tls(servers)
-                }
-                ListenerProtocol::Tcp(_) => return Some(Arc::clone(listener)),
-            };
-            Some(Arc::new(Listener {
-                protocol,
-                ..Listener::clone(listener)
-            }))
-        });
-        listeners.collect()
+        map_tables(listeners, |old| {
+            self.table(old, new.get(old.name.as_str()).copied())
+        })
     }
 
     /// The listeners of `new`, which has all servers, with all virtual hosts of other domains as they were. `None` when
     /// a table would be neither empty nor have a virtual host.
-    pub(super) fn listeners(&mut self, new: &[Arc<Listener>]) -> Option<Vec<Arc<Listener>>> {
+    pub(super) fn listeners(&self, new: &[Arc<Listener>]) -> Option<Vec<Arc<Listener>>> {
         let listeners = new.iter().map(|listener| {
             let protocol = match &listener.protocol {
                 ListenerProtocol::Http(new) => ListenerProtocol::Http(self.complete(new)?),
@@ -108,7 +74,7 @@ impl<'s> Splice<'s> {
     }
 
     /// A table of which only the wanted domains are complete, with all others as they were.
-    fn complete(&mut self, new: &Arc<RouteTable>) -> Option<Arc<RouteTable>> {
+    fn complete(&self, new: &Arc<RouteTable>) -> Option<Arc<RouteTable>> {
         if let Some(old) = self.tables.get(new.name.as_str()).copied() {
             let empty = || is_blackhole(new).then(|| Arc::clone(new));
             return self.table(old, Some(new)).or_else(empty);
@@ -119,7 +85,6 @@ impl<'s> Splice<'s> {
             .iter()
             .filter_map(|domain| new.virtual_hosts.get(domain));
         let hosts: VirtualHosts = hosts.cloned().collect();
-        self.has_other_names = true;
         if hosts.is_empty() {
             return is_blackhole(new).then(|| Arc::clone(new));
         }
@@ -130,7 +95,7 @@ impl<'s> Splice<'s> {
     }
 
     /// A table with the wanted domains of another; `None` there stands for one without any.
-    fn table(&mut self, old: &Arc<RouteTable>, new: Option<&Arc<RouteTable>>) -> Option<Arc<RouteTable>> {
+    fn table(&self, old: &Arc<RouteTable>, new: Option<&Arc<RouteTable>>) -> Option<Arc<RouteTable>> {
         let was_blackhole = is_blackhole(old);
         let new = new.filter(|new| !is_blackhole(new));
         let mut hosts = match was_blackhole {
@@ -142,14 +107,12 @@ impl<'s> Splice<'s> {
             let new = new.and_then(|new| new.virtual_hosts.get(domain));
             match (new, hosts.get(domain)) {
                 (Some(new), Some(old)) if new == old => {}
-                (Some(new), old) => {
-                    self.has_other_names |= old.is_none_or(|old| !has_same_names(new, old));
+                (Some(new), _) => {
                     hosts.insert(Arc::clone(new));
                     has_changed = true;
                 }
                 (None, Some(_)) => {
                     hosts.remove(domain);
-                    self.has_other_names = true;
                     has_changed = true;
                 }
                 (None, None) => {}
@@ -165,6 +128,52 @@ impl<'s> Splice<'s> {
             })
         })
     }
+}
+
+/// Listeners with some of their tables, by name, in place of those that they have.
+pub(super) fn with_tables(
+    listeners: &[Arc<Listener>],
+    tables: &HashMap<String, Arc<RouteTable>>,
+) -> Vec<Arc<Listener>> {
+    let changed = map_tables(listeners, |old| {
+        Some(Arc::clone(tables.get(&old.name).unwrap_or(old)))
+    });
+    changed.unwrap_or_default()
+}
+
+/// The listeners with what becomes of each of their tables; those without another table stay as they are in memory.
+fn map_tables(
+    listeners: &[Arc<Listener>],
+    map: impl Fn(&Arc<RouteTable>) -> Option<Arc<RouteTable>>,
+) -> Option<Vec<Arc<Listener>>> {
+    let listeners = listeners.iter().map(|listener| {
+        let protocol = match &listener.protocol {
+            ListenerProtocol::Http(old) => {
+                let table = map(old)?;
+                if Arc::ptr_eq(&table, old) {
+                    return Some(Arc::clone(listener));
+                }
+                ListenerProtocol::Http(table)
+            }
+            ListenerProtocol::Tls(old) => {
+                let servers = old.iter().map(|server| match server.routes() {
+                    Some(routes) => Some(with_routes(server, server, map(routes)?)),
+                    None => Some(Arc::clone(server)),
+                });
+                let servers = servers.collect::<Option<Vec<_>>>()?;
+                if servers.iter().zip(old).all(|(new, old)| Arc::ptr_eq(new, old)) {
+                    return Some(Arc::clone(listener));
+                }
+                ListenerProtocol::Tls(servers)
+            }
+            ListenerProtocol::Tcp(_) => return Some(Arc::clone(listener)),
+        };
+        Some(Arc::new(Listener {
+            protocol,
+            ..Listener::clone(listener)
+        }))
+    });
+    listeners.collect()
 }
 
 /// An empty table has a virtual host of its own.
@@ -194,18 +203,4 @@ fn with_routes(server: &TlsServer, same: &Arc<TlsServer>, table: Arc<RouteTable>
 /// Whether two servers differ in their tables alone.
 fn is_same_server(a: &TlsServer, b: &TlsServer) -> bool {
     a.gateway == b.gateway && a.hosts == b.hosts && a.tls() == b.tls()
-}
-
-/// Whether EnvoyFilters cannot tell the two apart.
-fn has_same_names(a: &VirtualHost, b: &VirtualHost) -> bool {
-    let is_same = |(a, b): (&Arc<Route>, &Arc<Route>)| {
-        let is_one_kind = matches!(
-            (&a.action, &b.action),
-            (RouteAction::Forward(_), RouteAction::Forward(_))
-                | (RouteAction::Redirect(_), RouteAction::Redirect(_))
-                | (RouteAction::DirectResponse(_), RouteAction::DirectResponse(_))
-        );
-        is_one_kind && a.name == b.name
-    };
-    a.name == b.name && a.routes.len() == b.routes.len() && a.routes.iter().zip(&b.routes).all(is_same)
 }
