@@ -9,6 +9,9 @@ pub const PROGRAM: &str = "edge_bench";
 pub const DROP_AT_ONCE: &str = "bench_drop";
 /// XDP program that reads addresses, protocol and ports, and drops: the least that any load balancer costs.
 pub const PARSE_AND_DROP: &str = "bench_parse";
+/// XDP program that does the same and has the kernel make a SYN cookie, of a SYN over IPv4, and drops: the least that an
+/// answer with a cookie costs.
+pub const COOKIE_AND_DROP: &str = "bench_cookie";
 /// `Array<Settings>`, one element. Written by userspace.
 pub const SETTINGS: &str = "SETTINGS";
 /// `Array<State>`, one element. Written by userspace before a run, and by the harness.

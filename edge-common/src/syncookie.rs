@@ -240,17 +240,31 @@ impl SynAck {
     /// Words of the header without time stamp: the MSS alone.
     pub const SHORT: usize = 6;
 
-    /// Writes the TCP header as it stands on the wire, its checksum over a pseudo header with this sum of words; returns
-    /// how many words it has.
+    /// Words of the header that answers one of `syn_words`. It is as long as that, if it need not be longer and can be:
+    /// then the frame's length stays as it was. What is left over is the end of the options and padding (RFC 9293 3.1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(syn_words: usize, with_options: bool) -> usize {
+        if with_options || syn_words > SYN_ACK_WORDS {
+            SYN_ACK_WORDS
+        } else if syn_words < Self::SHORT {
+            Self::SHORT
+        } else {
+            syn_words
+        }
+    }
+
+    /// Writes the TCP header of `len` words ([`Self::words`]) as it stands on the wire, its checksum over a pseudo header
+    /// with this sum of words.
     #[inline(always)]
     pub fn write(
         &self,
         words: &mut [u32; SYN_ACK_WORDS],
+        len: usize,
         offer: &Offer,
         with_options: bool,
         pseudo_sum: u64,
-    ) -> usize {
-        let len = if with_options { SYN_ACK_WORDS } else { Self::SHORT };
+    ) {
         let mut sum = pseudo_sum + len as u64 * 4 + u64::from(crate::TCP);
         let mut put = |at: usize, word: u32| {
             if let Some(to) = words.get_mut(at) {
@@ -277,12 +291,13 @@ impl SynAck {
                     0x0101_0101
                 },
             );
+        } else {
+            (Self::SHORT..SYN_ACK_WORDS).for_each(|at| put(at, 0));
         }
         let sum = checksum::of(sum);
         if let Some(to) = words.get_mut(4) {
             *to = (u32::from(sum) << 16).to_be();
         }
-        len
     }
 }
 
@@ -427,11 +442,13 @@ mod tests {
         #[test]
         fn the_checksum_of_an_answer_is_right(
             ports: u32, cookie: u32, sequence: u32, source: u32, destination: u32, with_options: bool,
+            syn_words in 5..16_usize,
         ) {
             let answer = SynAck { ports, cookie, sequence, mss: 1460, window: 64_240, window_scale: 10, timestamp: 99 };
             let pseudo = u64::from(source) + u64::from(destination);
-            let mut words = [0; SYN_ACK_WORDS];
-            let len = answer.write(&mut words, &read(&LINUX), with_options, pseudo);
+            let mut words = [u32::MAX; SYN_ACK_WORDS];
+            let len = SynAck::words(syn_words, with_options);
+            answer.write(&mut words, len, &read(&LINUX), with_options, pseudo);
             let mut halves: Vec<u32> = words[..len].iter().map(|word| u32::from_be(*word)).flat_map(|word| [word >> 16, word & 0xffff]).collect();
             halves.extend([source >> 16, source & 0xffff, destination >> 16, destination & 0xffff]);
             halves.extend([6, len as u32 * 4]);

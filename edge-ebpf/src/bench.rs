@@ -19,7 +19,9 @@ mod packet;
 mod word;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::helpers::generated::{
+    bpf_tcp_raw_gen_syncookie_ipv4, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::XdpContext;
@@ -31,9 +33,10 @@ use crate::opaque::opaque;
 use crate::packet::Frame;
 use crate::word::store;
 
+/// The kernel lends the helper that makes cookies to programs under the GPL alone.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 11] = *b"Apache-2.0\0";
+static LICENSE: [u8; 4] = *b"GPL\0";
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -70,6 +73,32 @@ pub fn bench_parse(ctx: XdpContext) -> u32 {
         XDP_DROP
     }
 }
+
+/// Reads the same, has the kernel make a SYN cookie, and drops.
+#[xdp]
+pub fn bench_cookie(ctx: XdpContext) -> u32 {
+    if parse(Frame::new(&ctx)) == 0 {
+        return XDP_PASS;
+    }
+    let (data, end) = (ctx.data(), ctx.data_end());
+    if data + SYN_AT + SYN_LEN as usize > end {
+        return XDP_PASS;
+    }
+    let (ip, tcp) = (data + IP_AT, data + SYN_AT);
+    // As tier 1 does: the helper is to look at the first option alone.
+    store!("u8", tcp, 12, (SYN_LEN << 2) as u8);
+    // SAFETY: both headers lie in the frame.
+    let cookie = unsafe {
+        let (ip, tcp) = (ip as *mut u8, tcp as *mut u8);
+        bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp.cast(), SYN_LEN)
+    };
+    if cookie < 0 { XDP_PASS } else { XDP_DROP }
+}
+
+/// Where an IPv4 header begins, and the TCP header behind it; the length of one whose only option is the MSS.
+const IP_AT: usize = 14;
+const SYN_AT: usize = IP_AT + 20;
+const SYN_LEN: u32 = 24;
 
 #[inline(always)]
 fn prepare(ctx: &XdpContext) -> Option<()> {

@@ -82,7 +82,7 @@ pub(crate) fn check(
             if !network.is_plain() {
                 return Err(dropped(DropReason::SynOptions));
             }
-            return Err(match answer(ctx, segment) {
+            return Err(match answer(ctx, config, segment) {
                 ANSWERED => Verdict::Reply {
                     reason: ReplyReason::SynCookie,
                     vip,
@@ -239,8 +239,6 @@ fn take(config: &Config, guard: *mut Guard, now: u64) -> Result<(), DropReason> 
 
 /// Where a packet's headers are, as one number: a function of its own gets no structures.
 const IS_V6: u32 = 1 << 31;
-/// An ordinary packet with a TCP header of [`USUAL_SYN_LEN`].
-const IS_USUAL: u32 = 1 << 30;
 const OPTIONS_SHIFT: u32 = 16;
 
 /// Offset of the TCP header, length of its options, family.
@@ -306,20 +304,32 @@ fn load(ctx: *mut xdp_md, scratch: *mut Scratch, place: u32) -> bool {
 
 /// Turns the SYN into its SYN-ACK.
 #[inline(always)]
-fn answer(ctx: &XdpContext, segment: &Segment<'_>) -> u32 {
+fn answer(ctx: &XdpContext, config: &Config, segment: &Segment<'_>) -> u32 {
     let Segment {
         network,
         transport,
         offset,
         is_ordinary,
     } = *segment;
+    if is_ordinary && transport.header_len as usize == USUAL_SYN_LEN {
+        // The family is a constant in each, and so are all offsets.
+        let answered = if network.is_v6() {
+            answer_in_place(ctx, &config.syn_cookies, true)
+        } else {
+            answer_in_place(ctx, &config.syn_cookies, false)
+        };
+        if let Some(answered) = answered {
+            return answered;
+        }
+    }
     let place = place(network, offset, transport.header_len as usize - TCP_LEN);
-    let is_usual = is_ordinary && transport.header_len as usize == USUAL_SYN_LEN;
-    syncookie_answer(ctx.ctx, if is_usual { place | IS_USUAL } else { place })
+    syncookie_answer(ctx.ctx, place)
 }
 
 /// Length of the TCP header of the SYNs that are answered in their place, without copies: that of most stacks.
 const USUAL_SYN_LEN: usize = TCP_LEN + 20;
+/// That of a SYN with the MSS for its only option.
+const MSS_ONLY_LEN: u32 = 24;
 
 /// Turns an ordinary packet into its answer; `None`: it does not begin with the MSS.
 #[inline(always)]
@@ -343,13 +353,16 @@ fn answer_in_place(ctx: &XdpContext, settings: &Settings, is_v6: bool) -> Option
         0,
     ];
     let offer = Offer::read(options, USUAL_SYN_LEN - TCP_LEN);
+    // The helper reads no option but the MSS: the header is to end behind it (its length in words is the upper half of
+    // the byte). It is written anew anyway.
+    store!("u8", tcp, 12, (MSS_ONLY_LEN << 2) as u8);
     // SAFETY: both headers lie in the frame.
     let cookie = unsafe {
-        let (ip, tcp, len) = (ip as *mut u8, tcp as *mut u8, USUAL_SYN_LEN as u32);
+        let (ip, tcp) = (ip as *mut u8, tcp as *mut u8);
         if is_v6 {
-            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp.cast(), len)
+            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp.cast(), MSS_ONLY_LEN)
         } else {
-            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp.cast(), len)
+            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp.cast(), MSS_ONLY_LEN)
         }
     };
     if cookie < 0 {
@@ -377,11 +390,7 @@ fn write_in_place(
     offer: &Offer,
     with_options: bool,
 ) -> Option<()> {
-    let tcp_words = if with_options {
-        SYN_ACK_WORDS
-    } else {
-        SynAck::SHORT
-    };
+    let tcp_words = SynAck::words(USUAL_SYN_LEN / 4, with_options);
     let frame_len = (tcp_at + tcp_words * 4).max(SHORTEST_FRAME);
     let now_len = opaque(ctx.data_end() - ctx.data());
     // SAFETY: the context is the kernel's; no packet pointer from before is used after.
@@ -391,7 +400,7 @@ fn write_in_place(
     }
     let (at, end) = (ctx.data(), ctx.data_end());
     let (ip, tcp) = (at + ETHERNET_LEN, at + tcp_at);
-    if tcp + SynAck::SHORT * 4 > end {
+    if tcp + SYN_ACK_WORDS * 4 > end {
         return None;
     }
     let (a, b) = (load_word!("u32", at, 0), load_word!("u16", at, 4));
@@ -416,7 +425,7 @@ fn write_in_place(
         ];
         let sum = |sum, word: u32| sum + u64::from(u32::from_be(word));
         let addresses = client.into_iter().chain(service).fold(0, sum);
-        syn_ack.write(&mut words, offer, with_options, addresses);
+        syn_ack.write(&mut words, tcp_words, offer, with_options, addresses);
         let [a, b, c, d, e, f, g, h, i, j] = header6(client, service, tcp_words);
         store!("u32", ip, 0, a);
         store!("u32", ip, 4, b);
@@ -431,7 +440,7 @@ fn write_in_place(
     } else {
         let (client, service) = (load_word!("u32", ip, 12) as u32, load_word!("u32", ip, 16) as u32);
         let addresses = u64::from(u32::from_be(client)) + u64::from(u32::from_be(service));
-        syn_ack.write(&mut words, offer, with_options, addresses);
+        syn_ack.write(&mut words, tcp_words, offer, with_options, addresses);
         let [a, b, c, d, e] = header4(client, service, tcp_words);
         store!("u32", ip, 0, a);
         store!("u32", ip, 4, b);
@@ -446,15 +455,10 @@ fn write_in_place(
     store!("u32", tcp, 12, d);
     store!("u32", tcp, 16, e);
     store!("u32", tcp, 20, f);
-    if with_options {
-        if tcp + SYN_ACK_WORDS * 4 > end {
-            return None;
-        }
-        store!("u32", tcp, 24, g);
-        store!("u32", tcp, 28, h);
-        store!("u32", tcp, 32, i);
-        store!("u32", tcp, 36, j);
-    }
+    store!("u32", tcp, 24, g);
+    store!("u32", tcp, 28, h);
+    store!("u32", tcp, 32, i);
+    store!("u32", tcp, 36, j);
     Some(())
 }
 
@@ -466,18 +470,6 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
     let (Some(config), Some(scratch)) = (maps::CONFIG.get(0), maps::SYN_SCRATCH.get_ptr_mut(0)) else {
         return NOT_ANSWERED;
     };
-    if place & IS_USUAL != 0 {
-        let context = XdpContext::new(ctx);
-        // The family is a constant in each, and so are all offsets.
-        let answered = if place & IS_V6 != 0 {
-            answer_in_place(&context, &config.syn_cookies, true)
-        } else {
-            answer_in_place(&context, &config.syn_cookies, false)
-        };
-        if let Some(answered) = answered {
-            return answered;
-        }
-    }
     if !load(ctx, scratch, place) {
         return NOT_ANSWERED;
     }
@@ -506,17 +498,18 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
         return NOT_ANSWERED;
     };
     let with_options = takes_options(settings, &offer);
+    let words = SynAck::words((TCP_LEN + options_len) / 4, with_options);
     let syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie);
     let (ip, out) = (&scratch.ip, &mut scratch.answer);
     let (header_len, len) = if is_v6 {
         let addresses = (2..IPV6_WORDS).fold(0, |sum, at| sum + u64::from(u32::from_be(ip[at])));
-        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
+        syn_ack.write(&mut scratch.tcp_answer, words, &offer, with_options, addresses);
         let (client, service) = ([ip[2], ip[3], ip[4], ip[5]], [ip[6], ip[7], ip[8], ip[9]]);
         *out = header6(client, service, words);
         (IPV6_LEN, words * 4)
     } else {
         let addresses = u64::from(u32::from_be(ip[3])) + u64::from(u32::from_be(ip[4]));
-        let words = syn_ack.write(&mut scratch.tcp_answer, &offer, with_options, addresses);
+        syn_ack.write(&mut scratch.tcp_answer, words, &offer, with_options, addresses);
         let [a, b, c, d, e] = header4(ip[3], ip[4], words);
         *out = [a, b, c, d, e, 0, 0, 0, 0, 0];
         (IPV4_LEN, words * 4)
@@ -588,7 +581,6 @@ fn cookie(
     sequence: u32,
     mss: u32,
 ) -> Option<u32> {
-    const SYN_LEN: u32 = 24;
     // Defaults of RFC 9293 3.7.1.
     let mss = match mss {
         0 if is_v6 => 1220,
@@ -607,9 +599,9 @@ fn cookie(
     // SAFETY: both headers are whole.
     let cookie = unsafe {
         if is_v6 {
-            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp, SYN_LEN)
+            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp, MSS_ONLY_LEN)
         } else {
-            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp, SYN_LEN)
+            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp, MSS_ONLY_LEN)
         }
     };
     (cookie >= 0).then_some(cookie as u32)

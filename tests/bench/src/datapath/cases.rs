@@ -29,8 +29,9 @@ const DENIED_STEP: u32 = 1 << 16;
 /// An address that is nobody's VIP.
 const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
 
-/// Flows that the connection table has room for: four times those of the largest case of known flows.
-const FLOWS: u32 = 1 << 22;
+/// Flows that the connection table has room for, unless told otherwise: four times those of the largest case of known
+/// flows.
+pub(crate) const FLOWS: u32 = 1 << 22;
 
 /// First worker elsewhere.
 const MEMBERS: u32 = u32::from_be_bytes([10, 200, 0, 1]);
@@ -265,9 +266,9 @@ fn denied(n: u32) -> Option<Prefix> {
 }
 
 impl Case {
-    /// Loads and configures the program under test, every stage at work.
-    pub(crate) fn load(&self) -> Result<Detached> {
-        let mut tier_1 = Detached::load(Flows { limit: FLOWS })?;
+    /// Loads and configures the program under test, every stage at work, with a connection table for so many flows.
+    pub(crate) fn load(&self, flows: u32) -> Result<Detached> {
+        let mut tier_1 = Detached::load(Flows { limit: flows })?;
         tier_1.configure(&self.config())?;
         let until = Instant::now() + Duration::from_secs(3600);
         for n in 0..PENALTIES {

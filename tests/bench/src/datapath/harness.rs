@@ -7,6 +7,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use edge_common::bench::{self, HEAD_WORDS, Settings, State};
+use edge_common::verdict::ReplyReason;
 use edge_datapath::{Stats, object};
 
 use crate::cases::{Case, Fate};
@@ -35,6 +36,8 @@ pub(crate) struct Figures {
     pub(crate) floor_ns: f64,
     /// The program that drops at once.
     pub(crate) drop_ns: f64,
+    /// The program that parses, has the kernel make a SYN cookie, and drops; of cases that are answered with one.
+    pub(crate) cookie_ns: Option<f64>,
 }
 
 impl Harness {
@@ -46,7 +49,12 @@ impl Harness {
                 .with_context(|| format!("the object has no map {name}"))
         };
         let (settings, state, target) = (map(bench::SETTINGS)?, map(bench::STATE)?, map(bench::TARGET)?);
-        for name in [bench::PROGRAM, bench::DROP_AT_ONCE, bench::PARSE_AND_DROP] {
+        for name in [
+            bench::PROGRAM,
+            bench::DROP_AT_ONCE,
+            bench::PARSE_AND_DROP,
+            bench::COOKIE_AND_DROP,
+        ] {
             program(&mut ebpf, name)?.load()?;
         }
         Ok(Self {
@@ -58,9 +66,10 @@ impl Harness {
         })
     }
 
-    /// Measures a case: warm-up, then rounds in which program and floors take turns.
-    pub(crate) fn measure(&mut self, case: &Case, rounds: u32) -> Result<Figures> {
-        let mut tier_1 = case.load()?;
+    /// Measures a case: warm-up, then rounds in which program and floors take turns. `flows` is what the connection table
+    /// has room for.
+    pub(crate) fn measure(&mut self, case: &Case, rounds: u32, flows: u32) -> Result<Figures> {
+        let mut tier_1 = case.load(flows)?;
         self.write_settings(case)?;
         let program = tier_1.program()?.try_clone()?;
         self.warm_up(case, &program)?;
@@ -69,11 +78,19 @@ impl Harness {
         let repeat = (RUN.as_nanos() as f64 / trial).clamp(1000.0, 1e6) as u32;
         let floor = program_fd(&mut self.ebpf, bench::PARSE_AND_DROP)?;
         let drop = program_fd(&mut self.ebpf, bench::DROP_AT_ONCE)?;
+        let is_answered = case.fate == Fate::Reply(ReplyReason::SynCookie);
+        let cookie = is_answered
+            .then(|| program_fd(&mut self.ebpf, bench::COOKIE_AND_DROP))
+            .transpose()?;
         let (mut own, mut floors, mut drops) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cookies = Vec::new();
         for _ in 0..rounds {
             floors.push(self.run(&floor, repeat)?);
             own.push(self.run(&program, repeat)?);
             drops.push(self.run(&drop, repeat)?);
+            if let Some(cookie) = &cookie {
+                cookies.push(self.run(cookie, repeat)?);
+            }
         }
         let measured = u64::from(repeat) * u64::from(rounds) + u64::from(TRIAL);
         check(case, &before, &tier_1.stats()?, measured, start.elapsed())?;
@@ -81,6 +98,7 @@ impl Harness {
             ns: median(own),
             floor_ns: median(floors),
             drop_ns: median(drops),
+            cookie_ns: cookie.map(|_| median(cookies)),
         })
     }
 

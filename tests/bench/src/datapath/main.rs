@@ -33,6 +33,9 @@ struct Arguments {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// Flows that the connection table has room for.
+    #[arg(long, default_value_t = cases::FLOWS)]
+    flows: u32,
     /// Print the names of the cases.
     #[arg(long)]
     list: bool,
@@ -73,7 +76,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     for case in cases.iter().filter(wanted) {
         let mut harness = Harness::load()?;
         let figures = harness
-            .measure(case, arguments.rounds)
+            .measure(case, arguments.rounds, arguments.flows)
             .with_context(|| format!("case {}", case.name))?;
         report.add(case, &figures);
     }

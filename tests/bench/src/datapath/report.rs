@@ -9,6 +9,8 @@ use crate::harness::Figures;
 pub(crate) struct Report {
     as_json: bool,
     missed: Vec<String>,
+    /// What the kernel's part of an answer with a cookie costs alone.
+    cookies: Vec<String>,
 }
 
 impl Report {
@@ -23,6 +25,7 @@ impl Report {
         Self {
             as_json,
             missed: Vec::new(),
+            cookies: Vec::new(),
         }
     }
 
@@ -39,9 +42,17 @@ impl Report {
                 "drop_ns": round(figures.drop_ns),
                 "ratio": round(ratio),
                 "goal": case.goal,
+                "cookie_ns": figures.cookie_ns.map(round),
             });
             println!("{line}");
             return;
+        }
+        if let Some(cookie) = figures.cookie_ns {
+            self.cookies.push(format!(
+                "{}: a program that reads the headers, has the kernel make a cookie and drops: {cookie:.0} ns, ratio {:.2}",
+                case.name,
+                cookie / figures.floor_ns
+            ));
         }
         let goal = case
             .goal
@@ -61,6 +72,7 @@ impl Report {
             "\nns: median of a packet's time, harness included; parse: a program that reads the headers and drops; \
              drop: one that drops at once; ratio: ns / parse; goal: the ratio that is aimed at"
         );
+        self.cookies.iter().for_each(|line| println!("{line}"));
         if !self.missed.is_empty() {
             println!("above the goal: {}", self.missed.join(", "));
         }
