@@ -3,15 +3,20 @@
 //! Arrays of buckets, and a flow's hash names its bucket: one of four ways (16 bytes for an IPv4 client, so a bucket is
 //! one cache line; 32 bytes for an IPv6 client, two lines). A way holds the whole key, so no flow is taken for another.
 //! A new flow is recorded in the way that is worth the least: an empty one, then the unconfirmed that was seen last
-//! longest ago, then a confirmed one that has been idle for long. A SYN takes no place of a confirmed flow that is alive;
-//! so a flood of them, whatever its size, pushes out only its own. The next packet of the flow, which somebody sends who
-//! got an answer, is recorded in any case.
+//! longest ago, then a confirmed one that has been idle for long. SYNs and datagrams, which anybody can send in another's
+//! name, take no place of a confirmed flow that is alive; so a flood of them, whatever its size, pushes out only its own.
+//! Another segment is recorded in any case: as a rule its sender got an answer. Segments that were made up take the place
+//! of the confirmed flow of a bucket that was seen last longest ago, and then each other's. [`Evidence`] is what is
+//! made of a packet.
 //!
 //! CPUs share the table without locks. A way's [`State`] is one word. Who records a flow exchanges the word for
 //! [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads the state before
 //! and after the key. So nobody takes one flow's worker for another's. Half of the word, the stamp, is overwritten on
 //! the way: that may give a flow that took the way just then the other's time and marks, but never its worker.
 
+use core::mem::offset_of;
+
+use crate::parse::Transport;
 use crate::verdict::Eviction;
 use crate::{Address, Flow, assert_size, vip, worker};
 
@@ -72,6 +77,23 @@ pub struct Bucket6 {
     pub ways: [Way6; WAYS],
 }
 
+impl Bucket4 {
+    /// Offset of a byte that is always 0. Writing that 0 asks memory for the line, and nothing waits for it: a load would
+    /// keep all that comes after it from being done with (`edge-ebpf/src/stage/connection.rs`).
+    pub const PREFETCH: usize = (WAYS - 1) * size_of::<Way4>() + STAMP_AT + offset_of!(Way4, state);
+}
+
+impl Bucket6 {
+    /// Offset of such a byte in each of the two lines.
+    pub const PREFETCH: [usize; 2] = [
+        size_of::<Way6>() + offset_of!(Way6, padding),
+        3 * size_of::<Way6>() + offset_of!(Way6, padding),
+    ];
+}
+
+/// Place of a stamp's highest byte in a state.
+const STAMP_AT: usize = offset_of!(State, stamp) + size_of::<u32>() - 1;
+
 assert_size!(State = 8, Way4 = 16, Way6 = 32, Bucket4 = 64, Bucket6 = 128);
 
 /// What a flow is looked up by. The VIP stands for the address and protocol that the client connects to.
@@ -85,11 +107,38 @@ pub struct Key {
     pub vip: u16,
 }
 
+/// What a packet says of the flow that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Nothing: a SYN.
+    Syn,
+    /// Nothing if it is the flow's first. One that comes in a later tick confirms the flow: a flood of made-up datagrams
+    /// does not come back to the same flow.
+    Datagram,
+    /// A segment without SYN confirms its flow.
+    Segment,
+}
+
+impl Evidence {
+    /// That of a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(transport: &Transport) -> Self {
+        if transport.opens_connection {
+            Self::Syn
+        } else if transport.protocol == crate::TCP as u32 {
+            Self::Segment
+        } else {
+            Self::Datagram
+        }
+    }
+}
+
 /// Nothing is in the way.
 const EMPTY: u32 = 0;
-/// One packet was seen, or SYNs alone.
+/// One packet was seen, or SYNs alone, or datagrams of one tick.
 const UNCONFIRMED: u32 = 1;
-/// Somebody answers: a segment without SYN came, or a second datagram.
+/// Somebody answers: a segment without SYN came, or a datagram in another tick than the one before.
 const CONFIRMED: u32 = 2;
 const KIND: u32 = 3;
 /// Bit beside the kind: nobody saw the flow's first packet here, so another worker than its owner may have it.
@@ -97,8 +146,11 @@ const ADOPTED: u32 = 4;
 
 /// Bits of a stamp below the ticks.
 pub const STAMP_SHIFT: u32 = 3;
-/// Bits of the ticks that a stamp has room for: at least a year until they come round.
-const TICKS: u32 = u32::MAX >> STAMP_SHIFT;
+/// Bits of a stamp that are used: the highest byte is always 0, which [`Bucket4::PREFETCH`] is about.
+const STAMP: u32 = u32::MAX >> 8;
+/// Bits of the ticks that a stamp has room for: they come round after 37 hours if the kernel's timer ticks a thousand
+/// times a second, and later if less often.
+const TICKS: u32 = STAMP >> STAMP_SHIFT;
 /// The kernel's timer ticks (jiffies) in one of the table's, as a power of two: between 64 and 640 ms.
 pub const TICK_SHIFT: u32 = 6;
 
@@ -119,7 +171,7 @@ pub const fn ports(flow: &Flow) -> u32 {
 impl State {
     /// Somebody writes the way.
     pub const LOCKED: Self = Self {
-        stamp: u32::MAX,
+        stamp: STAMP,
         owner: worker::NO_OWNER,
         vip: u16::MAX,
     };
@@ -164,11 +216,16 @@ impl State {
         now.wrapping_sub(self.stamp >> STAMP_SHIFT) & TICKS
     }
 
-    /// The stamp after another packet of the flow; `proves`: it is one that confirms it.
+    /// The stamp after another packet of the flow.
     #[inline(always)]
     #[must_use]
-    pub const fn touched(self, now: u32, proves: bool) -> u32 {
-        let kind = if proves { CONFIRMED } else { self.stamp & KIND };
+    pub const fn touched(self, now: u32, evidence: Evidence) -> u32 {
+        let confirms = match evidence {
+            Evidence::Syn => false,
+            Evidence::Datagram => self.age(now) > 0,
+            Evidence::Segment => true,
+        };
+        let kind = if confirms { CONFIRMED } else { self.stamp & KIND };
         now << STAMP_SHIFT | self.stamp & ADOPTED | kind
     }
 
@@ -203,10 +260,10 @@ impl State {
     }
 
     /// How little the way is worth: the greatest gives its place to a new flow, and 0 never does. `idle` is how long a
-    /// confirmed flow keeps its place; `proves` as in [`State::touched`], of the packet that is to be recorded.
+    /// confirmed flow keeps its place; `evidence` is of the packet that is to be recorded.
     #[inline(always)]
     #[must_use]
-    pub const fn dispensability(self, now: u32, idle: u32, proves: bool) -> u64 {
+    pub const fn dispensability(self, now: u32, idle: u32, evidence: Evidence) -> u64 {
         let kind = self.stamp & KIND;
         let age = self.age(now) as u64;
         if kind == EMPTY {
@@ -217,7 +274,7 @@ impl State {
             3 << 32 | age
         } else if age >= idle as u64 {
             2 << 32 | age
-        } else if proves {
+        } else if matches!(evidence, Evidence::Segment) {
             1 << 32 | age
         } else {
             0
@@ -228,12 +285,12 @@ impl State {
 /// Whose way a new flow takes; `None` if no way gives its place away.
 #[inline(always)]
 #[must_use]
-pub const fn victim(states: [State; WAYS], now: u32, idle: u32, proves: bool) -> Option<usize> {
+pub const fn victim(states: [State; WAYS], now: u32, idle: u32, evidence: Evidence) -> Option<usize> {
     let [a, b, c, d] = states;
-    let a = a.dispensability(now, idle, proves);
-    let b = b.dispensability(now, idle, proves);
-    let c = c.dispensability(now, idle, proves);
-    let d = d.dispensability(now, idle, proves);
+    let a = a.dispensability(now, idle, evidence);
+    let b = b.dispensability(now, idle, evidence);
+    let c = c.dispensability(now, idle, evidence);
+    let d = d.dispensability(now, idle, evidence);
     let (left, first) = if b > a { (b, 1) } else { (a, 0) };
     let (right, second) = if d > c { (d, 3) } else { (c, 2) };
     let (most, way) = if right > left {

@@ -9,14 +9,14 @@
 
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::programs::XdpContext;
-use edge_common::connection::{self, Key};
+use edge_common::connection::{self, Evidence, Key};
 use edge_common::cursor::{Cursor as _, Window as _};
 use edge_common::header::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use edge_common::parse::{self, Network, Transport};
 use edge_common::tunnel::Inner;
 use edge_common::verdict::Trace;
 use edge_common::vip::Entry;
-use edge_common::worker::{self, Entry as Worker};
+use edge_common::worker::Entry as Worker;
 use edge_common::{Config, DropReason, FlowReason, TCP, UDP, Verdict, vip as vips};
 
 use crate::packet::Frame;
@@ -99,6 +99,14 @@ fn guarded(
     let vip = u32::from(entry.vip);
     let dropped = |reason: DropReason| Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes));
     let marks = prefixes::marks(config, network.source);
+    let forwards = entry.has(Entry::FORWARDS);
+    let Some(way) = Way::new(config, network, transport) else {
+        return dropped(DropReason::NoWorker);
+    };
+    if forwards && marks == 0 {
+        // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
+        table::prefetch(way.bucket);
+    }
     let trust = match source::check(config, network.source, marks) {
         Ok(trust) => trust,
         Err(reason) => return dropped(reason),
@@ -111,14 +119,6 @@ fn guarded(
         && let Err(reason) = penalty::check(config, network.source, marks, opens)
     {
         return dropped(reason);
-    }
-    let forwards = entry.has(Entry::FORWARDS);
-    let Some(way) = Way::new(config, network, transport) else {
-        return dropped(DropReason::NoWorker);
-    };
-    if forwards {
-        // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
-        table::fetch(way.bucket);
     }
     if trust == Trust::Ordinary
         && let Err(reason) = flood::check(config, network.source, opens)
@@ -167,6 +167,10 @@ impl Way {
 }
 
 /// Sends a packet to its worker elsewhere.
+///
+/// The packet is made ready for the worker that the pool's Maglev table names, and only then is the connection table asked
+/// whether the flow is that worker's, which nearly all are: so the flow's bucket has time to come from memory. One that is
+/// another's is put back as it was.
 #[inline(always)]
 fn forwarded(
     ctx: &XdpContext,
@@ -177,39 +181,37 @@ fn forwarded(
     way: Way,
     bytes: u32,
 ) -> Option<u32> {
+    let Some((index, worker)) = forward::member(entry.pool, way.hash) else {
+        return hand_over(ctx);
+    };
+    let (Some(inner), Some(link)) = (fitting(ctx, network, worker), tunnel::link(ctx)) else {
+        return hand_over(ctx);
+    };
     let vip = u32::from(entry.vip);
+    let sent = route::fixed(ctx.ctx, worker)
+        .and_then(|hop| tunnel::encapsulate(ctx.ctx, config, way.hash, worker, inner, hop, ETHERNET_LEN));
+    if let Err(reason) = sent {
+        return Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes));
+    }
     let key = Key {
         source: network.source,
         ports: connection::ports(&parse::flow(network, transport)),
         vip: entry.tag,
     };
     let now = table::now();
-    let found = table::find(way.bucket, &key);
-    let owner = found.and_then(forward::owner);
-    let (index, worker) = match (found, owner) {
-        (Some(found), Some(worker)) => (worker::index(found.state.owner), worker),
-        // A flow whose worker is gone is given to another there.
-        (Some(_), None) => return hand_over(ctx),
-        (None, _) => match forward::member(entry.pool, way.hash) {
-            Some(member) => member,
-            None => return Some(settle::dropped(ctx.ctx, DropReason::NoWorker.index(), vip, bytes)),
-        },
-    };
-    let Some(inner) = fitting(ctx, network, worker) else {
-        return hand_over(ctx);
-    };
-    let flow = match found {
-        Some(found) => {
-            found.touch(now, !transport.opens_connection);
+    let flow = match table::find(way.bucket, &key) {
+        Some(found) if found.state.owner == worker.owner && worker.keeps_flows() => {
+            found.touch(now, Evidence::of(transport));
             FlowReason::Known
+        }
+        Some(_) => {
+            return match tunnel::take_off(ctx, worker.overhead(), link, network.is_v6()) {
+                Ok(()) => hand_over(ctx),
+                Err(reason) => Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes)),
+            };
         }
         None => forward::record(config, way.bucket, &key, worker.owner, transport, now),
     };
-    let sent = route::fixed(ctx.ctx, worker)
-        .and_then(|hop| tunnel::encapsulate(ctx.ctx, config, way.hash, worker, inner, hop, ETHERNET_LEN));
-    if let Err(reason) = sent {
-        return Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes));
-    }
     let verdict = Verdict::Forward {
         vip,
         worker: index,

@@ -39,17 +39,17 @@ impl Table {
     }
 
     /// One packet of a flow; `owner` is whom the selection would give it.
-    fn packet(&mut self, flow: &Flow, vip: u16, owner: u16, now: u32, proves: bool) -> Answer {
+    fn packet(&mut self, flow: &Flow, vip: u16, owner: u16, now: u32, evidence: Evidence) -> Answer {
         let (source, ports) = (flow.source.0[3], ports(flow));
         let bucket = self.bucket(flow);
         let is_it = |way: &&mut Way4| {
             way.state.is_readable() && (way.source, way.ports, way.state.vip) == (source, ports, vip)
         };
         if let Some(way) = bucket.ways.iter_mut().find(is_it) {
-            way.state.stamp = way.state.touched(now, proves);
+            way.state.stamp = way.state.touched(now, evidence);
             return Answer::Known(way.state.owner);
         }
-        let Some(way) = victim(bucket.ways.map(|way| way.state), now, IDLE, proves) else {
+        let Some(way) = victim(bucket.ways.map(|way| way.state), now, IDLE, evidence) else {
             return Answer::Unrecorded;
         };
         bucket.ways[way] = Way4 {
@@ -78,37 +78,37 @@ fn a_flood_of_syns_pushes_out_no_confirmed_flow_and_new_flows_get_in() {
     let established: Vec<_> = (0..192).map(flow).collect();
     let mut kept = Vec::new();
     for flow in &established {
-        table.packet(flow, 1, 7, 0, false);
-        if table.packet(flow, 1, 7, 0, true) == Answer::Known(7) {
+        table.packet(flow, 1, 7, 0, Evidence::Syn);
+        if table.packet(flow, 1, 7, 0, Evidence::Segment) == Answer::Known(7) {
             kept.push(*flow);
         }
     }
     assert!(kept.len() > 150, "{}", kept.len());
     for number in 10_000..110_000 {
-        table.packet(&flow(number), 1, 8, 1 + number / 1000, false);
+        table.packet(&flow(number), 1, 8, 1 + number / 1000, Evidence::Syn);
         if number % 1000 == 0 {
             // A client in the middle of the flood: its SYN finds a place, or its ACK does.
             let client = flow(1_000_000 + number);
-            table.packet(&client, 1, 9, 1 + number / 1000, false);
-            table.packet(&client, 1, 9, 1 + number / 1000, true);
+            table.packet(&client, 1, 9, 1 + number / 1000, Evidence::Syn);
+            table.packet(&client, 1, 9, 1 + number / 1000, Evidence::Segment);
             assert_eq!(
-                table.packet(&client, 1, 8, 1 + number / 1000, true),
+                table.packet(&client, 1, 8, 1 + number / 1000, Evidence::Segment),
                 Answer::Known(9)
             );
         }
     }
     let lost = kept
         .iter()
-        .filter(|flow| table.packet(flow, 1, 8, 200, true) != Answer::Known(7))
+        .filter(|flow| table.packet(flow, 1, 8, 200, Evidence::Segment) != Answer::Known(7))
         .count();
     // A client in the flood may take the place of one in a bucket of four established flows.
     assert!(lost <= 100, "{lost} of {}", kept.len());
 }
 
 #[test]
-fn syns_alone_take_no_place_of_a_live_flow() {
+fn what_anybody_can_send_takes_no_place_of_a_live_flow() {
     let confirmed = State {
-        stamp: State::default().touched(5, true),
+        stamp: State::default().touched(5, Evidence::Segment),
         owner: 1,
         vip: 1,
     };
@@ -118,38 +118,58 @@ fn syns_alone_take_no_place_of_a_live_flow() {
             "an empty way",
             [confirmed, confirmed, State::default(), new],
             10,
-            false,
+            Evidence::Syn,
             Some(2),
         ),
         (
             "the unconfirmed way",
             [confirmed, new, confirmed, confirmed],
             10,
-            false,
+            Evidence::Syn,
             Some(1),
         ),
-        ("no way for a SYN", [confirmed; 4], 10, false, None),
+        ("no way for a SYN", [confirmed; 4], 10, Evidence::Syn, None),
         (
             "the idle way",
             [
                 confirmed,
                 State {
-                    stamp: confirmed.touched(9, true),
+                    stamp: confirmed.touched(9, Evidence::Segment),
                     ..confirmed
                 },
                 new,
                 confirmed,
             ],
             2000,
-            false,
+            Evidence::Syn,
             Some(2),
         ),
-        ("an idle way for a SYN", [confirmed; 4], 2000, false, Some(0)),
+        (
+            "no way for a datagram",
+            [confirmed; 4],
+            10,
+            Evidence::Datagram,
+            None,
+        ),
+        (
+            "an idle way for a datagram",
+            [confirmed; 4],
+            2000,
+            Evidence::Datagram,
+            Some(0),
+        ),
+        (
+            "an idle way for a SYN",
+            [confirmed; 4],
+            2000,
+            Evidence::Syn,
+            Some(0),
+        ),
         (
             "the oldest for a flow that is proven",
             [
                 State {
-                    stamp: confirmed.touched(9, true),
+                    stamp: confirmed.touched(9, Evidence::Segment),
                     ..confirmed
                 },
                 confirmed,
@@ -157,30 +177,36 @@ fn syns_alone_take_no_place_of_a_live_flow() {
                 State::LOCKED,
             ],
             10,
-            true,
+            Evidence::Segment,
             Some(1),
         ),
-        ("no way that is being written", [State::LOCKED; 4], 10, true, None),
+        (
+            "no way that is being written",
+            [State::LOCKED; 4],
+            10,
+            Evidence::Segment,
+            None,
+        ),
     ];
-    for (name, states, now, proves, expected) in rows {
-        assert_eq!(victim(states, now, IDLE, proves), expected, "{name}");
+    for (name, states, now, evidence, expected) in rows {
+        assert_eq!(victim(states, now, IDLE, evidence), expected, "{name}");
     }
 }
 
 #[test]
 fn what_gives_way_is_told_apart() {
     let now = 5000;
-    let seen = |at, proves| {
+    let seen = |at, evidence| {
         let mut state = State::new(1, 2, at, true);
-        state.stamp = state.touched(at, proves);
+        state.stamp = state.touched(at, evidence);
         state
     };
     let rows = [
         (State::default(), None),
-        (seen(now, false), Some(Eviction::Unconfirmed)),
-        (seen(now - 2 * IDLE, false), Some(Eviction::Unconfirmed)),
-        (seen(now - IDLE + 1, true), Some(Eviction::Confirmed)),
-        (seen(now - IDLE, true), Some(Eviction::Idle)),
+        (seen(now, Evidence::Syn), Some(Eviction::Unconfirmed)),
+        (seen(now - 2 * IDLE, Evidence::Syn), Some(Eviction::Unconfirmed)),
+        (seen(now - IDLE + 1, Evidence::Segment), Some(Eviction::Confirmed)),
+        (seen(now - IDLE, Evidence::Segment), Some(Eviction::Idle)),
     ];
     for (state, expected) in rows {
         assert_eq!(state.eviction(now, IDLE), expected, "{state:?}");
@@ -192,10 +218,10 @@ fn a_state_survives_the_way_into_a_word_and_a_touched_lock_is_still_one() {
     let state = State::new(0x1234, 0x0567, 99, true);
     assert_eq!(State::from_word(state.word()), state);
     let touched = State {
-        stamp: State::LOCKED.touched(4, true),
+        stamp: State::LOCKED.touched(4, Evidence::Segment),
         ..State::LOCKED
     };
-    assert!(!touched.is_readable() && touched.dispensability(9, IDLE, true) == 0);
+    assert!(!touched.is_readable() && touched.dispensability(9, IDLE, Evidence::Segment) == 0);
     assert_eq!((state.age(100), state.age(98)), (1, TICKS));
 }
 
@@ -248,22 +274,123 @@ fn flags_choose_what_stands_for_a_flow() {
     }
 }
 
+#[test]
+fn a_datagram_in_a_later_tick_confirms_its_flow_and_one_in_the_same_does_not() {
+    let first = State::new(1, 2, 7, true);
+    let after = |state: State, now, evidence| State {
+        stamp: state.touched(now, evidence),
+        ..state
+    };
+    let copy = after(first, 7, Evidence::Datagram);
+    assert!(!copy.is_confirmed());
+    let later = after(copy, 8, Evidence::Datagram);
+    assert!(later.is_confirmed());
+    assert!(after(later, 8, Evidence::Datagram).is_confirmed());
+    assert!(!after(first, 8, Evidence::Syn).is_confirmed());
+    assert!(after(first, 7, Evidence::Segment).is_confirmed());
+}
+
+#[test]
+fn the_byte_that_is_written_to_prefetch_a_bucket_is_always_0() {
+    let farthest = State::new(u16::MAX, 0xfff, ticks(u64::MAX), false);
+    let states = [
+        State::LOCKED,
+        farthest,
+        State {
+            stamp: farthest.touched(ticks(u64::MAX), Evidence::Segment),
+            ..farthest
+        },
+        State {
+            stamp: State::LOCKED.touched(ticks(u64::MAX), Evidence::Segment),
+            ..State::LOCKED
+        },
+    ];
+    for state in states {
+        let key = [0xff; 8];
+        let way = [key, state.word().to_le_bytes()].concat();
+        assert_eq!(way.repeat(WAYS)[Bucket4::PREFETCH], 0, "{state:?}");
+    }
+    assert_eq!(Bucket4::PREFETCH, 59);
+    assert_eq!(Bucket6::PREFETCH, [52, 116]);
+}
+
+fn evidence() -> impl Strategy<Value = Evidence> {
+    prop_oneof![
+        Just(Evidence::Syn),
+        Just(Evidence::Datagram),
+        Just(Evidence::Segment)
+    ]
+}
+
 proptest! {
+    /// Whatever is sent in other names, as often and in whatever order.
+    #[test]
+    fn syns_and_datagrams_push_out_no_confirmed_flow(
+        established in 1..300_u32,
+        floods in prop::collection::vec((0..5000_u32, any::<bool>(), 0..3_u32), 1..3000),
+    ) {
+        let mut table = Table::new();
+        let mut kept = Vec::new();
+        for number in 0..established {
+            table.packet(&flow(number), 1, 7, 0, Evidence::Segment);
+            table.packet(&flow(number), 1, 7, 0, Evidence::Segment);
+        }
+        for number in 0..established {
+            let bucket = table.bucket(&flow(number));
+            let is_it = |way: &Way4| way.ports == ports(&flow(number)) && way.source == flow(number).source.0[3];
+            if bucket.ways.iter().any(is_it) {
+                kept.push(number);
+            }
+        }
+        let mut now = 0;
+        for (number, is_datagram, later) in floods {
+            now = (now + later).min(IDLE - 1);
+            let evidence = if is_datagram { Evidence::Datagram } else { Evidence::Syn };
+            table.packet(&flow(1_000_000 + number), 1, 8, now, evidence);
+        }
+        for number in kept {
+            prop_assert_eq!(table.packet(&flow(number), 1, 9, now, Evidence::Segment), Answer::Known(7));
+        }
+    }
+
+    /// Each from another source, so that none is seen twice.
+    #[test]
+    fn made_up_segments_take_one_place_of_a_bucket_and_that_of_the_flow_seen_last_longest_ago(
+        ages in prop::array::uniform4(1..IDLE), floods in 1..200_u32,
+    ) {
+        let now = IDLE;
+        let confirmed = |age| {
+            let state = State::new(1, 7, now - age, true);
+            State { stamp: state.touched(now - age, Evidence::Segment), ..state }
+        };
+        let mut states = ages.map(confirmed);
+        for _ in 0..floods {
+            if let Some(way) = victim(states, now, IDLE, Evidence::Segment) {
+                states[way] = State::new(1, 8, now, false);
+            }
+        }
+        let oldest = ages.iter().max();
+        let left: Vec<_> = states.iter().filter(|state| state.owner == 7).collect();
+        prop_assert_eq!(left.len(), WAYS - 1);
+        let lost = ages.iter().zip(states).find(|(_, state)| state.owner == 8).map(|(age, _)| age);
+        prop_assert_eq!(lost, oldest);
+    }
+
     #[test]
     fn a_flow_has_one_owner_and_never_that_of_another_flow(
-        packets in prop::collection::vec((0..600_u32, any::<bool>(), 0..3_u32), 1..3000),
+        packets in prop::collection::vec((0..600_u32, evidence(), 0..3_u32), 1..3000),
     ) {
         let mut table = Table::new();
         let mut now = 0;
         let mut owners: HashMap<u32, u16> = HashMap::new();
-        for (number, proves, later) in packets {
+        for (number, evidence, later) in packets {
             now += later;
             // Whom the selection names changes from packet to packet, as if the workers did.
             let owner = (number % 4000) as u16 + (now % 90) as u16;
-            match table.packet(&flow(number), 1, owner, now, proves) {
+            match table.packet(&flow(number), 1, owner, now, evidence) {
                 Answer::Known(known) => prop_assert_eq!(owners.get(&number), Some(&known)),
                 Answer::Recorded => { owners.insert(number, owner); }
-                Answer::Unrecorded => prop_assert!(!proves),
+                Answer::Unrecorded => prop_assert_ne!(evidence, Evidence::Segment),
             }
         }
         let mut seen = HashMap::new();
@@ -275,9 +402,9 @@ proptest! {
     #[test]
     fn the_same_ports_of_another_vip_are_another_flow(number in 0..9999_u32) {
         let mut table = Table::new();
-        table.packet(&flow(number), 1, 5, 0, true);
-        prop_assert_eq!(table.packet(&flow(number), 2, 6, 0, true), Answer::Recorded);
-        prop_assert_eq!(table.packet(&flow(number), 1, 9, 0, true), Answer::Known(5));
-        prop_assert_eq!(table.packet(&flow(number), 2, 9, 0, true), Answer::Known(6));
+        table.packet(&flow(number), 1, 5, 0, Evidence::Segment);
+        prop_assert_eq!(table.packet(&flow(number), 2, 6, 0, Evidence::Segment), Answer::Recorded);
+        prop_assert_eq!(table.packet(&flow(number), 1, 9, 0, Evidence::Segment), Answer::Known(5));
+        prop_assert_eq!(table.packet(&flow(number), 2, 9, 0, Evidence::Segment), Answer::Known(6));
     }
 }

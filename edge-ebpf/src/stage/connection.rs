@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use edge_common::Config;
-use edge_common::connection::{Bucket4, Bucket6, Key, State, WAYS, Way4, Way6, ticks, victim};
+use edge_common::connection::{Bucket4, Bucket6, Evidence, Key, State, WAYS, Way4, Way6, ticks, victim};
 
 use crate::{clock, counters, maps};
 
@@ -114,15 +114,20 @@ pub(crate) fn bucket(config: &Config, hash: u64, is_v4: bool) -> Option<Bucket> 
 }
 
 /// Asks memory for a bucket that will be looked at in a moment.
+///
+/// It is a write, of a byte that is 0 as ever. BPF has no prefetch. A load is none: until its line is there, no later
+/// instruction can retire, and the core holds some hundreds of them. A write waits in the store buffer, behind which the
+/// packet's other work goes on.
 #[inline(always)]
-pub(crate) fn fetch(bucket: Bucket) {
+pub(crate) fn prefetch(bucket: Bucket) {
     match bucket {
         // SAFETY: the bucket is a map value.
-        Bucket::V4(bucket) => unsafe { _ = bucket.cast::<u64>().read_volatile() },
-        // SAFETY: as above. It is two cache lines.
+        Bucket::V4(bucket) => unsafe { bucket.cast::<u8>().add(Bucket4::PREFETCH).write_volatile(0) },
+        // SAFETY: as above.
         Bucket::V6(bucket) => unsafe {
-            _ = bucket.cast::<u64>().read_volatile();
-            _ = bucket.cast::<u64>().add(8).read_volatile();
+            let [first, second] = Bucket6::PREFETCH;
+            bucket.cast::<u8>().add(first).write_volatile(0);
+            bucket.cast::<u8>().add(second).write_volatile(0);
         },
     }
 }
@@ -169,8 +174,8 @@ impl Found {
     /// Notes another packet of the flow. Nothing is written if the stamp says so already, so that CPUs that read the
     /// bucket keep it in their caches.
     #[inline(always)]
-    pub(crate) fn touch(self, now: u32, proves: bool) {
-        let stamp = self.state.touched(now, proves);
+    pub(crate) fn touch(self, now: u32, evidence: Evidence) {
+        let stamp = self.state.touched(now, evidence);
         if stamp != self.state.stamp {
             // SAFETY: the state lies in a map value. If the way was given away meanwhile, its new flow is thought to
             // have been seen now, which it was.
@@ -180,8 +185,8 @@ impl Found {
 
     /// Gives the flow another owner. Should the way have changed meanwhile, it stays as it is.
     #[inline(always)]
-    pub(crate) fn change_owner(self, owner: u16, now: u32, proves: bool) {
-        let stamp = self.state.touched(now, proves);
+    pub(crate) fn change_owner(self, owner: u16, now: u32, evidence: Evidence) {
+        let stamp = self.state.touched(now, evidence);
         let new = State {
             stamp,
             owner,
@@ -193,29 +198,36 @@ impl Found {
 
 /// Records a flow. False if no way gives its place away.
 #[inline(always)]
-pub(crate) fn record(bucket: Bucket, key: &Key, state: State, now: u32, idle: u32, proves: bool) -> bool {
+pub(crate) fn record(
+    bucket: Bucket,
+    key: &Key,
+    state: State,
+    now: u32,
+    idle: u32,
+    evidence: Evidence,
+) -> bool {
     match bucket {
         Bucket::V4(bucket) => {
             // SAFETY: the bucket is a map value.
             let ways = unsafe { (&raw mut (*bucket).ways).cast::<Way4>() };
-            record_in(ways, key, state, now, idle, proves)
+            record_in(ways, key, state, now, idle, evidence)
         }
         Bucket::V6(bucket) => {
             // SAFETY: as above.
             let ways = unsafe { (&raw mut (*bucket).ways).cast::<Way6>() };
-            record_in(ways, key, state, now, idle, proves)
+            record_in(ways, key, state, now, idle, evidence)
         }
     }
 }
 
 #[inline(always)]
-fn record_in<W: Way>(ways: *mut W, key: &Key, state: State, now: u32, idle: u32, proves: bool) -> bool {
+fn record_in<W: Way>(ways: *mut W, key: &Key, state: State, now: u32, idle: u32, evidence: Evidence) -> bool {
     let read = |at: usize| {
         // SAFETY: the bucket has as many ways; the word is read at once.
         State::from_word(unsafe { W::state(ways.add(at)).cast::<u64>().read_volatile() })
     };
     let states = [read(0), read(1), read(2), read(3)];
-    let Some(at) = victim(states, now, idle, proves) else {
+    let Some(at) = victim(states, now, idle, evidence) else {
         return false;
     };
     // One after the other, because the verifier wants offsets that it knows.

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use edge_common::connection::{self, Key, State};
+use edge_common::connection::{self, Evidence, Key, State};
 use edge_common::parse::Transport;
 use edge_common::verdict::Trace;
 use edge_common::vip::Entry;
@@ -140,11 +140,12 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
     let now = table::now();
     let bucket = table::bucket(config, hash, key.source.is_v4())?;
     let is_syn = packet.transport.opens_connection;
+    let evidence = Evidence::of(&packet.transport);
     let found = table::find(bucket, &key);
     if let Some(found) = found
         && let Some(worker) = owner(found)
     {
-        found.touch(now, !is_syn);
+        found.touch(now, evidence);
         packet.worker = worker::index(found.state.owner);
         packet.flow = FlowReason::Known;
         packet.is_adopted = u32::from(found.state.is_adopted()) & (u32::from(is_syn) ^ 1);
@@ -158,7 +159,7 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
     let worker = select(packet, selection)?;
     packet.flow = match found {
         Some(found) => {
-            found.change_owner(worker.owner, now, !is_syn);
+            found.change_owner(worker.owner, now, evidence);
             FlowReason::Reselected
         }
         None => {
@@ -192,9 +193,16 @@ pub(crate) fn record(
     transport: &Transport,
     now: u32,
 ) -> FlowReason {
-    let (is_syn, is_first) = (transport.opens_connection, is_first(transport));
+    let is_first = is_first(transport);
     let state = State::new(key.vip, owner, now, is_first);
-    match table::record(bucket, key, state, now, config.idle_ticks, !is_syn) {
+    match table::record(
+        bucket,
+        key,
+        state,
+        now,
+        config.idle_ticks,
+        Evidence::of(transport),
+    ) {
         true if is_first => FlowReason::New,
         true => FlowReason::Adopted,
         false => FlowReason::Unrecorded,

@@ -122,6 +122,42 @@ fn tag(ctx: &XdpContext, at: usize, link_len: usize) -> u32 {
     load!("u32", at, 0) as u32
 }
 
+/// Both MAC addresses of a frame as it came.
+#[inline(always)]
+pub(crate) fn link(ctx: &XdpContext) -> Option<[u32; 3]> {
+    let (data, end) = (ctx.data(), ctx.data_end());
+    if data + ETHERNET_LEN > end {
+        return None;
+    }
+    Some([
+        load!("u32", data, 0) as u32,
+        load!("u32", data, 4) as u32,
+        load!("u32", data, 8) as u32,
+    ])
+}
+
+/// Puts an untagged frame back as it was before [`encapsulate`].
+#[inline(always)]
+pub(crate) fn take_off(
+    ctx: &XdpContext,
+    overhead: u32,
+    link: [u32; 3],
+    is_v6: bool,
+) -> Result<(), DropReason> {
+    // SAFETY: the context is the kernel's; no packet pointer from before is used after.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, overhead as i32) } != 0 {
+        return Err(DropReason::NoHeadroom);
+    }
+    let (data, end) = (ctx.data(), ctx.data_end());
+    if data + ETHERNET_LEN > end {
+        return Err(DropReason::NoHeadroom);
+    }
+    write_macs(data, link);
+    let ethertype = if is_v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+    store!("u16", data, ETHERNET_LEN - 2, ethertype.to_be());
+    Ok(())
+}
+
 /// MAC addresses of the next hop and of the interface.
 #[inline(always)]
 fn write_macs(data: usize, [a, b, c]: [u32; 3]) {

@@ -23,7 +23,7 @@ pub struct Connection {
     pub vip: VipId,
     /// Who has it; `None`: one that is gone, and the next packet is given to another.
     pub member: Option<MemberId>,
-    /// Whether somebody answers: a segment without SYN came, or a second datagram.
+    /// Whether somebody answers: a segment without SYN came, or a datagram some time after another.
     pub is_confirmed: bool,
 }
 

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use edge_common::checksum;
+use edge_common::connection::WAYS;
+use edge_common::{Flow, HashKey, checksum};
 use edge_datapath::{Action, Detached, Explainer, Explanation, Flows};
 use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, inserted, tagged, with};
 use edge_datapath_tests::setup::{VIP4, VIP6};
@@ -394,6 +395,72 @@ fn a_worker_that_takes_the_place_of_another_does_not_get_its_flows() {
     let third = Some(IpAddr::from([10, 0, 0, 3]));
     assert_eq!(flow(&mut explainer, &ack), (Some("reselected"), third));
     assert_eq!(flow(&mut explainer, &ack), (Some("known"), third));
+}
+
+/// Packets whose flows stand in the first bucket of the connection table, which has as many as `Flows::FEW` asks for.
+fn of_the_first_bucket(template: Packet, count: usize) -> Vec<Packet> {
+    let key = HashKey::from_seed(config(ForwardMode::Ipip).hash_seed);
+    let buckets = u64::from(Flows::FEW.limit) / WAYS as u64;
+    let packets = (0..u32::MAX).map(|number| Packet {
+        source: IpAddr::from((0x0a4d_0000 + number % 65_536).to_be_bytes()),
+        source_port: 1024 + (number / 65_536) as u16,
+        ..template
+    });
+    let flow = |packet: &Packet| Flow {
+        source: packet.source.into(),
+        destination: packet.destination.into(),
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: packet.protocol,
+    };
+    let is_first = |packet: &Packet| key.hash(&flow(packet)).is_multiple_of(buckets);
+    packets.filter(is_first).take(count).collect()
+}
+
+#[test]
+fn syns_and_datagrams_push_out_no_flow_that_lives() {
+    for load in [Explainer::load, Explainer::load_general] {
+        let mut explainer = load().expect("needs root and a kernel with BPF");
+        let config = config(ForwardMode::Ipip);
+        explainer.configure(&config).expect("the configuration fits");
+        let established = of_the_first_bucket(Packet { flags: ACK, ..TCP4 }, WAYS);
+        for packet in &established {
+            assert_eq!(
+                flow(
+                    &mut explainer,
+                    &Packet {
+                        flags: SYN,
+                        ..*packet
+                    }
+                )
+                .0,
+                Some("new")
+            );
+            assert_eq!(flow(&mut explainer, packet).0, Some("known"));
+        }
+        let syns = of_the_first_bucket(TCP4, 3 * WAYS).split_off(WAYS);
+        let datagrams = of_the_first_bucket(UDP4, 2 * WAYS);
+        for packet in syns.iter().chain(&datagrams) {
+            for _ in 0..2 {
+                assert_eq!(flow(&mut explainer, packet).0, Some("unrecorded"), "{packet:?}");
+            }
+        }
+        for packet in &established {
+            assert_eq!(flow(&mut explainer, packet).0, Some("known"), "{packet:?}");
+        }
+        // A segment takes the place of one of them, and others that of the first.
+        let segments = syns.iter().map(|packet| Packet {
+            flags: ACK,
+            ..*packet
+        });
+        for packet in segments {
+            assert_eq!(flow(&mut explainer, &packet).0, Some("adopted"), "{packet:?}");
+        }
+        let left = established
+            .iter()
+            .filter(|packet| flow(&mut explainer, packet).0 == Some("known"));
+        assert_eq!(left.count(), WAYS - 1);
+    }
 }
 
 #[test]

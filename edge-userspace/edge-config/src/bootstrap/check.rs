@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_model::{
-    Connections, FloodLimits, FormatString, Fraction, Measure, PenaltyPolicy, PenaltyScope, Prefix,
-    ProxyProtocolIn, SynCookies, TokenRate,
+    FloodLimits, FormatString, Fraction, Measure, PenaltyPolicy, PenaltyScope, Prefix, ProxyProtocolIn,
+    SynCookies, TokenRate,
 };
 
 use super::clients::{RawLimits, RawProxyProtocol, paths};
@@ -68,9 +68,7 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         virtual_addresses: check.virtual_addresses(&raw.virtual_addresses, &raw.pools),
         pools: check.pools(&raw.pools, &raw.forwarding),
         health: check.healths(&raw.pools),
-        connections: Connections {
-            idle: raw.connections.idle.0,
-        },
+        connections: check.connections(&raw.connections),
         flows: check.flows(&raw.connections),
         tunnel: check.tunnel(&raw.forwarding),
         workers: check.workers(&raw.workers),

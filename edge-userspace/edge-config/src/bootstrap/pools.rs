@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use edge_model::{ForwardMode, Member, MemberState, Pool, Prefix, Protocol, Spread, Tunnel, Unserved};
+use edge_model::{
+    Connections, ForwardMode, Member, MemberState, Pool, Prefix, Protocol, Spread, Tunnel, Unserved,
+};
 
 use super::check::Check;
 use super::raw::{
@@ -16,6 +19,9 @@ use super::{VirtualAddress, VirtualPort};
 const MAX_POOLS: usize = 63;
 /// Most workers of all pools together.
 const MAX_WORKERS: usize = 3072;
+/// Longest time that idle flows may be remembered for: well within that after which the table's clock comes round
+/// (`edge_common::connection`).
+const MAX_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Most flows that may be asked for: the tables take 3 GiB.
 const MAX_FLOWS: u32 = 1 << 26;
 /// Largest weight: so that sums of them stay in range, and beyond any need.
@@ -289,6 +295,15 @@ impl Check<'_> {
             self.error(field, "is no address or prefix of its family", hint);
         }
         prefix
+    }
+
+    pub(super) fn connections(&mut self, raw: &RawConnections) -> Connections {
+        let idle = raw.idle.0;
+        if idle > MAX_IDLE {
+            let hint = "the connection table tells times apart for a day and a half";
+            self.error("connections.idle", "is longer than 24h", hint);
+        }
+        Connections { idle }
     }
 
     pub(super) fn flows(&mut self, raw: &RawConnections) -> u32 {

@@ -315,6 +315,7 @@ fn mistakes_in_pools_and_tunnels_are_named() {
         ("forwarding: {source4: 'fd00::/64'}", "forwarding.source4"),
         ("forwarding: {mtu: 1000}", "forwarding.mtu"),
         ("connections: {flows: 0}", "connections.flows"),
+        ("connections: {idle: 25h}", "connections.idle"),
         (
             "virtualAddresses: [{address: 192.0.2.0/24}]",
             "virtualAddresses[0].ports",
