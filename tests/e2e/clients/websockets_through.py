@@ -33,10 +33,11 @@ async def main(edge, port, backend):
     url = f"ws://{HOST}/chat"
     async with serve(answer, "127.0.0.1", int(backend), subprotocols=["echo"], max_size=None):
 
-        def through(**more):
-            return connect(url, host=edge, port=int(port), max_size=None, proxy=None, **more)
+        def through():
+            more = {"host": edge, "port": int(port), "max_size": None, "proxy": None}
+            return connect(url, subprotocols=["echo"], **more)
 
-        async with through(subprotocols=["echo"]) as socket:
+        async with through() as socket:
             assert socket.subprotocol == "echo"
             assert "permessage-deflate" in socket.response.headers["Sec-WebSocket-Extensions"]
             for message in ["", "text \u00e4", b"\x00\xff", "x" * 1_000_000, b"y" * 1_000_000]:
