@@ -5,19 +5,23 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What is read at least, as far as it is there: a head with a small body.
 const LEAST: usize = 8 * 1024;
 
+/// Room that is made at a time. A message takes little of it most often, so that the next ones fit in behind it and few
+/// reads have to ask for memory. It is not more, as one message that stays holds all of it.
+const ROOM: usize = 2 * LEAST;
+
 /// What is read at most: by then a call costs little beside the bytes that it moves.
 const MOST: usize = 64 * 1024;
 
 thread_local! {
-    /// One room for all connections of a worker, which stays in the processor's cache. What was read is split off without
-    /// a copy, and the room is used again once that is gone, most often within the same turn of the connection's task.
-    static ROOM: RefCell<BytesMut> = RefCell::default();
+    /// One room for all connections of a worker. What was read is split off without a copy, and the room is used again from
+    /// its beginning once all of that is gone.
+    static FREE: RefCell<BytesMut> = RefCell::default();
 }
 
 /// Reads into `buffer`, behind what it holds; `expected` bytes are still to come as far as is known. Ready with 0 at the
@@ -33,8 +37,10 @@ pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         buffer.reserve(wanted);
         return pin!(stream.read_buf(buffer)).poll(cx);
     }
-    ROOM.with_borrow_mut(|room| {
-        room.reserve(wanted);
+    FREE.with_borrow_mut(|room| {
+        if room.capacity() < wanted {
+            room.reserve(wanted.max(ROOM));
+        }
         let length = ready!(pin!(stream.read_buf(room)).poll(cx))?;
         if length > 0 {
             *buffer = room.split();
@@ -48,5 +54,13 @@ pub(super) fn used(buffer: &mut BytesMut, length: usize) {
     buffer.advance(length);
     if buffer.is_empty() {
         *buffer = BytesMut::new();
+    }
+}
+
+/// Takes as much as there is of so many bytes from the front of a buffer.
+pub(super) fn take(buffer: &mut BytesMut, most: usize) -> Bytes {
+    match most >= buffer.len() {
+        true => std::mem::take(buffer).freeze(),
+        false => buffer.split_to(most).freeze(),
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::buffer::used;
+use super::buffer::{take, used};
 use super::head::{MAX_FIELDS, MAX_HEAD};
 use crate::strict::{Follows, Framing, MAX_EXTENSIONS, chunk_size, field};
 
@@ -88,9 +88,9 @@ impl Decoder {
             let (taken, next) = match self {
                 Self::Done => return Ok(Decoded::End),
                 _ if buffer.is_empty() => return Ok(Decoded::More),
-                Self::UntilEnd => return Ok(Decoded::Data(take(buffer, u64::MAX))),
+                Self::UntilEnd => return Ok(Decoded::Data(take(buffer, usize::MAX))),
                 Self::Length(left) => {
-                    let data = take(buffer, *left);
+                    let data = take(buffer, usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= data.len() as u64;
                     if *left == 0 {
                         *self = Self::Done;
@@ -98,7 +98,7 @@ impl Decoder {
                     return Ok(Decoded::Data(data));
                 }
                 Self::Chunked(Chunks::Data(left), extensions) => {
-                    let data = take(buffer, *left);
+                    let data = take(buffer, usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= data.len() as u64;
                     if *left == 0 {
                         *self = Self::Chunked(Chunks::DataEnd, *extensions);
@@ -191,14 +191,6 @@ fn add_trailer(fields: &mut HeaderMap, line: &[u8]) -> Result<(), &'static str> 
 fn extension(line: &[u8]) -> u64 {
     let size = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     (line.len() - size) as u64
-}
-
-fn take(buffer: &mut BytesMut, most: u64) -> Bytes {
-    let length = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
-    match length == buffer.len() {
-        true => std::mem::take(buffer).freeze(),
-        false => buffer.split_to(length).freeze(),
-    }
 }
 
 /// The line that the buffer begins with, without its end; `None` while that has not come. A line ends with CR LF and has

@@ -1,11 +1,12 @@
 //! Heads of responses.
 
-use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use memchr::memchr_iter;
 use std::mem::MaybeUninit;
 
-use super::buffer::used;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use memchr::memchr_iter;
+
+use super::buffer::take;
 use crate::strict::{Follows, Framing};
 
 /// Largest head, in bytes.
@@ -20,8 +21,11 @@ const ADDED: usize = 3;
 /// Why a head beyond [`MAX_HEAD`] is refused.
 const TOO_LARGE: &str = "a head is too large";
 
-/// What ends a head.
-const END: &[u8] = b"\r\n\r\n";
+/// Why a head is refused of which a line ends with a lone LF.
+const LONE_LF: &str = "a line does not end with CR LF";
+
+/// Why a head is refused that is none.
+const NO_HEAD: &str = "not a head of HTTP/1";
 
 /// A response's head.
 #[derive(Debug)]
@@ -42,24 +46,53 @@ pub(crate) fn parse_response(
     buffer: &mut BytesMut,
     seen: usize,
 ) -> Result<Option<ResponseHead>, &'static str> {
-    // What begins badly is found at once; after that there is nothing new to find before the end.
-    if seen > 0 && memchr::memmem::find(&buffer[seen.saturating_sub(END.len() - 1)..], END).is_none() {
-        return unfinished(buffer);
+    let Some(length) = end_of_head(buffer, seen)? else {
+        // What begins badly is found at once; after that there is nothing new to find before the end.
+        if seen == 0 {
+            check_beginning(buffer)?;
+        }
+        return match buffer.len() > MAX_HEAD {
+            true => Err(TOO_LARGE),
+            false => Ok(None),
+        };
+    };
+    if length > MAX_HEAD {
+        return Err(TOO_LARGE);
+    }
+    whole_head(&take(buffer, length)).map(Some)
+}
+
+/// The length of the head that a text begins with, if its end is there. httparse takes a lone LF for a line end; others may
+/// not (RFC 9112 section 2.2).
+fn end_of_head(text: &[u8], seen: usize) -> Result<Option<usize>, &'static str> {
+    for at in memchr_iter(b'\n', &text[seen..]) {
+        let line = &text[..seen + at];
+        if !line.ends_with(b"\r") {
+            return Err(LONE_LF);
+        }
+        if line.ends_with(b"\r\n\r") {
+            return Ok(Some(line.len() + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// The head that `text` is, from its first line to the empty one.
+fn whole_head(text: &Bytes) -> Result<ResponseHead, &'static str> {
+    // httparse takes empty lines before a head.
+    if !text.starts_with(b"HTTP/") {
+        return Err(NO_HEAD);
     }
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
-        // One that came in a single read is held to the same bound.
-        Ok(httparse::Status::Complete(length)) if length > MAX_HEAD => return Err(TOO_LARGE),
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return unfinished(buffer),
-        Err(httparse::Error::TooManyHeaders) => return Err("too many fields"),
-        Err(_) => return Err("not a head of HTTP/1"),
-    };
-    check_line_ends(&buffer[..length])?;
+    match config.parse_response_with_uninit_headers(&mut parsed, text, &mut fields) {
+        Ok(httparse::Status::Complete(length)) if length == text.len() => {}
+        Ok(_) => return Err(NO_HEAD),
+        Err(error) => return Err(fault(error)),
+    }
     let (Some(version), Some(code)) = (parsed.version, parsed.code) else {
-        return Err("not a head of HTTP/1");
+        return Err(NO_HEAD);
     };
     let mut head = ResponseHead {
         status: StatusCode::from_u16(code).map_err(|_| "an invalid status")?,
@@ -71,29 +104,29 @@ pub(crate) fn parse_response(
         let name = field.name.as_bytes();
         head.framing.note(name, field.value)?;
         let name = HeaderName::from_bytes(name).map_err(|_| "an invalid field name")?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| "an invalid field value")?;
-        head.headers.append(name, value);
+        // Shares the memory of what was read.
+        let value = HeaderValue::from_maybe_shared(text.slice_ref(field.value));
+        head.headers.append(name, value.map_err(|_| "an invalid field value")?);
     }
-    used(buffer, length);
-    Ok(Some(head))
+    Ok(head)
 }
 
-/// What a head without its end so far comes to.
-fn unfinished(buffer: &BytesMut) -> Result<Option<ResponseHead>, &'static str> {
-    match buffer.len() > MAX_HEAD {
-        true => Err(TOO_LARGE),
-        false => Ok(None),
-    }
+/// Finds what no head begins with.
+fn check_beginning(text: &[u8]) -> Result<(), &'static str> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let parsed = httparse::Response::new(&mut fields).parse(text);
+    parsed.map(drop).map_err(fault)
 }
 
-/// httparse takes a lone LF for a line end, and empty lines before a head; others may not (RFC 9112 section 2.2).
-fn check_line_ends(head: &[u8]) -> Result<(), &'static str> {
-    if !head.starts_with(b"HTTP/") {
-        return Err("an empty line before a head");
-    }
-    match memchr_iter(b'\n', head).all(|at| head[at - 1] == b'\r') {
-        true => Ok(()),
-        false => Err("a line does not end with CR LF"),
+fn fault(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::TooManyHeaders => "too many fields",
+        httparse::Error::HeaderName
+        | httparse::Error::HeaderValue
+        | httparse::Error::NewLine
+        | httparse::Error::Status
+        | httparse::Error::Token
+        | httparse::Error::Version => NO_HEAD,
     }
 }
 

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use smallvec::SmallVec;
 
+use super::buffer::take;
 use crate::strict::{Follows, Framing, RequestLine, Wrong, is_token, places};
 
 /// Longest target that a [`Uri`] holds.
@@ -164,10 +165,7 @@ impl RequestParser {
         if line.target.len() > MAX_TARGET {
             return Err(Refused::TargetTooLong);
         }
-        let text = match buffer.len() == parser.line {
-            true => std::mem::take(buffer).freeze(),
-            false => buffer.split_to(parser.line).freeze(),
-        };
+        let text = take(buffer, parser.line);
         let mut headers = HeaderMap::try_with_capacity(parser.fields.len()).map_err(|_| Refused::TooLarge)?;
         for field in &parser.fields {
             let name =
