@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::{BuildHasher as _, Hash};
 use std::sync::Arc;
 
 /// Entries that a shard holds on average before the number of shards doubles: a change copies one shard and the list
@@ -235,12 +235,11 @@ fn compare_all<'m, K: Eq, V>(
     }
 }
 
-/// The same in every process: SipHash with fixed keys. Whoever writes the configuration could make keys collide, which
-/// costs a longer search and nothing else.
+/// The same in every process. Whoever writes the configuration could make keys collide, which costs a longer search and
+/// nothing else.
 fn hash_of<Q: Hash + ?Sized>(key: &Q) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
+    // Of good quality in its upper bits, too, by which shards go.
+    foldhash::quality::FixedState::default().hash_one(key)
 }
 
 /// Where a key is, or where it would go.
