@@ -106,7 +106,8 @@ fn whole_head(text: &Bytes) -> Result<ResponseHead, &'static str> {
         let name = HeaderName::from_bytes(name).map_err(|_| "an invalid field name")?;
         // Shares the memory of what was read.
         let value = HeaderValue::from_maybe_shared(text.slice_ref(field.value));
-        head.headers.append(name, value.map_err(|_| "an invalid field value")?);
+        head.headers
+            .append(name, value.map_err(|_| "an invalid field value")?);
     }
     Ok(head)
 }

@@ -45,13 +45,18 @@ pub(crate) fn check<'a>(head: &'a Parts, limits: &Limits) -> Result<&'a str, Rep
     check_framing(&head.headers)?;
     check_expectation(&head.headers)?;
     check_target(head)?;
-    let authority = match head.version {
-        Version::HTTP_2 => http2_authority(head)?,
-        _ => {
-            let host = only_host(&head.headers)?.ok_or_else(|| Reply::malformed("missing Host"))?;
-            head.uri.authority().map_or(host, |authority| authority.as_str())
-        }
-    };
+    if head.version == Version::HTTP_2 {
+        return http2_authority(head);
+    }
+    let host = only_host(&head.headers)?.ok_or_else(|| Reply::malformed("missing Host"))?;
+    match head.uri.authority() {
+        Some(authority) => checked(authority.as_str()),
+        None => Ok(host),
+    }
+}
+
+/// The authority of a target, if it is one.
+fn checked(authority: &str) -> Result<&str, Reply> {
     match is_authority(authority) {
         true => Ok(authority),
         false => Err(Reply::malformed("invalid authority in the request target")),
@@ -101,7 +106,7 @@ fn check_http2(headers: &HeaderMap, target: &str) -> Result<(), Reply> {
 fn http2_authority(head: &Parts) -> Result<&str, Reply> {
     let host = only_host(&head.headers)?;
     match (head.uri.authority(), host) {
-        (Some(authority), None) => Ok(authority.as_str()),
+        (Some(authority), None) => checked(authority.as_str()),
         (None, Some(host)) => Ok(host),
         (Some(authority), Some(host)) if authority.as_str().eq_ignore_ascii_case(host) => Ok(host),
         (Some(_), Some(_)) => Err(Reply::malformed("Host is not :authority")),
@@ -162,31 +167,38 @@ fn check_target(head: &Parts) -> Result<(), Reply> {
 
 /// `uri-host [ ":" port ]` (RFC 9110 section 7.2), not empty and without user information.
 fn is_authority(authority: &str) -> bool {
-    let (host, port) = match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
-        Some(Some((address, rest))) => {
-            match (address.parse::<std::net::Ipv6Addr>(), rest.strip_prefix(':')) {
-                (Ok(_), Some(port)) => ("v6", Some(port)),
-                (Ok(_), None) if rest.is_empty() => ("v6", None),
-                (Ok(_) | Err(_), _) => return false,
+    let rest = match authority.strip_prefix('[') {
+        Some(bracketed) => {
+            let Some((address, rest)) = bracketed.split_once(']') else {
+                return false;
+            };
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            rest
+        }
+        None => {
+            let host = authority.bytes().take_while(|byte| HOST_NAME[usize::from(*byte)]);
+            match host.count() {
+                0 | 256.. => return false,
+                length => &authority[length..],
             }
         }
-        Some(None) => return false,
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
     };
-    is_host_name(host) && port.is_none_or(is_port)
+    rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)
 }
 
 /// Characters of a registered name (RFC 3986 section 3.2.2) that a DNS name or an IPv4 address can have.
-fn is_host_name(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 255
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
-}
+const HOST_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let c = byte as u8;
+        table[byte] = c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 /// Digits only; an empty port is allowed by the grammar and means the default.
 fn is_port(port: &str) -> bool {

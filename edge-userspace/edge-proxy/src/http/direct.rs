@@ -144,7 +144,7 @@ mod tests {
     use http::{HeaderValue, Request};
     use http_body_util::{Either, Empty, Full, StreamBody};
 
-    use super::super::head::upstream_request;
+    use super::super::head::{RequestId, upstream_request};
     use super::*;
 
     type TestBody = Either<Empty<Bytes>, Either<Full<Bytes>, StreamBody<futures_util::stream::Empty<Frame>>>>;
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(line, format!("{} /x?y HTTP/1.1", client.method));
         let direct = fields.split("\r\n").map(str::to_owned).collect();
 
-        let id = HeaderValue::from_static("id");
+        let id = RequestId::Trusted(HeaderValue::from_static("id"));
         let request = upstream_request(client, &peer, &plan, body(), 2, &id).unwrap();
         let by_map = request
             .headers()

@@ -1,5 +1,6 @@
 //! Forwarding a request: an endpoint, a connection, and another try where the policy asks for one.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::pace::Pace;
 use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
-use super::{Flag, Flags, Incoming, Record, Reply, RequestBody, direct, grpc, mirror, upgrade};
+use super::{Flag, Flags, Incoming, Record, Reply, RequestBody, RequestId, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
 use crate::protocol::Protocol;
@@ -71,7 +72,7 @@ impl Forwarding<'_> {
         });
         record.has_body(&body);
         let request_id = record.account().request_id.clone();
-        let request_id = request_id.unwrap_or_else(|| HeaderValue::from_static(""));
+        let request_id = request_id.unwrap_or(RequestId::Trusted(HeaderValue::from_static("")));
         self.mirror(&body, &request_id);
         let mut places = Places {
             request: self.take(
@@ -106,7 +107,8 @@ impl Forwarding<'_> {
                 return Err(Reply::no_healthy_upstream().with_flags(self.why_no_endpoint()));
             };
             record.reached_endpoint(endpoint);
-            let attempt = self.attempt(endpoint, &body, want, retries.done() + 1, &request_id);
+            // Pinned here: it is large, and would be moved each time that it is handed on.
+            let attempt = pin!(self.attempt(endpoint, &body, want, retries.done() + 1, &request_id));
             let Tried { ended, result } = self.within_try(attempt, now).await;
             self.report(index, ended, &result);
             if body.is_slow() {
@@ -193,7 +195,7 @@ impl Forwarding<'_> {
     }
 
     /// Sends the copies that fall to this request.
-    fn mirror(&self, body: &ClientBody, request_id: &HeaderValue) {
+    fn mirror(&self, body: &ClientBody, request_id: &RequestId) {
         if self.forward.mirrors.is_empty() || upgrade::is_asked(self.client) {
             return;
         }
@@ -235,7 +237,7 @@ impl Forwarding<'_> {
     }
 
     /// Ends a try after `perTryTimeout`.
-    async fn within_try(&self, attempt: impl Future<Output = Tried>, begin: Instant) -> Tried {
+    async fn within_try(&self, attempt: Pin<&mut impl Future<Output = Tried>>, begin: Instant) -> Tried {
         let Some(time) = self.forward.retries.per_try_timeout else {
             return attempt.await;
         };
@@ -257,7 +259,7 @@ impl Forwarding<'_> {
         body: &ClientBody,
         want: Want,
         number: u32,
-        request_id: &HeaderValue,
+        request_id: &RequestId,
     ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
         let authority = self.plan.final_authority();

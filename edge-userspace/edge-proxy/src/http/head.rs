@@ -97,7 +97,7 @@ pub(crate) fn upstream_request<B: Body>(
     plan: &Plan<'_>,
     body: B,
     attempt: u32,
-    request_id: &HeaderValue,
+    request_id: &RequestId,
 ) -> Option<Request<B>> {
     let target = match &plan.rewritten.path_and_query {
         Some(new) => PathAndQuery::try_from(new.as_str()).ok()?,
@@ -166,7 +166,7 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr>, request_id: &HeaderValue) {
+fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr>, request_id: &RequestId) {
     let forwarded_for = forwarded_for(headers, peer);
     headers.insert(FORWARDED_FOR, forwarded_for);
     // A trusted proxy knows by what scheme the client came.
@@ -181,7 +181,7 @@ fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr
     if let Some(certificate) = peer.certificate.get() {
         headers.insert(FORWARDED_CLIENT_CERT, certificate.clone());
     }
-    headers.insert(REQUEST_ID, request_id.clone());
+    headers.insert(REQUEST_ID, request_id.value());
 }
 
 /// The client's list, on one line, with its own address behind.
@@ -214,18 +214,43 @@ pub(crate) fn trusted_address(headers: &HeaderMap, count: u32) -> Option<IpAddr>
         .map(|address| address.to_canonical())
 }
 
-/// The request's id: that of a trusted proxy, else a new one.
-pub(crate) fn request_id(trusted: Option<&HeaderMap>, rng: &mut Rng) -> HeaderValue {
-    let sent = trusted
-        .and_then(|headers| headers.get(REQUEST_ID))
-        .filter(|id| !id.is_empty());
-    sent.cloned().unwrap_or_else(|| new_request_id(rng))
+/// The id that a request goes by. An own one is held without memory of its own.
+#[derive(Debug, Clone)]
+pub(crate) enum RequestId {
+    Own([u8; 36]),
+    /// As a trusted proxy in front has given it.
+    Trusted(HeaderValue),
 }
 
-/// A random UUID (version 4, RFC 9562 section 5.4) in its usual text form.
-fn new_request_id(rng: &mut Rng) -> HeaderValue {
+impl RequestId {
+    /// The one that a trusted proxy has given, else a new one.
+    pub(crate) fn new(trusted: Option<&HeaderMap>, rng: &mut Rng) -> Self {
+        let sent = trusted
+            .and_then(|headers| headers.get(REQUEST_ID))
+            .filter(|id| !id.is_empty());
+        sent.cloned()
+            .map_or_else(|| Self::Own(uuid(rng.u128(..))), Self::Trusted)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(text) => text,
+            Self::Trusted(value) => value.as_bytes(),
+        }
+    }
+
+    fn value(&self) -> HeaderValue {
+        match self {
+            // Hexadecimal digits and hyphens make a valid value.
+            Self::Own(text) => HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static("")),
+            Self::Trusted(value) => value.clone(),
+        }
+    }
+}
+
+/// A UUID of random bits (version 4, RFC 9562 section 5.4) in its usual text form.
+fn uuid(mut bits: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bits = rng.u128(..);
     bits = (bits & !(0xf << 76)) | (4 << 76);
     bits = (bits & !(0b11 << 62)) | (0b10 << 62);
     let mut text = [b'-'; 36];
@@ -237,7 +262,7 @@ fn new_request_id(rng: &mut Rng) -> HeaderValue {
         text[at + 1] = HEX[usize::from(byte & 0xf)];
         at += 2;
     }
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    text
 }
 
 /// Writes the framing that the body really has (RFC 9112 section 6), whatever header operations may have put there.

@@ -50,8 +50,8 @@ use crate::worker::View;
 pub(crate) use body::{ResponseBody, UpstreamBody};
 pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
-pub(crate) use head::{Peer, forwarded_for};
-use head::{Plan, SERVICE_TIME, add_server, downstream_headers, request_id, trusted_address};
+pub(crate) use head::{Peer, RequestId, forwarded_for};
+use head::{Plan, SERVICE_TIME, add_server, downstream_headers, trusted_address};
 pub(crate) use incoming::{Http2Body, Incoming};
 use limit::Limited;
 use pace::Pace;
@@ -185,7 +185,7 @@ impl Exchange<'_> {
             Decision::Route { route, .. } => Some(*route),
             Decision::NoVirtualHost | Decision::NoRoute { .. } | Decision::RequireTls { .. } => None,
         };
-        record.has_id(&self.request_id());
+        record.has_id(self.request_id());
         if grpc::is_grpc(&self.head.headers) {
             record.is_grpc();
         }
@@ -267,10 +267,10 @@ impl Exchange<'_> {
     }
 
     /// The client's id of the request where it comes from a trusted proxy, else a new one.
-    fn request_id(&self) -> HeaderValue {
+    fn request_id(&self) -> RequestId {
         let worker = self.conn.worker();
         let trusted = worker.trusted_proxies() > 0;
-        request_id(trusted.then_some(&self.head.headers), &mut worker.rng())
+        RequestId::new(trusted.then_some(&self.head.headers), &mut worker.rng())
     }
 
     /// The client's address as trusted proxies in front tell it; `None` without any.
@@ -424,5 +424,14 @@ fn normalized(head: &Parts, policy: PathPolicy) -> Result<PathAndQuery, Reply> {
 /// Milliseconds until the upstream's response head.
 fn add_service_time(headers: &mut HeaderMap, record: &Record) {
     let milliseconds = u64::try_from(record.until_first_byte().as_millis()).unwrap_or(u64::MAX);
-    headers.insert(SERVICE_TIME, HeaderValue::from(milliseconds));
+    headers.insert(SERVICE_TIME, number(milliseconds));
+}
+
+/// A number as a field value; of one digit, as most are that are written here, it costs no memory.
+fn number(number: u64) -> HeaderValue {
+    const DIGITS: &str = "0123456789";
+    match usize::try_from(number).ok().and_then(|at| DIGITS.get(at..=at)) {
+        Some(digit) => HeaderValue::from_static(digit),
+        None => HeaderValue::from(number),
+    }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use edge_model::ClusterName;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::request_body::ClientBody;
-use super::{Flag, Flags, grpc};
+use super::{Flag, Flags, RequestId, grpc};
 use crate::access_log::{Scene, line};
 use crate::connection::Conn;
 use crate::metrics::{Kind, Observed};
@@ -27,7 +27,7 @@ pub(crate) struct Account {
     /// Bytes of the response's body.
     pub(crate) sent: u64,
     pub(crate) attempts: u32,
-    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) request_id: Option<RequestId>,
     is_grpc: bool,
     route: Option<String>,
     cluster: Option<Rc<ClusterView>>,
@@ -37,7 +37,7 @@ pub(crate) struct Account {
 
 impl Account {
     /// Of a request of which nothing else is known yet.
-    pub(crate) fn new(started: Instant, request_id: Option<HeaderValue>) -> Self {
+    pub(crate) fn new(started: Instant, request_id: Option<RequestId>) -> Self {
         Self {
             started,
             first_byte: None,
@@ -145,8 +145,8 @@ impl Record {
     }
 
     /// The id that the request goes by.
-    pub(crate) fn has_id(&mut self, id: &HeaderValue) {
-        self.account.request_id = Some(id.clone());
+    pub(crate) fn has_id(&mut self, id: RequestId) {
+        self.account.request_id = Some(id);
     }
 
     /// The request is meant for `cluster`.
