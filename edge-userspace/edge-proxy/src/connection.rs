@@ -130,8 +130,8 @@ pub(crate) struct Conn {
     is_queued: Cell<bool>,
     /// It is idle, and is to give its buffers back.
     parks: Cell<bool>,
-    /// Connections to endpoints that are told whose they are, and serve nobody else.
-    own_pools: RefCell<OwnPools>,
+    /// Connections to endpoints that are told whose they are, and serve nobody else. Boxed, as the tunnel is.
+    own_pools: OnceCell<Box<RefCell<OwnPools>>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -180,7 +180,7 @@ impl Conn {
             gone: Cell::new(false),
             is_queued: Cell::new(false),
             parks: Cell::new(false),
-            own_pools: RefCell::default(),
+            own_pools: OnceCell::new(),
             waker: RefCell::default(),
         }
     }
@@ -228,7 +228,7 @@ impl Conn {
 
     /// Connections to endpoints that are opened for this client alone.
     pub(crate) fn own_pools(&self) -> &RefCell<OwnPools> {
-        &self.own_pools
+        self.own_pools.get_or_init(Box::default)
     }
 
     /// Server name of the TLS handshake.

@@ -321,7 +321,7 @@ async fn handshake(
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     if let Some(certificate) = shown.and_then(forwarded_client_cert) {
         // Set once: there is one handshake.
-        let _ = conn.peer().certificate.set(certificate);
+        let _ = conn.peer().certificate.set(Box::new(certificate));
     }
     let stream = Box::new(stream);
     if let Some(route) = endpoint.tcp_route() {
