@@ -84,6 +84,31 @@ struct BodyPace {
     bytes: u64,
 }
 
+/// Both ends of a connection.
+pub(crate) struct Ends {
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// Both as text, once somebody has asked: the access log asks with each request.
+    texts: OnceCell<(Box<str>, Box<str>)>,
+}
+
+impl Ends {
+    /// The client's address and port.
+    pub(crate) fn remote_text(&self) -> &str {
+        &self.texts().0
+    }
+
+    /// Address and port that the client connected to.
+    pub(crate) fn local_text(&self) -> &str {
+        &self.texts().1
+    }
+
+    fn texts(&self) -> &(Box<str>, Box<str>) {
+        self.texts
+            .get_or_init(|| (self.remote.to_string().into(), self.local.to_string().into()))
+    }
+}
+
 /// A connection of a client, from accept to close.
 pub(crate) struct Conn {
     worker: Rc<Worker>,
@@ -93,7 +118,7 @@ pub(crate) struct Conn {
     peer_port: u16,
     peer: Peer,
     /// Both ends, where somebody may ask for them.
-    addresses: OnceCell<Box<(SocketAddr, SocketAddr)>>,
+    ends: OnceCell<Box<Ends>>,
     /// Server name of the TLS handshake.
     sni: OnceCell<Box<str>>,
     /// Route table of the configuration with the given generation.
@@ -154,7 +179,7 @@ impl Conn {
             listener,
             peer_port: peer.port(),
             peer: Peer::new(peer.ip(), scheme),
-            addresses: OnceCell::new(),
+            ends: OnceCell::new(),
             sni: OnceCell::new(),
             table: RefCell::default(),
             orphaned: Cell::new(false),
@@ -198,32 +223,31 @@ impl Conn {
     /// Notes both ends of the connection.
     pub(crate) fn between(&self, remote: SocketAddr, local: SocketAddr) {
         // Set once: a connection does not move.
-        let _ = self
-            .addresses
-            .set(Box::new((canonical(remote), canonical(local))));
+        let _ = self.ends.set(Box::new(Ends {
+            remote: canonical(remote),
+            local: canonical(local),
+            texts: OnceCell::new(),
+        }));
     }
 
-    /// The client's address and port.
-    pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
-        self.addresses.get().map(|both| both.0)
-    }
-
-    /// Address and port that the client connected to.
-    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.addresses.get().map(|both| both.1)
+    /// Both ends, where they were noted.
+    pub(crate) fn known_ends(&self) -> Option<&Ends> {
+        self.ends.get().map(|ends| &**ends)
     }
 
     /// The client, and what it connected to. Where that was not noted, as nobody was to ask for it when the connection
     /// began, no address stands beside its port.
     pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
-        self.addresses.get().map(|both| **both).unwrap_or_else(|| {
-            let client = SocketAddr::new(self.peer.address, self.peer_port);
-            let unknown = match client {
-                SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            (client, SocketAddr::new(unknown, self.listener.port))
-        })
+        self.known_ends()
+            .map(|ends| (ends.remote, ends.local))
+            .unwrap_or_else(|| {
+                let client = SocketAddr::new(self.peer.address, self.peer_port);
+                let unknown = match client {
+                    SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                (client, SocketAddr::new(unknown, self.listener.port))
+            })
     }
 
     /// Connections to endpoints that are opened for this client alone.

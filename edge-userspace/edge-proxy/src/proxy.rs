@@ -28,6 +28,8 @@ pub struct Proxy {
     workers: Vec<WorkerHandle>,
     applied: Arc<Mutex<Applied>>,
     resolver: Resolver,
+    /// Behind the workers, which have lines to write until their end.
+    _log: LogEnd,
     _watch: Watch,
 }
 
@@ -119,6 +121,7 @@ impl Proxy {
             workers,
             resolver: Resolver::start(dns, registry, take_up)?,
             applied,
+            _log: LogEnd(Arc::clone(&shared)),
             shared,
             _watch: watch,
         };
@@ -295,6 +298,17 @@ impl Proxy {
             connections_total: worker.connections.1.get(),
         };
         self.workers.iter().map(status).collect()
+    }
+}
+
+/// Has the access log's last lines written when it is dropped.
+struct LogEnd(Arc<Shared>);
+
+impl Drop for LogEnd {
+    fn drop(&mut self) {
+        if let Some(log) = &self.0.log {
+            log.finish();
+        }
     }
 }
 

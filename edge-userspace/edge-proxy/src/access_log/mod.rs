@@ -1,7 +1,7 @@
 //! The access log: one line for each request, written by a thread of its own.
 //!
-//! A worker renders the line and hands it over without waiting. When the file or the terminal cannot keep up, lines are
-//! dropped and counted; requests never wait.
+//! A worker renders lines into a batch, and hands it over without waiting once it is full or a tenth of a second old. When
+//! the file or the terminal cannot keep up, lines are dropped and counted; requests never wait.
 
 mod render;
 mod time;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use edge_model::{FormatString, Fraction};
 
 pub(crate) use render::{Scene, line};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Batch, Fill, PAUSE, Writer};
 
 /// What is logged, and where to.
 #[derive(Debug, Clone, PartialEq)]

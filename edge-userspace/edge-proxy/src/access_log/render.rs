@@ -1,16 +1,17 @@
 //! Values of format commands, for lines of the log and for header operations.
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
-use edge_model::{Field, FieldRef, FormatCommand, FormatPart, FormatString, FormatValue};
+use edge_model::{ClusterName, Field, FieldRef, FormatCommand, FormatPart, FormatString, FormatValue};
 use http::request::Parts;
-use http::{HeaderMap, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Version};
 
 use super::{AccessLogFormat, time};
-use crate::connection::Conn;
-use crate::http::{Account, forwarded_for};
+use crate::connection::{Conn, Ends};
+use crate::h1::Digits;
+use crate::http::{Account, Flags, RequestId, forwarded_for};
 
 /// A request at some moment of its way, from which commands take their values.
 pub(crate) struct Scene<'a> {
@@ -22,112 +23,133 @@ pub(crate) struct Scene<'a> {
     pub(crate) account: &'a Account,
 }
 
-impl<'a> Scene<'a> {
-    /// What a command stands for; `None` when there is nothing.
-    pub(crate) fn value(&self, command: &FormatCommand) -> Option<Cow<'a, str>> {
+impl Scene<'_> {
+    /// Appends what a command stands for; false, and nothing, when there is nothing.
+    pub(crate) fn append(&self, command: &FormatCommand, out: &mut String) -> bool {
         match command {
-            FormatCommand::Req(field) => self.field(field, |field| self.request_field(field)),
-            FormatCommand::Resp(field) => self.field(field, |field| self.response_field(field)),
-            FormatCommand::Trailer(_) => None,
+            FormatCommand::Req(field) => self.field(field, out, |field, out| self.request_field(field, out)),
+            FormatCommand::Resp(field) => {
+                self.field(field, out, |field, out| self.response_field(field, out))
+            }
+            FormatCommand::Trailer(_) => false,
             FormatCommand::StartTime(format) => {
                 let elapsed = self.account.started.elapsed();
-                let began = SystemTime::now().checked_sub(elapsed)?;
-                Some(time::formatted(began, format).into())
+                let began = SystemTime::now().checked_sub(elapsed);
+                began.is_some_and(|began| {
+                    time::append(began, format, out);
+                    true
+                })
             }
-            FormatCommand::Value(value) => self.plain(*value),
+            FormatCommand::Value(value) => self.plain(*value, out),
         }
     }
 
-    fn field(&self, wanted: &FieldRef, of: impl Fn(&Field) -> Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
-        let value = of(&wanted.field).or_else(|| of(wanted.alternative.as_ref()?))?;
-        match wanted.max_len {
-            Some(max) if value.len() > max => {
-                let end = (0..=max).rev().find(|end| value.is_char_boundary(*end))?;
-                Some(value.get(..end)?.to_owned().into())
-            }
-            Some(_) | None => Some(value),
+    fn field(&self, wanted: &FieldRef, out: &mut String, of: impl Fn(&Field, &mut String) -> bool) -> bool {
+        let begin = out.len();
+        let is_there =
+            of(&wanted.field, out) || wanted.alternative.as_ref().is_some_and(|field| of(field, out));
+        if let Some(most) = wanted.max_len
+            && out.len() - begin > most
+        {
+            let end = (begin..=begin + most)
+                .rev()
+                .find(|end| out.is_char_boundary(*end));
+            out.truncate(end.unwrap_or(begin));
         }
+        is_there
     }
 
-    fn request_field(&self, field: &Field) -> Option<Cow<'a, str>> {
+    fn request_field(&self, field: &Field, out: &mut String) -> bool {
         let client = self.client;
-        match field {
-            Field::Method => Some(client.method.as_str().into()),
-            Field::Path => Some(client.uri.path_and_query()?.as_str().into()),
+        let text = match field {
+            Field::Method => Some(client.method.as_str()),
+            Field::Path => client.uri.path_and_query().map(PathAndQuery::as_str),
             Field::Authority => match client.uri.authority() {
-                Some(authority) => Some(authority.as_str().into()),
-                None => header(&client.headers, "host"),
+                Some(authority) => Some(authority.as_str()),
+                None => return header(&client.headers, "host", out),
             },
-            Field::Scheme => Some(self.conn.peer().scheme.into()),
+            Field::Scheme => Some(self.conn.peer().scheme),
             Field::Status => None,
             Field::Header(name) => match name.as_str() {
                 "x-request-id" => {
-                    let id = self.account.request_id.as_ref()?;
-                    Some(String::from_utf8_lossy(id.as_bytes()).into_owned().into())
+                    let id = self.account.request_id.as_ref();
+                    return push_bytes(id.map(RequestId::as_bytes), out);
                 }
                 "x-forwarded-for" => {
                     let list = forwarded_for(&client.headers, self.conn.peer());
-                    Some(String::from_utf8_lossy(list.as_bytes()).into_owned().into())
+                    return push_bytes(Some(list.as_bytes()), out);
                 }
                 // What a client says under the gateway's own names was not believed.
                 name if name.starts_with("x-envoy-") => None,
-                name => header(&client.headers, name),
+                name => return header(&client.headers, name, out),
             },
-        }
+        };
+        push(text, out)
     }
 
-    fn response_field(&self, field: &Field) -> Option<Cow<'a, str>> {
+    fn response_field(&self, field: &Field, out: &mut String) -> bool {
         match field {
-            Field::Status => Some(self.account.code.to_string().into()),
-            Field::Header(name) => header(self.response?, name.as_str()),
-            Field::Method | Field::Path | Field::Authority | Field::Scheme => None,
+            Field::Status => push_number(Some(self.account.code), out),
+            Field::Header(name) => self
+                .response
+                .is_some_and(|headers| header(headers, name.as_str(), out)),
+            Field::Method | Field::Path | Field::Authority | Field::Scheme => false,
         }
     }
 
-    fn plain(&self, value: FormatValue) -> Option<Cow<'a, str>> {
+    fn plain(&self, value: FormatValue, out: &mut String) -> bool {
         use FormatValue as V;
         let account = self.account;
-        let address = |address: Option<SocketAddr>| address.map(|address| address.to_string().into());
-        let host = |address: Option<SocketAddr>| address.map(|address| address.ip().to_string().into());
-        let port = |address: Option<SocketAddr>| address.map(|address| address.port().to_string().into());
-        let milliseconds = |time: Duration| Some(time.as_millis().to_string().into());
-        let (remote, local) = (self.conn.remote_address(), self.conn.local_address());
+        let ends = self.conn.known_ends();
+        let (remote, local) = (ends.map(|ends| ends.remote), ends.map(|ends| ends.local));
         match value {
-            V::Protocol => Some(match self.client.version {
-                Version::HTTP_10 => "HTTP/1.0".into(),
-                Version::HTTP_2 => "HTTP/2".into(),
-                _ => "HTTP/1.1".into(),
-            }),
-            V::ResponseCode => Some(account.code.to_string().into()),
-            V::ResponseCodeDetails => {
-                Some(account.details.into()).filter(|text: &Cow<'_, str>| !text.is_empty())
+            V::Protocol => {
+                let name = match self.client.version {
+                    Version::HTTP_10 => "HTTP/1.0",
+                    Version::HTTP_2 => "HTTP/2",
+                    _ => "HTTP/1.1",
+                };
+                push(Some(name), out)
             }
-            V::ResponseFlags => {
-                Some(account.flags.to_string().into()).filter(|text: &Cow<'_, str>| text != "-")
+            V::ResponseCode => push_number(Some(account.code), out),
+            V::ResponseCodeDetails => push(Some(account.details).filter(|text| !text.is_empty()), out),
+            V::ResponseFlags if account.flags == Flags::NONE => false,
+            V::ResponseFlagsLong if account.flags == Flags::NONE => false,
+            V::ResponseFlags => push_display(Some(account.flags), out),
+            V::ResponseFlagsLong => push(Some(&account.flags.long()), out),
+            V::BytesReceived => push_number(Some(account.received()), out),
+            V::BytesSent => push_number(Some(account.sent), out),
+            V::Duration => push_milliseconds(Some(account.started.elapsed()), out),
+            V::ResponseDuration => {
+                let took = |first: Instant| first.duration_since(account.started);
+                push_milliseconds(account.first_byte.map(took), out)
             }
-            V::ResponseFlagsLong => {
-                Some(account.flags.long().into()).filter(|text: &Cow<'_, str>| text != "-")
+            V::ResponseTxDuration => {
+                let took = |first: Instant| Instant::now().duration_since(first);
+                push_milliseconds(account.first_byte.map(took), out)
             }
-            V::BytesReceived => Some(account.received().to_string().into()),
-            V::BytesSent => Some(account.sent.to_string().into()),
-            V::Duration => milliseconds(account.started.elapsed()),
-            V::ResponseDuration => milliseconds(account.first_byte?.duration_since(account.started)),
-            V::ResponseTxDuration => milliseconds(Instant::now().duration_since(account.first_byte?)),
-            V::UpstreamHost | V::UpstreamRemoteAddress => address(account.upstream()),
-            V::UpstreamCluster | V::UpstreamClusterRaw => Some(account.cluster()?.as_str().to_owned().into()),
-            V::UpstreamRequestAttemptCount => Some(account.attempts.to_string().into()),
-            V::DownstreamLocalAddress => address(local),
-            V::DownstreamLocalAddressWithoutPort => host(local),
-            V::DownstreamLocalPort => port(local),
-            V::DownstreamRemoteAddress | V::DownstreamDirectRemoteAddress => address(remote),
+            V::UpstreamHost | V::UpstreamRemoteAddress => push(account.upstream(), out),
+            V::UpstreamCluster | V::UpstreamClusterRaw => {
+                push(account.cluster().map(ClusterName::as_str), out)
+            }
+            V::UpstreamRequestAttemptCount => push_number(Some(account.attempts), out),
+            V::DownstreamLocalAddress => push(ends.map(Ends::local_text), out),
+            V::DownstreamLocalAddressWithoutPort => push_display(local.map(|local| local.ip()), out),
+            V::DownstreamLocalPort => push_number(local.map(|local| local.port()), out),
+            V::DownstreamRemoteAddress | V::DownstreamDirectRemoteAddress => {
+                push(ends.map(Ends::remote_text), out)
+            }
             V::DownstreamRemoteAddressWithoutPort | V::DownstreamDirectRemoteAddressWithoutPort => {
-                Some(self.conn.peer().address.to_string().into())
+                push_display(Some(self.conn.peer().address), out)
             }
-            V::DownstreamRemotePort => port(remote),
-            V::RequestedServerName => self.conn.server_name().map(|name| name.to_owned().into()),
-            V::RouteName => Some(account.route_name()?.to_owned().into()),
-            V::GrpcStatusNumber => Some(account.grpc_status?.to_string().into()),
-            V::GrpcStatus => Some(grpc_name(account.grpc_status?).into()),
+            V::DownstreamRemotePort => push_number(remote.map(|remote| remote.port()), out),
+            V::RequestedServerName => push(self.conn.server_name(), out),
+            V::RouteName => push(account.route_name(), out),
+            V::GrpcStatusNumber => push_number(account.grpc_status, out),
+            V::GrpcStatus => match account.grpc_status {
+                Some(code) => push_grpc_name(code, out),
+                None => false,
+            },
             V::RequestDuration
             | V::ConnectionTerminationDetails
             | V::UpstreamTransportFailureReason
@@ -145,17 +167,44 @@ impl<'a> Scene<'a> {
             | V::DownstreamPeerDnsSan
             | V::DownstreamPeerCert
             | V::ConnectionId
-            | V::StreamId => None,
+            | V::StreamId => false,
         }
     }
 }
 
-fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<Cow<'h, str>> {
-    Some(String::from_utf8_lossy(headers.get(name)?.as_bytes()))
+fn push(text: Option<&str>, out: &mut String) -> bool {
+    out.push_str(text.unwrap_or_default());
+    text.is_some()
+}
+
+fn push_bytes(text: Option<&[u8]>, out: &mut String) -> bool {
+    push(text.map(String::from_utf8_lossy).as_deref(), out)
+}
+
+fn header(headers: &HeaderMap, name: &str, out: &mut String) -> bool {
+    push_bytes(headers.get(name).map(HeaderValue::as_bytes), out)
+}
+
+fn push_display(value: Option<impl fmt::Display>, out: &mut String) -> bool {
+    if let Some(value) = &value {
+        // Writing to a String does not fail.
+        let _ = write!(out, "{value}");
+    }
+    value.is_some()
+}
+
+fn push_number(number: Option<impl Into<u64>>, out: &mut String) -> bool {
+    let number: Option<u64> = number.map(Into::into);
+    push(number.map(Digits::new).as_ref().map(Digits::as_str), out)
+}
+
+fn push_milliseconds(time: Option<Duration>, out: &mut String) -> bool {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    push_number(time.map(milliseconds), out)
 }
 
 /// Names of gRPC's statuses as Envoy writes them.
-fn grpc_name(code: u8) -> String {
+fn push_grpc_name(code: u8, out: &mut String) -> bool {
     const NAMES: [&str; 17] = [
         "OK",
         "Canceled",
@@ -175,56 +224,73 @@ fn grpc_name(code: u8) -> String {
         "DataLoss",
         "Unauthenticated",
     ];
-    let name = NAMES.get(usize::from(code)).copied();
-    name.map_or_else(|| code.to_string(), str::to_owned)
+    match NAMES.get(usize::from(code)) {
+        Some(name) => push(Some(name), out),
+        None => push_number(Some(code), out),
+    }
 }
 
-/// The line of a request.
-pub(crate) fn line(format: &AccessLogFormat, scene: &Scene<'_>) -> Vec<u8> {
+/// Appends the line of a request.
+pub(crate) fn line(format: &AccessLogFormat, scene: &Scene<'_>, out: &mut String) {
     match format {
-        AccessLogFormat::Text(format) => text(format, scene).into_bytes(),
-        AccessLogFormat::Json(members) => json(members, scene).into_bytes(),
+        AccessLogFormat::Text(format) => text(format, scene, out),
+        AccessLogFormat::Json(members) => json(members, scene, out),
     }
 }
 
 /// Text with commands replaced by their values, `-` for those without.
-fn text(format: &FormatString, scene: &Scene<'_>) -> String {
-    let mut text = String::with_capacity(512);
+fn text(format: &FormatString, scene: &Scene<'_>, out: &mut String) {
     for part in &format.parts {
         match part {
-            FormatPart::Text(plain) => text += plain,
-            // A line is one line, whatever a client sends.
-            FormatPart::Command(command) => match scene.value(command) {
-                Some(value) if value.contains(['\n', '\r', '"']) => {
-                    text += &value.replace(['\n', '\r'], " ").replace('"', "\\\"");
+            FormatPart::Text(plain) => *out += plain,
+            FormatPart::Command(command) => {
+                let begin = out.len();
+                match scene.append(command, out) {
+                    true => escape_line(begin, out),
+                    false => out.push('-'),
                 }
-                Some(value) => text += &value,
-                None => text.push('-'),
-            },
+            }
         }
     }
-    text
 }
 
-fn json(members: &[(String, FormatString)], scene: &Scene<'_>) -> String {
-    let mut line = String::with_capacity(1024);
-    for (name, format) in members {
-        line.push(if line.is_empty() { '{' } else { ',' });
-        quote(name, &mut line);
-        line.push(':');
+/// Makes one line of what stands behind `begin`, whatever a client has sent.
+fn escape_line(begin: usize, out: &mut String) {
+    let is_plain = |text: &str| memchr::memchr3(b'\n', b'\r', b'"', text.as_bytes()).is_none();
+    if !out.get(begin..).is_none_or(is_plain) {
+        let value = out.split_off(begin);
+        *out += &value.replace(['\n', '\r'], " ").replace('"', "\\\"");
+    }
+}
+
+fn json(members: &[(String, FormatString)], scene: &Scene<'_>, out: &mut String) {
+    out.push('{');
+    for (number, (name, format)) in members.iter().enumerate() {
+        if number > 0 {
+            out.push(',');
+        }
+        quote(name, out);
+        out.push(':');
+        let begin = out.len();
         match format.parts.as_slice() {
-            [FormatPart::Command(command)] => match scene.value(command) {
-                None => line += "null",
-                Some(value) if is_number(command) => line += &value,
-                Some(value) => quote(&value, &mut line),
+            [FormatPart::Command(command)] => match scene.append(command, out) {
+                false => *out += "null",
+                true if is_number(command) => {}
+                true => quote_behind(begin, out),
             },
-            _ => quote(&text(format, scene), &mut line),
+            _ => {
+                text(format, scene, out);
+                quote_behind(begin, out);
+            }
         }
     }
-    if line.is_empty() {
-        line.push('{');
-    }
-    line + "}\n"
+    *out += "}\n";
+}
+
+/// Makes a JSON string of what stands behind `begin`.
+fn quote_behind(begin: usize, out: &mut String) {
+    let value = out.split_off(begin);
+    quote(&value, out);
 }
 
 fn is_number(command: &FormatCommand) -> bool {

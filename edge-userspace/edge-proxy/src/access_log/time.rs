@@ -1,22 +1,42 @@
 //! `%START_TIME%`: points in time as text, in UTC.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Writes a time by the common specifiers of strftime; without a format as `2016-12-15T16:07:39.123Z`.
-pub(super) fn formatted(time: SystemTime, format: &str) -> String {
+use crate::h1::Digits;
+
+thread_local! {
+    /// The second that was written last, and its text: the next lines are most often of the same one.
+    static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
+/// Appends a time by the common specifiers of strftime; without a format as `2016-12-15T16:07:39.123Z`.
+pub(super) fn append(time: SystemTime, format: &str, out: &mut String) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    if !format.is_empty() {
+        return append_formatted(since, format, out);
+    }
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() {
+            *second = since.as_secs();
+            text.clear();
+            append_formatted(since, "%Y-%m-%dT%H:%M:%S.", text);
+        }
+        *out += text;
+    });
+    // Three digits of a thousand and those.
+    let milliseconds = Digits::new(1000 + u64::from(since.subsec_millis()));
+    *out += milliseconds.as_str().get(1..).unwrap_or_default();
+    out.push('Z');
+}
+
+fn append_formatted(since: Duration, format: &str, out: &mut String) {
     let (seconds, milliseconds) = (since.as_secs(), since.subsec_millis());
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let format = if format.is_empty() {
-        "%Y-%m-%dT%H:%M:%S.%3fZ"
-    } else {
-        format
-    };
-    let mut text = String::with_capacity(32);
     let mut rest = format;
     while let Some((before, after)) = rest.split_once('%') {
-        text += before;
+        *out += before;
         let digits = |count: u32| {
             let all = format!("{:09}", since.subsec_nanos());
             all.get(..count as usize).unwrap_or(&all).to_owned()
@@ -38,10 +58,10 @@ pub(super) fn formatted(time: SystemTime, format: &str) -> String {
             [count @ b'1'..=b'9', b'f', ..] => (digits(u32::from(count - b'0')), 2),
             _ => ("%".to_owned(), 0),
         };
-        text += &piece;
+        *out += &piece;
         rest = after.get(length..).unwrap_or_default();
     }
-    text + rest
+    *out += rest;
 }
 
 /// Year, month and day of a day since 1970-01-01 (proleptic Gregorian calendar, by eras of 400 years that begin in
@@ -60,20 +80,23 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_are_written_in_utc() {
         for (milliseconds, format, expected) in [
             (0, "", "1970-01-01T00:00:00.000Z"),
             (1_481_818_059_123, "", "2016-12-15T16:07:39.123Z"),
+            (1_481_818_059_004, "", "2016-12-15T16:07:39.004Z"),
+            (1_481_818_060_000, "", "2016-12-15T16:07:40.000Z"),
             (951_782_400_000, "%F %T", "2000-02-29 00:00:00"),
             (4_107_542_400_000, "%Y/%m/%d", "2100/03/01"),
             (1_481_818_059_123, "%s.%3f|%6f%z", "1481818059.123|123000+0000"),
             (0, "a%q%", "a%q%"),
         ] {
             let time = UNIX_EPOCH + Duration::from_millis(milliseconds);
-            assert_eq!(formatted(time, format), expected, "{format}");
+            let mut text = String::new();
+            append(time, format, &mut text);
+            assert_eq!(text, expected, "{format}");
         }
     }
 }

@@ -1,23 +1,77 @@
 //! The thread that writes lines.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 
-/// Lines that may wait to be written: a tenth of a second of a busy node.
-const WAITING: usize = 8192;
+/// A worker hands its lines over once they are so many bytes, or have waited for [`PAUSE`].
+const BATCH: usize = 32 * 1024;
 
-/// Bytes that are written at once.
-const BUFFER: usize = 64 * 1024;
+/// How long a line may wait for others.
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+
+/// Batches that may wait to be written: half of a second of a busy node.
+const WAITING: usize = 128;
+
+/// Lines of one worker on their way to the writer.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    text: String,
+    lines: u64,
+}
+
+impl Batch {
+    /// Appends the line that `write` writes. Answers how things stand.
+    pub(crate) fn push(&mut self, write: impl FnOnce(&mut String)) -> Fill {
+        if self.text.capacity() == 0 {
+            // A line more than the batch, as most are.
+            self.text.reserve(BATCH + 1024);
+        }
+        write(&mut self.text);
+        self.lines += 1;
+        match (self.lines, self.text.len()) {
+            (_, BATCH..) => Fill::Full,
+            (1, _) => Fill::First,
+            _ => Fill::More,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines == 0
+    }
+}
+
+/// How full a batch is, after a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// The line is its first.
+    First,
+    /// There is room for more.
+    More,
+    /// It is to be handed over.
+    Full,
+}
+
+/// How long the end waits for lines to be written: a disk that hangs must not hold it.
+const FINISH: Duration = Duration::from_secs(1);
 
 /// Takes lines of all workers.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
-    lines: SyncSender<Vec<u8>>,
+    tasks: SyncSender<Task>,
     dropped: IntCounter,
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+enum Task {
+    Write(Batch),
+    /// To say that all before was written.
+    Say(SyncSender<()>),
 }
 
 impl Writer {
@@ -27,36 +81,47 @@ impl Writer {
             Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
             None => Box::new(io::stdout()),
         };
-        let (lines, received) = sync_channel(WAITING);
+        let (tasks, received) = sync_channel(WAITING);
         let lost = dropped.clone();
         std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || run(&received, BufWriter::with_capacity(BUFFER, out), &lost))?;
-        Ok(Self { lines, dropped })
+            .spawn(move || run(&received, out, &lost))?;
+        Ok(Self { tasks, dropped })
     }
 
-    /// Hands a line over. It is dropped and counted when too many wait.
-    pub(crate) fn write(&self, line: Vec<u8>) {
-        match self.lines.try_send(line) {
+    /// Hands lines over. They are dropped and counted when too many wait.
+    pub(crate) fn write(&self, batch: Batch) {
+        let lines = batch.lines;
+        match self.tasks.try_send(Task::Write(batch)) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.inc(),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.inc_by(lines),
+        }
+    }
+
+    /// Waits until what was handed over is written, if that does not take too long.
+    pub(crate) fn finish(&self) {
+        let (say, said) = sync_channel(1);
+        if self.tasks.try_send(Task::Say(say)).is_ok() {
+            // Who is not told by then goes on without.
+            let _ = said.recv_timeout(FINISH);
         }
     }
 }
 
-/// Writes lines in batches: whatever waits, and then to the file.
-fn run(lines: &Receiver<Vec<u8>>, mut out: impl Write, lost: &IntCounter) {
+fn run(tasks: &Receiver<Task>, mut out: impl Write, lost: &IntCounter) {
     let mut failing = false;
-    while let Ok(first) = lines.recv() {
-        let mut count = 1;
-        let mut result = out.write_all(&first);
-        for line in lines.try_iter().take(WAITING) {
-            count += 1;
-            result = result.and_then(|()| out.write_all(&line));
-        }
-        let result = result.and_then(|()| out.flush());
+    while let Ok(task) = tasks.recv() {
+        let batch = match task {
+            Task::Write(batch) => batch,
+            Task::Say(say) => {
+                // Who has asked may have gone.
+                let _ = say.try_send(());
+                continue;
+            }
+        };
+        let result = out.write_all(batch.text.as_bytes()).and_then(|()| out.flush());
         if let Err(error) = &result {
-            lost.inc_by(count);
+            lost.inc_by(batch.lines);
             // Told once for each time that the disk fills up.
             if !failing {
                 tracing::error!(%error, "cannot write the access log; lines are lost");
@@ -70,6 +135,21 @@ fn run(lines: &Receiver<Vec<u8>>, mut out: impl Write, lost: &IntCounter) {
 mod tests {
     use super::*;
 
+    fn batch(line: &str) -> Batch {
+        let mut batch = Batch::default();
+        assert_eq!(batch.push(|out| out.push_str(line)), Fill::First);
+        batch
+    }
+
+    #[test]
+    fn a_batch_is_full_before_it_grows() {
+        let mut batch = batch("first\n");
+        let capacity = batch.text.capacity();
+        let line = "x".repeat(500);
+        while batch.push(|out| out.push_str(&line)) == Fill::More {}
+        assert!(batch.text.len() >= BATCH && batch.text.capacity() == capacity);
+    }
+
     #[test]
     fn lines_are_appended_and_those_that_cannot_be_written_are_counted() {
         let folder = std::env::temp_dir().join(format!("edge-access-log-{}", std::process::id()));
@@ -78,7 +158,7 @@ mod tests {
         let dropped = IntCounter::new("dropped", "lines").unwrap();
         for line in ["one\n", "two\n"] {
             let writer = Writer::start(Some(&path), dropped.clone()).unwrap();
-            writer.write(line.into());
+            writer.write(batch(line));
             drop(writer);
             let written = || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with(line));
             while !written() {
@@ -88,10 +168,13 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         assert_eq!(dropped.get(), 0);
         let full = Writer::start(Some(Path::new("/dev/full")), dropped.clone()).unwrap();
-        full.write(b"lost\n".to_vec());
+        let mut lost = batch("lost\n");
+        lost.push(|out| out.push_str("lost, too\n"));
+        full.write(lost);
         while dropped.get() == 0 {
             std::thread::yield_now();
         }
+        assert_eq!(dropped.get(), 2);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -165,19 +165,35 @@ pub(crate) fn push_field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Appends a field line whose value is a number.
-pub(crate) fn push_number_field(text: &mut Vec<u8>, name: &str, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        // A remainder of 10 is a digit.
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
+pub(crate) fn push_number_field(text: &mut Vec<u8>, name: &str, number: u64) {
+    push_field(text, name, Digits::new(number).as_str().as_bytes());
+}
+
+/// A number in decimal.
+pub(crate) struct Digits {
+    text: [u8; 20],
+    begin: usize,
+}
+
+impl Digits {
+    pub(crate) fn new(mut number: u64) -> Self {
+        let mut text = [b'0'; 20];
+        let mut begin = text.len();
+        loop {
+            begin -= 1;
+            // A remainder of 10 is a digit.
+            text[begin] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { text, begin };
+            }
         }
     }
-    push_field(text, name, &digits[at..]);
+
+    pub(crate) fn as_str(&self) -> &str {
+        // Digits are text.
+        std::str::from_utf8(&self.text[self.begin..]).unwrap_or_default()
+    }
 }
 
 fn push_hex(text: &mut Vec<u8>, number: usize) {

@@ -14,6 +14,6 @@ mod request;
 pub(crate) use answer::{Length, says_close, write_response_head};
 pub(crate) use buffer::poll_read;
 pub(crate) use decode::{Decoded, Decoder};
-pub(crate) use encode::{Outbox, push_field, push_number_field};
+pub(crate) use encode::{Digits, Outbox, push_field, push_number_field};
 pub(crate) use head::{MAX_HEAD, ResponseHead, parse_response};
 pub(crate) use request::{HeadBounds, Refused, RequestHead, RequestParser};

@@ -21,7 +21,6 @@ mod request_body;
 mod trailers;
 mod upgrade;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -263,7 +262,8 @@ impl Exchange<'_> {
             response,
             account,
         };
-        scene.value(command).map(Cow::into_owned)
+        let mut value = String::new();
+        scene.append(command, &mut value).then_some(value)
     }
 
     /// The client's id of the request where it comes from a trusted proxy, else a new one.

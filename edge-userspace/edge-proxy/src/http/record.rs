@@ -1,6 +1,5 @@
 //! The account of one request: it is written when the request is over, however it ended.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -62,7 +61,7 @@ impl Account {
     }
 
     /// Address of the endpoint that the request was last given to.
-    pub(crate) fn upstream(&self) -> Option<SocketAddr> {
+    pub(crate) fn upstream(&self) -> Option<&str> {
         self.endpoint.as_ref().map(|endpoint| endpoint.address())
     }
 
@@ -261,7 +260,7 @@ impl Record {
                 response: Some(&logged.response),
                 account: &self.account,
             };
-            worker.log(line(&log.format, &scene));
+            worker.log(|out| line(&log.format, &scene, out));
         }
     }
 }

@@ -19,7 +19,7 @@ use hyper::server::conn::http2;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
-use crate::access_log::{AccessLog, Writer};
+use crate::access_log::{self, AccessLog, Batch, Fill, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
 use crate::h1::HeadBounds;
@@ -89,6 +89,9 @@ pub(crate) struct Worker {
     /// Connections that are not parked, since they were first idle.
     parkable: RefCell<VecDeque<Rc<Conn>>>,
     parkable_wanted: Notify,
+    /// Lines of the access log that were not handed over yet.
+    lines: RefCell<Batch>,
+    lines_wanted: Notify,
     accepted: Cell<u64>,
     open_gauge: IntGauge,
     accepted_counter: IntCounter,
@@ -120,6 +123,8 @@ impl Worker {
             crowd: Crowd::default(),
             parkable: RefCell::default(),
             parkable_wanted: Notify::new(),
+            lines: RefCell::default(),
+            lines_wanted: Notify::new(),
             accepted: Cell::new(0),
             open_gauge,
             accepted_counter,
@@ -199,10 +204,30 @@ impl Worker {
         self.shared.options.access_log.as_ref()
     }
 
-    /// Hands a line to the access log.
-    pub(crate) fn log(&self, line: Vec<u8>) {
-        if let Some(log) = &self.shared.log {
-            log.write(line);
+    /// Adds the line that `write` writes to the access log.
+    pub(crate) fn log(&self, write: impl FnOnce(&mut String)) {
+        let fill = self.lines.borrow_mut().push(write);
+        match fill {
+            Fill::First => self.lines_wanted.notify_one(),
+            Fill::More => {}
+            Fill::Full => self.hand_over_lines(),
+        }
+    }
+
+    /// Hands over what there is for the access log.
+    fn hand_over_lines(&self) {
+        let lines = self.lines.take();
+        if let Some(log) = self.shared.log.as_ref().filter(|_| !lines.is_empty()) {
+            log.write(lines);
+        }
+    }
+
+    /// Hands lines over before they are old, for ever. It rests while there are none.
+    async fn log_in_time(&self) {
+        loop {
+            self.lines_wanted.notified().await;
+            tokio::time::sleep(access_log::PAUSE).await;
+            self.hand_over_lines();
         }
     }
 

@@ -60,7 +60,9 @@ pub(crate) fn spawn(
                 tracing::warn!(worker = id.0, %error, "cannot pin the worker to a core");
             }
             let worker = Rc::new(Worker::new(id, shared));
-            LocalSet::new().block_on(&runtime, Running::new(worker).run(commands));
+            LocalSet::new().block_on(&runtime, Running::new(Rc::clone(&worker)).run(commands));
+            // With those of requests that were cut as their tasks were dropped.
+            worker.hand_over_lines();
         })
 }
 
@@ -106,6 +108,8 @@ impl Running {
         tokio::task::spawn_local(async move { timed.timers().run().await });
         let parking = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move { parking.park().await });
+        let logging = Rc::clone(&self.worker);
+        tokio::task::spawn_local(async move { logging.log_in_time().await });
         let mut sweeps = tokio::time::interval(SWEEP);
         loop {
             let command = tokio::select! {

@@ -325,7 +325,8 @@ pub(crate) struct OwnPool {
 
 /// An endpoint for one worker.
 pub(crate) struct EndpointView {
-    address: SocketAddr,
+    /// Its address as text.
+    address: Box<str>,
     load: Arc<EndpointLoad>,
     protocol: UpstreamProtocol,
     target: Target,
@@ -380,7 +381,7 @@ impl EndpointView {
         };
         let protocol = cluster.model.protocol;
         Self {
-            address: endpoint.address,
+            address: endpoint.address.to_string().into(),
             load,
             protocol,
             target: target.clone(),
@@ -393,9 +394,9 @@ impl EndpointView {
         }
     }
 
-    /// Where it is.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it is, as text.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Active requests of all workers.

@@ -79,6 +79,20 @@ fn each_request_has_a_line_in_istios_format() {
 }
 
 #[test]
+fn lines_that_still_wait_are_written_before_the_end() {
+    let (port, log) = (free_port(), Log::new("end"));
+    let options = log.options(AccessLogFormat::istio_text(), Fraction::ALWAYS);
+    let edge = Edge::start_with(
+        Snap::new(port, vec![route(prefix("/"), direct(200, "x"))]),
+        options,
+    );
+    assert_eq!(get(port, "a", "/").status, 200);
+    edge.expect_flagged("-", 1);
+    drop(edge);
+    assert_eq!(log.lines().len(), 1);
+}
+
+#[test]
 fn json_lines_have_numbers_and_nulls_and_tell_of_failures() {
     let (port, log) = (free_port(), Log::new("json"));
     let options = log.options(AccessLogFormat::istio_json(), Fraction::ALWAYS);
