@@ -18,6 +18,7 @@ mod logging;
 mod metrics;
 mod routes;
 mod status;
+mod tree;
 mod validate;
 
 use std::process::ExitCode;

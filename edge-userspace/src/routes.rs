@@ -1,13 +1,15 @@
 //! `edge routes`: the compiled tables, by port and host.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
 
 use edge_model::{
     Listener, ListenerProtocol, Route, RouteAction, RouteTable, Snapshot, TcpRoute, TlsServer, TlsService,
+    VirtualHost,
 };
 
 use crate::cli::RoutesArgs;
 use crate::failure::Failure;
+use crate::tree::{self, Branch};
 use crate::{config, dump};
 
 /// Lists a folder's routes.
@@ -24,25 +26,22 @@ pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
 }
 
 fn tree(snapshot: &Snapshot) -> String {
-    let mut out = String::new();
-    for listener in &snapshot.listeners {
-        write_listener(&mut out, listener);
-    }
-    out
+    let listeners = snapshot.listeners.iter();
+    let branches: Vec<_> = listeners.map(|listener| of_listener(listener)).collect();
+    tree::render(&branches)
 }
 
-fn write_listener(out: &mut String, listener: &Listener) {
-    let _ = writeln!(out, "port {}  listener {}", listener.port, listener.name);
-    match &listener.protocol {
-        ListenerProtocol::Http(table) => write_table(out, table, ""),
-        ListenerProtocol::Tls(servers) => servers.iter().for_each(|server| write_server(out, server)),
-        ListenerProtocol::Tcp(route) => {
-            let _ = writeln!(out, "└─ every connection -> {}", tcp(route));
-        }
-    }
+fn of_listener(listener: &Listener) -> Branch {
+    let below = match &listener.protocol {
+        ListenerProtocol::Http(table) => of_table(table),
+        ListenerProtocol::Tls(servers) => servers.iter().map(|server| of_server(server)).collect(),
+        ListenerProtocol::Tcp(route) => vec![Branch::leaf(format!("every connection -> {}", tcp(route)))],
+    };
+    let line = format!("port {}  listener {}", listener.port, listener.name);
+    Branch::new(line, below)
 }
 
-fn write_server(out: &mut String, server: &TlsServer) {
+fn of_server(server: &TlsServer) -> Branch {
     let hosts: Vec<_> = server.hosts.iter().map(ToString::to_string).collect();
     let names = format!("server names {}  {}", hosts.join(", "), server.gateway);
     match &server.service {
@@ -52,33 +51,34 @@ fn write_server(out: &mut String, server: &TlsServer) {
             } else {
                 ""
             };
-            let _ = writeln!(out, "├─ {names}{broken}");
-            write_table(out, routes, "│  ");
+            Branch::new(format!("{names}{broken}"), of_table(routes))
         }
         TlsService::Tcp { route, .. } => {
-            let _ = writeln!(out, "├─ {names}\n│  └─ TLS ends, bytes -> {}", tcp(route));
+            let below = format!("TLS ends, bytes -> {}", tcp(route));
+            Branch::new(names, vec![Branch::leaf(below)])
         }
         TlsService::Passthrough { route } => {
-            let _ = writeln!(out, "├─ {names}\n│  └─ passes through -> {}", tcp(route));
+            let below = format!("passes through -> {}", tcp(route));
+            Branch::new(names, vec![Branch::leaf(below)])
         }
     }
 }
 
-fn write_table(out: &mut String, table: &RouteTable, indent: &str) {
-    for host in table.virtual_hosts.sorted() {
+fn of_table(table: &RouteTable) -> Vec<Branch> {
+    let hosts = table.virtual_hosts.sorted().into_iter();
+    let of_host = |host: &Arc<VirtualHost>| {
         let redirects = if host.require_tls {
             "  (redirects to https)"
         } else {
             ""
         };
-        let _ = writeln!(out, "{indent}├─ {}{redirects}", host.domain);
-        if host.routes.is_empty() && !host.require_tls {
-            let _ = writeln!(out, "{indent}│  └─ no route: 404");
+        let mut below: Vec<_> = host.routes.iter().map(|own| Branch::leaf(route(own))).collect();
+        if below.is_empty() && !host.require_tls {
+            below.push(Branch::leaf("no route: 404"));
         }
-        for route in &host.routes {
-            let _ = writeln!(out, "{indent}│  └─ {}", self::route(route));
-        }
-    }
+        Branch::new(format!("{}{redirects}", host.domain), below)
+    };
+    hosts.map(of_host).collect()
 }
 
 fn route(route: &Route) -> String {

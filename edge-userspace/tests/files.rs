@@ -361,9 +361,9 @@ fn explain_config_says_what_became_of_every_object_as_json_and_as_a_tree() {
     for line in [
         "Gateway\n",
         "├─ default/web  bound  (",
-        "├─ default/young  shadowed  (",
-        "├─ default/wrong  rejected  (",
-        "│  └─ error spec.http[0].redirect: ",
+        "└─ default/young  shadowed  (",
+        "└─ default/wrong  rejected  (",
+        "   └─ error spec.http[0].redirect: ",
         "│  └─ warning spec.gateways[0]: there is no Gateway default/nowhere",
     ] {
         assert!(tree.contains(line), "no {line:?} in\n{tree}");
@@ -376,7 +376,7 @@ fn routes_lists_the_compiled_table_by_port_and_host() {
     let table = text(&edge(folder.path(), &["routes", "--config", "."]));
     for line in [
         "port 80  listener 0.0.0.0_80\n",
-        "├─ shop.com\n",
+        "─ shop.com\n",
         "-> outbound|80||api.internal  VirtualService/default/shop http[0].match[0]  \"api\"\n",
         "-> redirect 302  VirtualService/default/shop http[1]\n",
     ] {

@@ -215,13 +215,37 @@ mod tests {
                 r#"the path is normalised to "/a""#,
                 r#""a.com" belongs to the domain a.com"#,
                 r#"VirtualService/default/vs http[0].match[0] does not match: method must be exact "POST", is "GET""#,
-                "VirtualService/default/vs all matches",
+                r#"VirtualService/default/vs http[0].match[0] "all" matches"#,
                 "it may take as long as it takes: no timeout is set",
                 "up to 2 more tries on connect-failure, refused-stream, retriable-status-codes, cancelled, unavailable",
                 "outbound|80||web has no ready endpoint: its share gets 503 (UH)",
                 "there is no cluster outbound|80||gone: its share gets 503 (NC)",
             ]
         );
+    }
+
+    #[test]
+    fn of_many_domains_a_few_are_named() {
+        let names: Vec<_> = (10..40).map(|number| format!("h{number}.com")).collect();
+        let hosts: Vec<_> = names.iter().map(|name| (name.as_str(), vec![])).collect();
+        let table = table(&hosts);
+        let mut snapshot = Snapshot::default();
+        let protocol = ListenerProtocol::Http(Arc::clone(table.routes()));
+        snapshot.listeners.push(Arc::new(Listener::new(80, protocol)));
+        let headers = HeaderMap::new();
+        let probe = Probe {
+            port: 80,
+            tls: false,
+            sni: None,
+            authority: "nowhere",
+            path_and_query: "/",
+            method: "GET",
+            headers: &headers,
+            claims: None,
+        };
+        let explanation = explain(&snapshot, &probe);
+        let message = &explanation.trace.last().unwrap().message;
+        assert!(message.contains("h29.com and 10 other domains"), "{message}");
     }
 
     #[test]

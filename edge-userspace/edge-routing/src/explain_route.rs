@@ -107,17 +107,28 @@ fn edits(edit: &HeaderEdit) -> String {
 fn rate_limit(limit: &LocalRateLimit, descriptors: usize) -> String {
     let bucket = limit.bucket.as_ref().map(bucket);
     let buckets = limit.descriptors.len();
-    let by_value = match buckets {
-        0 => String::new(),
-        number => format!(", {number} more for what its {descriptors} descriptors say"),
+    let by_value =
+        (buckets > 0).then(|| format!("{buckets} more for what its {descriptors} descriptors say"));
+    let object = &limit.object;
+    let of_whom = match limit.enabled {
+        Fraction::ALWAYS => "its requests".to_owned(),
+        enabled => share(enabled),
     };
-    format!(
-        "{} limits its requests to {}{by_value}; beyond, {} are refused with {}",
-        limit.object,
-        bucket.unwrap_or_else(|| "no number".to_owned()),
-        share(limit.enforced),
-        limit.status.as_u16()
-    )
+    match (bucket, by_value) {
+        _ if limit.enabled == Fraction::NEVER => {
+            format!("{object} limits nothing: filter_enabled is 0 %")
+        }
+        (None, None) => format!("{object} limits nothing: it has neither token_bucket nor descriptors"),
+        (bucket, by_value) => {
+            let limits: Vec<_> = bucket.into_iter().chain(by_value).collect();
+            format!(
+                "{object} limits {of_whom} to {}; beyond, {} are refused with {}",
+                limits.join(", "),
+                share(limit.enforced),
+                limit.status.as_u16()
+            )
+        }
+    }
 }
 
 fn bucket(bucket: &TokenBucket) -> String {
@@ -206,8 +217,8 @@ mod tests {
     use super::*;
     use crate::fixture::{forward_to, prefix, route};
     use edge_model::{
-        ClusterName, DirectResponse, FaultAbort, FaultDelay, HeaderTemplate, Mirror, Redirect, RedirectPath,
-        RedirectPort, Rewrite, RewritePath, StringMatch,
+        ClusterName, DirectResponse, FaultAbort, FaultDelay, HeaderTemplate, Kind, Mirror, ObjectRef,
+        Redirect, RedirectPath, RedirectPort, Rewrite, RewritePath, StringMatch,
     };
     use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
     use std::sync::Arc;
@@ -245,6 +256,51 @@ mod tests {
                  unavailable",
             ],
         );
+    }
+
+    #[test]
+    fn limits_that_limit_nothing_say_why() {
+        let nothing = LocalRateLimit {
+            object: ObjectRef {
+                kind: Kind::EnvoyFilter,
+                namespace: "istio-system".into(),
+                name: "limit".into(),
+            },
+            stat_prefix: "a".into(),
+            bucket: None,
+            descriptors: vec![],
+            enabled: Fraction::ALWAYS,
+            enforced: Fraction::ALWAYS,
+            status: StatusCode::TOO_MANY_REQUESTS,
+            response_headers: vec![],
+            x_ratelimit_headers: false,
+        };
+        let five = LocalRateLimit {
+            bucket: Some(TokenBucket {
+                max_tokens: 5,
+                tokens_per_fill: 1,
+                fill_interval: Duration::from_secs(1),
+            }),
+            ..nothing.clone()
+        };
+        let disabled = LocalRateLimit {
+            enabled: Fraction::NEVER,
+            ..five.clone()
+        };
+        for (limit, expected) in [
+            (
+                &nothing,
+                "limits nothing: it has neither token_bucket nor descriptors",
+            ),
+            (&disabled, "limits nothing: filter_enabled is 0 %"),
+            (
+                &five,
+                "limits its requests to 5 at once and 1 more each 1s; beyond, all requests are refused with 429",
+            ),
+        ] {
+            let said = rate_limit(limit, 0);
+            assert_eq!(said, format!("EnvoyFilter/istio-system/limit {expected}"));
+        }
     }
 
     #[test]

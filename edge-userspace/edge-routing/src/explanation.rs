@@ -131,6 +131,9 @@ pub struct TraceStep {
     pub message: String,
 }
 
+/// Domains that are named where none takes a request.
+const NAMED_DOMAINS: usize = 20;
+
 impl Explanation {
     /// Before any step is taken.
     pub(crate) fn nothing_yet() -> Self {
@@ -185,21 +188,17 @@ impl Explanation {
                 format!("{:?} belongs to the domain {}", request.authority, host.domain),
             ),
             None => {
-                let domains: Vec<_> = table
-                    .routes()
-                    .virtual_hosts
-                    .sorted()
-                    .into_iter()
-                    .map(|h| h.domain.to_string())
-                    .collect();
-                (
-                    None,
-                    format!(
-                        "{:?} belongs to none of {}",
-                        request.authority,
-                        domains.join(", ")
-                    ),
-                )
+                let hosts = table.routes().virtual_hosts.sorted().into_iter();
+                let mut domains: Vec<_> = hosts.map(|host| host.domain.to_string()).collect();
+                let others = domains.len().saturating_sub(NAMED_DOMAINS);
+                domains.truncate(NAMED_DOMAINS);
+                let domains = domains.join(", ");
+                let all = match others {
+                    0 => domains,
+                    others => format!("{domains} and {others} other domains"),
+                };
+                let message = format!("{:?} belongs to none of {all}", request.authority);
+                (None, message)
             }
         };
         self.virtual_host = name;
@@ -341,13 +340,15 @@ impl TraceStep {
     }
 
     fn taken(route: &Route) -> Self {
-        Self::of_route(route, format!("{} {} matches", route.object, name_of(route)))
+        Self::of_route(route, format!("{} matches", subject(route)))
     }
 
     pub(crate) fn passed_over(route: &Route, mismatch: &Mismatch<'_>, request: &RequestView<'_>) -> Self {
         let (field, expected, actual) = (mismatch.field(), mismatch.expected(), mismatch.actual(request));
-        let subject = format!("{} {}", route.object, name_of(route));
-        let message = format!("{subject} does not match: {field} must be {expected}, is {actual}");
+        let message = format!(
+            "{} does not match: {field} must be {expected}, is {actual}",
+            subject(route)
+        );
         Self {
             field: Some(field),
             expected: Some(expected),
@@ -368,9 +369,25 @@ fn virtual_host<'t>(decision: &Decision<'t>) -> Option<&'t Arc<VirtualHost>> {
 
 /// The name of a route, or where it stands in its VirtualService.
 fn name_of(route: &Route) -> String {
-    match (route.name.is_empty(), route.match_index) {
-        (false, _) => route.name.clone(),
-        (true, Some(index)) => format!("http[{}].match[{index}]", route.rule),
-        (true, None) => format!("http[{}]", route.rule),
+    match route.name.as_str() {
+        "" => place_of(route),
+        name => name.to_owned(),
+    }
+}
+
+/// Where a route stands in its VirtualService.
+fn place_of(route: &Route) -> String {
+    match route.match_index {
+        Some(index) => format!("http[{}].match[{index}]", route.rule),
+        None => format!("http[{}]", route.rule),
+    }
+}
+
+/// A route with its object, its place there and its name.
+fn subject(route: &Route) -> String {
+    let subject = format!("{} {}", route.object, place_of(route));
+    match route.name.as_str() {
+        "" => subject,
+        name => format!("{subject} {name:?}"),
     }
 }

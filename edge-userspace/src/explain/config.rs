@@ -1,7 +1,5 @@
 //! `edge explain config`: what became of every object.
 
-use std::fmt::Write as _;
-
 use anyhow::Context as _;
 use edge_config::{Problem, Severity};
 use edge_control::Fate;
@@ -10,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::ExplainConfigArgs;
 use crate::config;
 use crate::failure::Failure;
+use crate::tree::{self, Branch};
 
 /// Explains a folder. Errors in it are part of the answer, and make the exit code 1.
 pub(crate) fn run(args: &ExplainConfigArgs) -> Result<(), Failure> {
@@ -40,22 +39,21 @@ pub(crate) fn run(args: &ExplainConfigArgs) -> Result<(), Failure> {
 
 /// Objects by kind, below each what became of it.
 fn tree(fates: &[Fate]) -> String {
-    let mut out = String::new();
-    let mut kind = None;
-    for fate in fates {
-        if kind != Some(fate.object.kind) {
-            kind = Some(fate.object.kind);
-            let _ = writeln!(out, "{}", fate.object.kind);
-        }
-        let (namespace, name) = (&fate.object.namespace, &fate.object.name);
-        let place = format!("{}:{}", fate.file, fate.line);
-        let _ = writeln!(out, "├─ {namespace}/{name}  {}  ({place})", fate.state.name());
-        let problems = fate.problems.iter().map(in_words);
-        for line in fate.places.iter().cloned().chain(problems) {
-            let _ = writeln!(out, "│  └─ {line}");
-        }
-    }
-    out
+    let kinds = fates.chunk_by(|a, b| a.object.kind == b.object.kind);
+    let kinds = kinds.filter_map(|fates| {
+        let kind = fates.first()?.object.kind;
+        Some(Branch::new(kind.name(), fates.iter().map(branch).collect()))
+    });
+    tree::render(&kinds.collect::<Vec<_>>())
+}
+
+fn branch(fate: &Fate) -> Branch {
+    let (namespace, name) = (&fate.object.namespace, &fate.object.name);
+    let state = fate.state.name();
+    let line = format!("{namespace}/{name}  {state}  ({}:{})", fate.file, fate.line);
+    let problems = fate.problems.iter().map(in_words);
+    let below = fate.places.iter().cloned().chain(problems);
+    Branch::new(line, below.map(Branch::leaf).collect())
 }
 
 fn in_words(problem: &Problem) -> String {

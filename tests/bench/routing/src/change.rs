@@ -1,15 +1,17 @@
 //! What it costs to change one object among those of ten thousand hosts, for each kind of object: from the object that
 //! was read to the Snapshot and tables that have the change; and what the proxy does with it then.
 
+use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use criterion::BatchSize;
 use edge_config::{Problem, Resource};
 use edge_control::{CompileOptions, Compiler, compile, succeed};
-use edge_model::Snapshot;
+use edge_model::{ObjectRef, Snapshot};
 use edge_proxy::{Proxy, ProxyOptions};
 use edge_routing::Table;
 
@@ -30,8 +32,13 @@ pub(crate) const NAMES: &[&str] = &[
     "change_secret",
     "change_config_map",
     APPLY,
+    // The first of these adds the EnvoyFilter.
+    FILTER,
+    BESIDE_FILTER,
 ];
 const APPLY: &str = "apply_one_of_10000";
+const FILTER: &str = "change_envoy_filter";
+const BESIDE_FILTER: &str = "change_one_beside_filter";
 
 /// Milliseconds for one change: a hundred a second then take a tenth of a core.
 const GOAL: f64 = 1.0;
@@ -56,30 +63,34 @@ pub(crate) fn measure(
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let mut running = Running::new(objects.all(port)?)?;
     for case in wanted {
-        let mut round = 0;
+        let (mut round, failure) = (0, Failure::default());
+        let mut next = || {
+            round += 1;
+            objects.changed(case, round)
+        };
         let nanoseconds = if case == APPLY {
             let registry = prometheus::Registry::new();
             let first = only_port(running.snapshot.clone(), port);
             let proxy = Proxy::start(ProxyOptions::new(1), &first, |_| {}, &registry)?;
             harness.measure(case, |bencher| {
                 let next = || {
-                    round += 1;
-                    let changed = objects.changed("change_one_of_10000", round).ok();
-                    changed.map(|changed| only_port(running.change(changed), port))
+                    let changed = next().map(|changed| running.change(changed));
+                    failure.keep(changed.map(|snapshot| only_port(snapshot, port)))
                 };
-                let apply = |next: Option<Snapshot>| next.map(|next| proxy.apply(&next).is_ok());
+                let apply = |next: Option<Snapshot>| {
+                    let applied = next.map(|next| proxy.apply(&next).context("it is not applied"));
+                    applied.map(|applied| failure.keep(applied))
+                };
                 bencher.iter_batched(next, apply, BatchSize::PerIteration);
             })?
         } else {
             harness.measure(case, |bencher| {
-                let next = || {
-                    round += 1;
-                    objects.changed(case, round).ok()
-                };
+                let next = || failure.keep(next());
                 let change = |changed: Option<Arc<Resource>>| changed.map(|changed| running.change(changed));
                 bencher.iter_batched(next, change, BatchSize::PerIteration);
             })?
         };
+        failure.tell(case)?;
         running.check(case)?;
         report.add(&Figure {
             case,
@@ -91,6 +102,24 @@ pub(crate) fn measure(
     Ok(())
 }
 
+/// The first failure of what Criterion calls, which takes none.
+#[derive(Default)]
+struct Failure(OnceCell<Error>);
+
+impl Failure {
+    fn keep<T>(&self, result: Result<T>) -> Option<T> {
+        // A later one follows from the first.
+        result.map_err(|error| drop(self.0.set(error))).ok()
+    }
+
+    fn tell(self, case: &str) -> Result<()> {
+        match self.0.into_inner() {
+            Some(error) => Err(error.context(format!("{case} was not measured"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A Snapshot for one port alone: others may be taken on this machine.
 fn only_port(mut snapshot: Snapshot, port: u16) -> Snapshot {
     snapshot.listeners.retain(|listener| listener.port == port);
@@ -99,18 +128,20 @@ fn only_port(mut snapshot: Snapshot, port: u16) -> Snapshot {
 
 /// What the objects are made of.
 struct Objects {
-    /// A certificate and its key in PEM, indented for YAML.
-    certificate: String,
-    key: String,
+    /// Two certificates with their keys in PEM, indented for YAML: a renewed Secret has the other one.
+    certificates: [(String, String); 2],
 }
 
 impl Objects {
     fn new() -> Result<Self> {
-        let pair = rcgen::generate_simple_self_signed(["example.com".to_owned()])?;
         let indented = |text: String| text.replace('\n', "\n    ");
+        let certificate = || {
+            let pair = rcgen::generate_simple_self_signed(["example.com".to_owned()])?;
+            let key = indented(pair.signing_key.serialize_pem());
+            Ok::<_, Error>((indented(pair.cert.pem()), key))
+        };
         Ok(Self {
-            certificate: indented(pair.cert.pem()),
-            key: indented(pair.signing_key.serialize_pem()),
+            certificates: [certificate()?, certificate()?],
         })
     }
 
@@ -156,26 +187,53 @@ impl Objects {
             "change_gateway" => gateway(one, round),
             "change_secret" => self.secret(one, round),
             "change_config_map" => self.config_map(one, round),
+            FILTER => envoy_filter(host, round),
             _ => virtual_service(host, &format!("/changed{round}/")),
         };
         Ok(Arc::new(read(&text)?.into_iter().next().context("no object")?))
     }
 
+    /// As it is in a round: each of the hundred objects is changed in every hundredth.
+    fn certificate(&self, round: usize) -> &(String, String) {
+        let [one, other] = &self.certificates;
+        if round.div_ceil(OTHERS).is_multiple_of(2) {
+            one
+        } else {
+            other
+        }
+    }
+
     fn secret(&self, number: usize, round: usize) -> String {
+        let (certificate, key) = self.certificate(round);
         format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls-{number}, namespace: istio-system}}\nstringData:\n  \
-             round: '{round}'\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
-            self.certificate, self.key
+             round: '{round}'\n  tls.crt: |\n    {certificate}\n  tls.key: |\n    {key}\n"
         )
     }
 
     fn config_map(&self, number: usize, round: usize) -> String {
+        let (certificate, _) = self.certificate(round);
         format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca-{number}, namespace: istio-system}}\ndata:\n  \
-             round: '{round}'\n  ca.crt: |\n    {}\n",
-            self.certificate
+             round: '{round}'\n  ca.crt: |\n    {certificate}\n"
         )
     }
+}
+
+/// A limit for all requests, and another for one host.
+fn envoy_filter(number: usize, round: usize) -> String {
+    const LIMIT: &str = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+    let tokens = 1 + round % 1000;
+    format!(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {{name: limit, namespace: istio-system}}\n\
+         spec:\n  configPatches:\n  \
+         - applyTo: HTTP_FILTER\n    match: {{context: GATEWAY}}\n    patch:\n      operation: INSERT_BEFORE\n      \
+         value: {{name: envoy.filters.http.local_ratelimit, typed_config: {{'@type': {LIMIT}, stat_prefix: all}}}}\n  \
+         - applyTo: VIRTUAL_HOST\n    \
+         match: {{context: GATEWAY, routeConfiguration: {{vhost: {{domainName: host-{number}.example.com}}}}}}\n    patch:\n      \
+         operation: MERGE\n      value: {{typed_per_filter_config: {{envoy.filters.http.local_ratelimit: {{'@type': {LIMIT}, \
+         stat_prefix: one, token_bucket: {{max_tokens: {tokens}, fill_interval: 1s}}}}}}}}\n"
+    )
 }
 
 fn gateway(number: usize, round: usize) -> String {
@@ -257,9 +315,11 @@ fn destination_rule(number: usize, round: usize) -> String {
 /// A configuration that changes object by object.
 struct Running {
     compiler: Compiler,
-    resources: Vec<Arc<Resource>>,
+    objects: HashSet<ObjectRef>,
     snapshot: Snapshot,
     tables: Vec<Table>,
+    /// Since the last check.
+    changes: usize,
 }
 
 impl Running {
@@ -276,14 +336,17 @@ impl Running {
             tables: tables(&snapshot, &[]),
             snapshot,
             compiler,
-            resources,
+            objects: resources.iter().map(|resource| resource.object_ref()).collect(),
+            changes: 0,
         })
     }
 
     /// From a changed object to the published Snapshot and tables that have it.
     fn change(&mut self, changed: Arc<Resource>) -> Snapshot {
-        self.compiler
-            .change(&changed.object_ref(), Some(changed), &no_file);
+        let object = changed.object_ref();
+        self.compiler.change(&object, Some(changed), &no_file);
+        self.changes += 1;
+        self.objects.insert(object);
         if let Some(next) = succeed(self.compiler.snapshot(), &self.snapshot) {
             self.compiler.share(&next);
             self.tables = tables(&next, &self.tables);
@@ -292,10 +355,12 @@ impl Running {
         self.snapshot.clone()
     }
 
-    /// That the changes came to what compiling all objects comes to.
-    fn check(&self, case: &str) -> Result<()> {
-        let current = self.resources.iter().map(|resource| {
-            let now = self.compiler.resource(&resource.object_ref());
+    /// That there were changes, and that they came to what compiling all objects comes to.
+    fn check(&mut self, case: &str) -> Result<()> {
+        ensure!(self.changes > 0, "{case}: nothing was changed");
+        self.changes = 0;
+        let current = self.objects.iter().map(|object| {
+            let now = self.compiler.resource(object);
             now.map(|now| Resource::clone(now))
                 .context("an object went missing")
         });
