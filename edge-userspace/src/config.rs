@@ -29,10 +29,10 @@ pub(crate) fn bootstrap(folder: &Path) -> Result<Bootstrap, Failure> {
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))
         .map_err(Failure::WrongInput)?;
-    Bootstrap::parse(&file.display().to_string(), &text).map_err(|problems| {
-        print(&problems);
-        Failure::input(format!("{} has errors", file.display()))
-    })
+    let mut problems = Vec::new();
+    let bootstrap = Bootstrap::read(&file.display().to_string(), &text, &mut problems);
+    print(&problems);
+    bootstrap.ok_or_else(|| Failure::input(format!("{} has errors", file.display())))
 }
 
 /// Prints problems with file and line, one a line, to standard error.

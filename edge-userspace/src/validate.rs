@@ -70,11 +70,8 @@ impl Findings {
         self.files.entry(file.path.clone()).or_insert(number);
         let path = Path::new(&file.path);
         if path.file_name().is_some_and(|name| name == BOOTSTRAP) {
-            match Bootstrap::parse(&file.path, text) {
-                Ok(bootstrap) => {
-                    self.bootstrap.get_or_insert_with(|| (bootstrap, folder_of(path)));
-                }
-                Err(problems) => self.problems.extend(problems),
+            if let Some(bootstrap) = Bootstrap::read(&file.path, text, &mut self.problems) {
+                self.bootstrap.get_or_insert_with(|| (bootstrap, folder_of(path)));
             }
             return Ok(());
         }

@@ -97,14 +97,14 @@ pub(crate) fn bootstrap(folder: &Path, problems: &mut Vec<Problem>) -> Bootstrap
         ));
         return Bootstrap::default();
     };
-    let parsed = match &file.text {
-        Ok(text) => Bootstrap::parse(&file.path, text),
-        Err(error) => Err(vec![unreadable(&file.path, error)]),
+    let read = match &file.text {
+        Ok(text) => Bootstrap::read(&file.path, text, problems),
+        Err(error) => {
+            problems.push(unreadable(&file.path, error));
+            None
+        }
     };
-    parsed.unwrap_or_else(|mut errors| {
-        problems.append(&mut errors);
-        Bootstrap::default()
-    })
+    read.unwrap_or_default()
 }
 
 /// The allow and the deny list, with those of their files.

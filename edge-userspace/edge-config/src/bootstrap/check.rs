@@ -55,6 +55,9 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
         }
     }
     check.limits(&raw.limits);
+    if raw.forwarding.second_hop {
+        check.second_hop(&raw.pools, raw.hash_seed.is_some());
+    }
     Bootstrap {
         paths: paths(raw.path_normalization, raw.path_with_escaped_slashes),
         timeouts: raw.timeouts.into(),
@@ -107,6 +110,11 @@ pub(super) struct Check<'a> {
 impl Check<'_> {
     pub(super) fn error(&mut self, field: &str, message: &str, hint: &str) {
         let problem = self.source.problem(Severity::Error, None, field, message, hint);
+        self.problems.push(problem);
+    }
+
+    pub(super) fn warn(&mut self, field: &str, message: &str, hint: &str) {
+        let problem = self.source.problem(Severity::Warning, None, field, message, hint);
         self.problems.push(problem);
     }
 

@@ -283,6 +283,25 @@ impl Check<'_> {
         }
     }
 
+    /// Warns where the second hop can bring nothing.
+    pub(super) fn second_hop(&mut self, pools: &[RawPool], has_seed: bool) {
+        let takes_part = |worker: &&RawWorker| worker.mode != RawMode::L2;
+        let has_two = |pool: &RawPool| pool.workers.iter().filter(takes_part).count() > 1;
+        if !pools.iter().any(has_two) {
+            self.warn(
+                "forwarding.secondHop",
+                "brings nothing: no pool has two workers of mode ipip, gue or local to choose from",
+                "leave it out, or give the workers another mode than l2",
+            );
+        } else if !has_seed {
+            self.warn(
+                "forwarding.secondHop",
+                "brings nothing for connections of other load balancers: without hashSeed each has its own owners of slots",
+                "set hashSeed to the same number on all of them",
+            );
+        }
+    }
+
     fn source(&mut self, text: Option<&str>, is_v4: bool, field: &str) -> Option<Prefix> {
         let prefix: Option<Prefix> = text?.parse().ok();
         let prefix = prefix.filter(|prefix| prefix.address().is_ipv4() == is_v4);

@@ -422,6 +422,49 @@ fn check(text: &str, expected: &[&str]) {
 }
 
 #[test]
+fn a_second_hop_that_brings_nothing_is_warned_of() {
+    let worker = |mode: &str, last: u8| format!("{{address: 192.0.2.{last}, mode: {mode}}}");
+    let pool = |modes: &[&str]| {
+        let workers: Vec<_> = (1..).zip(modes).map(|(last, mode)| worker(mode, last)).collect();
+        format!("pools: [{{name: web, workers: [{}]}}]\n", workers.join(", "))
+    };
+    let (alone, seedless) = (
+        "brings nothing: no pool has",
+        "brings nothing for connections of other",
+    );
+    let seed = "hashSeed: 1\n";
+    for (pools, seed, expected) in [
+        (pool(&["ipip", "gue"]), seed, None),
+        (pool(&["ipip", "local"]), seed, None),
+        (pool(&["ipip", "gue"]), "", Some(seedless)),
+        (pool(&["ipip", "l2", "l2"]), seed, Some(alone)),
+        (pool(&["gue"]), seed, Some(alone)),
+        (String::new(), seed, Some(alone)),
+    ] {
+        for second_hop in [true, false] {
+            let text = format!("forwarding: {{source4: 192.0.2.9, secondHop: {second_hop}}}\n{pools}{seed}");
+            let mut problems = Vec::new();
+            assert!(
+                Bootstrap::read("edge.yaml", &text, &mut problems).is_some(),
+                "{problems:?}"
+            );
+            let found: Vec<_> = problems
+                .iter()
+                .map(|problem| (problem.line, problem.severity, problem.field.as_str()))
+                .collect();
+            let expected = expected.filter(|_| second_hop);
+            let one = expected.map(|_| (1, Severity::Warning, "forwarding.secondHop"));
+            assert_eq!(found, Vec::from_iter(one), "{text}");
+            let message = problems.first().map_or("", |problem| &problem.message);
+            assert!(
+                message.starts_with(expected.unwrap_or_default()),
+                "{text}{message}"
+            );
+        }
+    }
+}
+
+#[test]
 fn unknown_keys_are_refused_with_the_nearest_that_exists() {
     check(
         "interface: [eth0]\nadmin: 127.0.0.1:1\n",
