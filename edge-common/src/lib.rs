@@ -33,6 +33,7 @@ pub mod penalty;
 pub mod pktgen;
 pub mod prefix;
 pub mod prefix_table;
+pub mod route;
 pub mod syncookie;
 pub mod tenant;
 pub mod tunnel;

@@ -15,6 +15,9 @@ pub const VIP_PREFIXES: &str = "VIP_PREFIXES";
 pub const WORKERS: &str = "WORKERS";
 /// `DevMapHash` by the index of the interface: those that forwarded packets leave by. Written by userspace.
 pub const DEVICES: &str = "DEVICES";
+/// `Array<u64>`, one element: the last timer tick (`bpf_jiffies64`) at which next hops that userspace found are good. It looks
+/// at routes and neighbours as long as it runs, and sets this anew each time. Written by userspace.
+pub const WATCHED_UNTIL: &str = "WATCHED_UNTIL";
 /// `Array<connection::Bucket4>`: flows of IPv4 clients. Written by the data path.
 pub const CONNECTIONS4: &str = "CONNECTIONS4";
 /// `Array<connection::Bucket6>`: flows of IPv6 clients. Written by the data path.
@@ -80,6 +83,8 @@ pub const GENERAL: &str = "GENERAL";
 pub const XDP_PROGRAM: &str = "edge_xdp";
 /// XDP program that [`XDP_PROGRAM`] leaves all other packets to.
 pub const GENERAL_PROGRAM: &str = "edge_general";
+/// XDP program that is attached nowhere: userspace asks it for routes ([`route::Lookup`](crate::route::Lookup)).
+pub const ROUTE_PROGRAM: &str = "edge_route";
 /// `sk_lookup` program of tier 1.
 pub const STEER_PROGRAM: &str = "edge_steer";
 

@@ -64,6 +64,9 @@ reasons! {
         /// Taken out of a tunnel that a load balancer sent to this node, which has no gateway workers: its own servers have
         /// the virtual address.
         Decapsulated = "decapsulated",
+        /// Taken out of a tunnel that held another, for a worker that may have its connection: the kernel's stack forwards it,
+        /// because it is to ask for the next hop's MAC address first, or sends where no driver takes frames of XDP.
+        HandedToStack = "handed_to_stack",
     }
 }
 

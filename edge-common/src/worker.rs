@@ -20,7 +20,7 @@ pub struct Entry {
     pub mtu: u16,
     /// Index of the interface that packets leave by; 0: the one they came in by, or what the routes say.
     pub interface: u32,
-    /// MAC address of the next hop; all zero: what routes and neighbours say (`bpf_fib_lookup`).
+    /// MAC address of the next hop; all zero: what routes and neighbours say (`bpf_fib_lookup`) for each packet.
     pub next_hop: [u8; 6],
     /// MAC address that packets leave from; all zero: the one they came to.
     pub source_mac: [u8; 6],
@@ -28,13 +28,15 @@ pub struct Entry {
     pub header_sum: u32,
     /// Pool that the worker belongs to.
     pub pool: u16,
-    /// To a multiple of eight bytes.
-    pub padding: u16,
+    /// VLAN that packets leave in, if userspace found the next hop; 0: in none.
+    pub vlan: u16,
     /// What the worker is, whatever its index: [`digest`](crate::tenant::digest) of its pool, name, address and mode, by which a
     /// restarted process knows it again in the tables of the one before.
     pub identity: u64,
+    /// Who says what the next hop is: [`CONFIGURED`] or [`FOUND`].
+    pub hop: u32,
     /// To a whole line.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 assert_size!(Entry = 64);
@@ -47,6 +49,11 @@ pub const ACTIVE: u8 = 1;
 pub const DRAINING: u8 = 2;
 /// Takes nothing: its flows are given to others.
 pub const DOWN: u8 = 3;
+
+/// The configuration names the next hop, if there is one: packets leave with the VLAN tags that they came with.
+pub const CONFIGURED: u32 = 0;
+/// Userspace found the next hop in the kernel's tables, and follows them.
+pub const FOUND: u32 = 1;
 
 /// On this node: up the stack.
 pub const LOCAL: u8 = 0;

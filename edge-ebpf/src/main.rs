@@ -1,5 +1,5 @@
-//! Tier 1 in the kernel: two XDP programs, one that judges ordinary packets the short way and one for all others, and
-//! the `sk_lookup` program that finds the chosen worker's socket.
+//! Tier 1 in the kernel: two XDP programs, one that judges ordinary packets the short way and one for all others, a third
+//! that userspace asks for routes, and the `sk_lookup` program that finds the chosen worker's socket.
 //!
 //! `pipeline` reads as the packet's diary and ends in a verdict, as its `Trace`; the one match in `settle` turns it into
 //! action and counters.
@@ -29,7 +29,7 @@ mod state;
 mod steer;
 mod word;
 
-use crate::stage::decap;
+use crate::stage::{decap, route};
 use aya_ebpf::Global;
 use aya_ebpf::macros::{sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
@@ -64,6 +64,12 @@ pub fn edge_general(ctx: XdpContext) -> u32 {
         return action;
     }
     pipeline::judge(&ctx, skips_stages)
+}
+
+/// Says what the kernel's routes say of an address. It is attached nowhere.
+#[xdp]
+pub fn edge_route(ctx: XdpContext) -> u32 {
+    route::answer(&ctx)
 }
 
 /// Picks the socket for a packet that no established connection claims.

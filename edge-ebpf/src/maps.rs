@@ -72,6 +72,8 @@ pub(crate) static VIP_PREFIXES: LpmTrie<Address, u32> =
 pub(crate) static WORKERS: Array<worker::Entry> = Array::with_max_entries(MAX_WORKERS, ON_PAGES);
 #[map]
 pub(crate) static DEVICES: DevMapHash = DevMapHash::with_max_entries(MAX_DEVICES, 0);
+#[map]
+pub(crate) static WATCHED_UNTIL: Array<u64> = Array::with_max_entries(1, 0);
 /// One element: the program of the general way.
 #[map]
 pub(crate) static GENERAL: ProgramArray = ProgramArray::with_max_entries(1, 0);

@@ -93,7 +93,7 @@ fn guarded(
     entry: Entry,
     bytes: u32,
 ) -> Option<u32> {
-    if entry.flags & !Entry::FORWARDS != 0 {
+    if entry.flags & !(Entry::FORWARDS | Entry::SECOND_HOP) != 0 {
         return None;
     }
     let vip = u32::from(entry.vip);
@@ -199,18 +199,23 @@ fn forwarded(
         vip: entry.tag,
     };
     let now = table::now();
-    let flow = match table::find(way.bucket, &key) {
-        Some(found) if found.state.owner == worker.owner && worker.keeps_flows() => {
+    let found = table::find(way.bucket, &key);
+    // Another worker may have the connection, and the general way asks both.
+    let began_elsewhere = entry.has(Entry::SECOND_HOP)
+        && !transport.opens_connection
+        && found.is_none_or(|found| found.state.is_adopted());
+    let flow = match found {
+        Some(found) if found.state.owner == worker.owner && worker.keeps_flows() && !began_elsewhere => {
             found.touch(now, Evidence::of(transport));
             FlowReason::Known
         }
-        Some(_) => {
+        None if !began_elsewhere => forward::record(config, way.bucket, &key, worker.owner, transport, now),
+        _ => {
             return match tunnel::take_off(ctx, worker.overhead(), link, network.is_v6()) {
                 Ok(()) => hand_over(ctx),
                 Err(reason) => Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes)),
             };
         }
-        None => forward::record(config, way.bucket, &key, worker.owner, transport, now),
     };
     let verdict = Verdict::Forward {
         vip,
@@ -219,15 +224,15 @@ fn forwarded(
         opens_connection: transport.opens_connection,
     };
     settle::forwarded(&verdict.into(), u64::from(bytes));
-    Some(forward::send_by(worker.interface))
+    Some(forward::send_by(route::leaves_by(ctx.ctx, worker)))
 }
 
-/// What the tunnel's headers take from the packet's, if it fits into the worker's tunnel and its next hop is configured.
+/// What the tunnel's headers take from the packet's, if it fits into the worker's tunnel and its next hop is known.
 #[inline(always)]
 fn fitting(ctx: &XdpContext, network: &Network, worker: &Worker) -> Option<Inner> {
     let inner = tunnel::inner(ctx, ETHERNET_LEN, network.is_v6())?;
     let fits = inner.len + worker.overhead() <= u32::from(worker.mtu);
-    (fits && worker.is_in_tunnel() && route::is_fixed(worker)).then_some(inner)
+    (fits && worker.is_in_tunnel() && worker.vlan == 0 && route::is_fixed(worker)).then_some(inner)
 }
 
 /// Leaves a packet to the general way, whose stages have let it through here.

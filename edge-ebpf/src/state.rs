@@ -110,6 +110,8 @@ pub(crate) struct Route {
     pub(crate) interface: u32,
     /// MAC address of the next hop, and the one to leave from.
     pub(crate) macs: [u16; 6],
+    /// Not 0: no router is on the way.
+    pub(crate) is_direct: u32,
 }
 
 /// This CPU's packet.

@@ -91,6 +91,9 @@ pub(crate) struct PoolWorkerStatus {
     pub(crate) state: String,
     /// What its probes say; absent when it is not probed.
     pub(crate) health: Option<HealthStatus>,
+    /// Why packets do not get there; absent if they do.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
     /// Packets sent there.
     pub(crate) packets: u64,
     /// Their bytes.

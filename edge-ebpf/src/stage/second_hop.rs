@@ -20,6 +20,7 @@ use edge_common::{connection, parse};
 
 use super::decap::{UNPACKED, is_trusted, strip};
 use super::forward::{SEND, TOO_BIG};
+use super::route::Failure;
 use super::{route, socket, tunnel, vip};
 use crate::maps;
 use crate::packet::Frame;
@@ -94,24 +95,35 @@ pub extern "C" fn decap_hand_on(ctx: *mut xdp_md) -> u32 {
     };
     let bytes = Frame::new(&ctx).len();
     match judge(&ctx, config) {
-        Ok(true) if config.has(Config::IS_PLAIN_HOST) => {
+        Ok(Fate::Here) if config.has(Config::IS_PLAIN_HOST) => {
             settle_later(Verdict::Pass(PassReason::Decapsulated).into(), bytes)
         }
-        Ok(true) => {
+        Ok(Fate::Here) => {
             if let Some(packet) = state::packet() {
                 // SAFETY: the element is this CPU's alone.
                 unsafe { (*packet).came = FOR_THIS_NODE };
             }
             UNPACKED
         }
-        Ok(false) => settle_later(Trace::HANDED_ON, bytes),
+        Ok(Fate::HandedOn) => settle_later(Trace::HANDED_ON, bytes),
+        Ok(Fate::ByStack) => settle_later(Verdict::Pass(PassReason::HandedToStack).into(), bytes),
         Err(reason) => settle_later(Verdict::drop(reason).into(), bytes),
     }
 }
 
-/// Whether the connection is this node's; else the frame is ready to be handed on.
+/// What becomes of a packet in two tunnels.
+enum Fate {
+    /// The connection is this node's: both are off.
+    Here,
+    /// The frame is ready to be handed on.
+    HandedOn,
+    /// The kernel's stack is to forward it, which asks for the next hop's MAC address first.
+    ByStack,
+}
+
+/// Looks for the connection, and prepares the frame for what becomes of it.
 #[inline(always)]
-fn judge(ctx: &XdpContext, config: &Config) -> Result<bool, DropReason> {
+fn judge(ctx: &XdpContext, config: &Config) -> Result<Fate, DropReason> {
     let Some(packet) = state::packet() else {
         return Err(DropReason::Internal);
     };
@@ -155,13 +167,17 @@ fn judge(ctx: &XdpContext, config: &Config) -> Result<bool, DropReason> {
             ..second
         };
         strip(ctx, link_len, &both, &inner)?;
-        return Ok(true);
+        return Ok(Fate::Here);
     }
     strip(ctx, link_len, &outer, &header)?;
-    let mut macs = route::to_address(ctx, packet, second.destination)?;
+    let mut macs = match route::to_address(ctx, packet, second.destination) {
+        Ok(macs) => macs,
+        Err(Failure::StackMayKnow) => return Ok(Fate::ByStack),
+        Err(Failure::NoRoute) => return Err(DropReason::NoRoute),
+    };
     // SAFETY: the helper checks the frame's bounds, and the buffer is as long as it is told.
     if unsafe { bpf_xdp_store_bytes(ctx, 0, macs.as_mut_ptr().cast(), 12) } != 0 {
         return Err(DropReason::Internal);
     }
-    Ok(false)
+    Ok(Fate::HandedOn)
 }

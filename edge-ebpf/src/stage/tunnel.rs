@@ -33,7 +33,7 @@ pub(crate) fn enter(
         return Err(DropReason::TooBig);
     }
     // The next hop's MAC address, and ours: the one that the frame came to.
-    let hop = route::find(ctx, packet, worker)?;
+    let (hop, link_len) = route::find(ctx, worker)?;
     if overhead == 0 {
         // Nothing was moved, but the route may have called a helper.
         let (data, end) = (context.data(), context.data_end());
@@ -101,7 +101,7 @@ pub(crate) fn enter_twice(
         packet.limit = u32::from(worker.mtu).saturating_sub(first + second);
         return Err(DropReason::TooBig);
     }
-    let hop = route::find(ctx, packet, worker)?;
+    let (hop, link_len) = route::find(ctx, worker)?;
     encapsulate(ctx, config, packet.hash, other, inner, hop, link_len)?;
     let inner = Inner {
         len: inner.len + second,

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::devices::{self, Device, Place};
 use crate::error::errno;
 use crate::kernel::Kernel;
+use crate::next_hops::Ingress;
 use crate::pins::{self, Link, Pins};
 
 /// How XDP is to be attached.
@@ -74,6 +75,15 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
+    /// The device as packets come by it.
+    pub(crate) fn ingress(&self, devices: &[Device]) -> Option<Ingress> {
+        let device = devices.iter().find(|device| device.name == self.device)?;
+        Some(Ingress {
+            device: device.index,
+            is_native: self.is_native,
+        })
+    }
+
     /// Puts the program in the place of a predecessor's; where that one's device is gone and another has its name,
     /// attaches it anew.
     pub(crate) fn take_over(&mut self, kernel: &mut Kernel) -> Result<(), Error> {

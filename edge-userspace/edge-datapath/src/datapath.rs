@@ -1,7 +1,9 @@
 //! The data path as the process owns it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::programs::SkLookup;
 use edge_common::maps as names;
@@ -14,6 +16,7 @@ use crate::events::{self, DropEvent};
 use crate::flows::Flows;
 use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
+use crate::next_hops::NextHops;
 use crate::pins::{Link, OnStop, Pinning, Pins};
 use crate::routes::Routes;
 use crate::stats::{self, CoreStats, Stats};
@@ -87,6 +90,9 @@ impl DataPath {
                 pins,
             )?);
         }
+        let ingress = attachments.iter().flat_map(|attachment| &attachment.hooks);
+        let ingress = ingress.filter_map(|hook| hook.ingress(&devices)).collect();
+        kernel.follow_routes(ingress)?;
         Ok(Self {
             kernel,
             routes,
@@ -178,6 +184,26 @@ impl DataPath {
         Ok(ended)
     }
 
+    /// Keeps the next hops of workers elsewhere true, and their MAC addresses known: by what the kernel has told of routes,
+    /// neighbours and links since the last call, and by looking at all of it if that was not done for a second. For five
+    /// seconds after the last call packets go where it said; then each asks by itself, which takes longer.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked, or refuses an entry.
+    pub fn keep_routes(&mut self) -> Result<(), Error> {
+        self.kernel.keep_routes()
+    }
+
+    /// What can be read whenever [`DataPath::keep_routes`] has something to do before the next second.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn route_news(&self) -> io::Result<Option<OwnedFd>> {
+        let next_hops = self.kernel.next_hops.as_ref();
+        let socket = next_hops.map(|next_hops| next_hops.news().socket().as_fd());
+        socket.map(|socket| socket.try_clone_to_owned()).transpose()
+    }
+
     /// Counters, added up over all CPUs.
     ///
     /// # Errors
@@ -186,7 +212,8 @@ impl DataPath {
         let Kernel {
             maps, image, retired, ..
         } = &self.kernel;
-        stats::read(maps, image, retired, self.interfaces())
+        let next_hops = self.kernel.next_hops.as_ref();
+        stats::read(maps, image, retired, self.interfaces(), next_hops)
     }
 
     /// What each core has done with packets since the programs were loaded, the first core first.
@@ -271,15 +298,16 @@ impl DataPath {
 
     /// Removes every route, and returns the first failure.
     fn remove_routes(&mut self) -> Result<(), Error> {
+        let released = self.kernel.next_hops.as_mut().map_or(Ok(()), NextHops::release);
         let Some(mut routes) = self.routes.take() else {
-            return Ok(());
+            return released;
         };
         let addresses: Vec<_> = self.kernel.routed().collect();
         let results: Vec<_> = addresses
             .into_iter()
             .map(|address| routes.remove(address))
             .collect();
-        results.into_iter().collect()
+        results.into_iter().collect::<Result<(), _>>().and(released)
     }
 }
 

@@ -50,7 +50,7 @@ impl Detached {
         let Kernel {
             maps, image, retired, ..
         } = &self.kernel;
-        stats::read(maps, image, retired, Vec::new())
+        stats::read(maps, image, retired, Vec::new(), None)
     }
 
     /// Instructions that the verifier walked through, of the program that took the most; it gives up at a million.

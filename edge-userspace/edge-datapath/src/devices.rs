@@ -6,13 +6,14 @@
 
 use std::io;
 
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, VlanProtocol,
+};
 
 use crate::attach::XdpMode;
+use crate::netlink::Netlink;
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +31,27 @@ pub(crate) struct Device {
 enum Kind {
     /// Several members as one.
     Bond,
-    /// A VLAN of the device with this index.
-    Vlan(u32),
-    /// Anything that stands by itself.
+    /// A VLAN of a device; without its number if its tags are not those of 802.1Q.
+    Vlan { parent: u32, id: Option<u16> },
+    /// Something in the kernel alone, whose driver takes no frames of XDP.
+    Soft,
+    /// Anything else that stands by itself.
     Plain,
+}
+
+impl Device {
+    /// Whether a driver sends frames of XDP by it (`ndo_xdp_xmit`).
+    pub(crate) const fn sends_frames(&self) -> bool {
+        matches!(self.kind, Kind::Plain | Kind::Bond)
+    }
+
+    /// What a VLAN stands on, and its number.
+    pub(crate) const fn vlan(&self) -> Option<(u32, u16)> {
+        match self.kind {
+            Kind::Vlan { parent, id: Some(id) } => Some((parent, id)),
+            Kind::Vlan { id: None, .. } | Kind::Bond | Kind::Soft | Kind::Plain => None,
+        }
+    }
 }
 
 /// A device, and whether the program is to run in its driver.
@@ -64,8 +82,8 @@ fn native<'d>(devices: &'d [Device], device: &'d Device) -> Vec<Vec<Place<'d>>> 
         is_native: true,
     };
     match device.kind {
-        Kind::Plain => vec![vec![here(device)]],
-        Kind::Vlan(parent) => devices
+        Kind::Plain | Kind::Soft => vec![vec![here(device)]],
+        Kind::Vlan { parent, .. } => devices
             .iter()
             .find(|other| other.index == parent)
             .map_or_else(Vec::new, |parent| native(devices, parent)),
@@ -84,47 +102,18 @@ fn native<'d>(devices: &'d [Device], device: &'d Device) -> Vec<Vec<Place<'d>>> 
 
 /// Every device of the calling thread's network namespace.
 pub(crate) fn all() -> io::Result<Vec<Device>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
     let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let mut request = NetlinkMessage::from(query);
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    request.header.sequence_number = 1;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut devices = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        if read(&datagram, &mut devices)? {
-            return Ok(devices);
-        }
-    }
-}
-
-/// Reads a datagram of the answer; true once the answer is complete.
-fn read(mut datagram: &[u8], devices: &mut Vec<Device>) -> io::Result<bool> {
-    let malformed = |error: rtnetlink::packet_core::DecodeError| io::Error::other(error.to_string());
-    while !datagram.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram).map_err(malformed)?;
-        // Messages are padded to four bytes (netlink(7), NLMSG_ALIGN).
-        let len = (message.header.length as usize).next_multiple_of(4).max(4);
-        datagram = datagram.get(len..).unwrap_or_default();
-        match message.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => devices.extend(device(&link)),
-            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Overrun(_) => return Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
-            NetlinkPayload::Noop | NetlinkPayload::InnerMessage(_) | _ => {}
-        }
-    }
-    Ok(false)
+    let answer = Netlink::open()?.request(query, NLM_F_DUMP)?;
+    let device = |message: RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewLink(link) => device(&link),
+        _ => None,
+    };
+    Ok(answer.into_iter().filter_map(device).collect())
 }
 
 fn device(message: &LinkMessage) -> Option<Device> {
     let (mut name, mut kind, mut parent, mut controller) = (None, None, None, None);
+    let mut vlan = None;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(value) = attribute {
             name = Some(value.clone());
@@ -140,12 +129,29 @@ fn device(message: &LinkMessage) -> Option<Device> {
                 if let LinkInfo::Kind(value) = info {
                     kind = Some(value.clone());
                 }
+                if let LinkInfo::Data(InfoData::Vlan(infos)) = info {
+                    vlan = vlan_id(infos);
+                }
             }
         }
     }
     let kind = match (kind, parent) {
         (Some(InfoKind::Bond), _) => Kind::Bond,
-        (Some(InfoKind::Vlan), Some(parent)) => Kind::Vlan(parent),
+        (Some(InfoKind::Vlan), Some(parent)) => Kind::Vlan { parent, id: vlan },
+        (
+            Some(
+                InfoKind::Bridge
+                | InfoKind::Dummy
+                | InfoKind::Vxlan
+                | InfoKind::Geneve
+                | InfoKind::MacVlan
+                | InfoKind::IpVlan
+                | InfoKind::MacSec
+                | InfoKind::Vrf
+                | InfoKind::Vlan,
+            ),
+            _,
+        ) => Kind::Soft,
         _ => Kind::Plain,
     };
     Some(Device {
@@ -154,6 +160,19 @@ fn device(message: &LinkMessage) -> Option<Device> {
         kind,
         controller,
     })
+}
+
+/// The number of a VLAN whose tags are those of 802.1Q.
+fn vlan_id(infos: &[InfoVlan]) -> Option<u16> {
+    let is_service = |info: &InfoVlan| matches!(info, InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
+    let id = |info: &InfoVlan| match info {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    };
+    infos
+        .iter()
+        .find_map(id)
+        .filter(|_| !infos.iter().any(is_service))
 }
 
 #[cfg(test)]
@@ -180,13 +199,34 @@ mod tests {
     fn the_program_goes_where_a_driver_can_run_it_and_to_the_interface_itself_last() {
         let devices = [
             plain(1, "eth0", None),
-            stacked(2, "eth0.7", Kind::Vlan(1)),
+            stacked(
+                2,
+                "eth0.7",
+                Kind::Vlan {
+                    parent: 1,
+                    id: Some(7),
+                },
+            ),
             stacked(3, "bond0", Kind::Bond),
             plain(4, "eth1", Some(3)),
             plain(5, "eth2", Some(3)),
-            stacked(6, "bond0.9", Kind::Vlan(3)),
+            stacked(
+                6,
+                "bond0.9",
+                Kind::Vlan {
+                    parent: 3,
+                    id: Some(9),
+                },
+            ),
             stacked(7, "bond1", Kind::Bond),
-            stacked(8, "far.1", Kind::Vlan(99)),
+            stacked(
+                8,
+                "far.1",
+                Kind::Vlan {
+                    parent: 99,
+                    id: Some(1),
+                },
+            ),
             plain(9, "port", Some(77)),
         ];
         let rows = [

@@ -75,6 +75,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The way to workers elsewhere could not be looked for.
+    #[error("netlink, for the next hops of workers elsewhere: {source}")]
+    NextHops {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A map could not be read or written.
     #[error("BPF map {map}: {action}: {source}")]
     Map {

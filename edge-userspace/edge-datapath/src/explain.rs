@@ -1,5 +1,7 @@
 //! Answers what becomes of a packet, and why, by running it through the real program.
 
+use std::net::IpAddr;
+
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use edge_common::cursor::Slice;
 use edge_common::maps as names;
@@ -10,7 +12,7 @@ use edge_model::{DataPathConfig, Penalty, WorkerId};
 use crate::flows::Flows;
 use crate::image::{MemberId, VipId};
 use crate::kernel::{Kernel, Purpose};
-use crate::{Error, Plan};
+use crate::{Error, NextHop, Plan};
 
 /// Shortest frame that the kernel runs a program on: an Ethernet header (`bpf_prog_test_run_xdp`).
 const SHORTEST: usize = 14;
@@ -119,6 +121,14 @@ impl Explainer {
     /// The configuration does not fit the maps, or the kernel refuses a change.
     pub fn configure(&mut self, desired: &DataPathConfig) -> Result<Plan, Error> {
         self.kernel.reconcile(desired, &[], None)
+    }
+
+    /// Says what the routes to a worker's address say: an explainer has no interface that packets come by, to ask them.
+    ///
+    /// # Errors
+    /// The kernel refuses the entry.
+    pub fn set_next_hop(&mut self, address: IpAddr, hop: NextHop) -> Result<(), Error> {
+        self.kernel.pretend(address, hop)
     }
 
     /// Gives a source a penalty, so that its packets can be explained.

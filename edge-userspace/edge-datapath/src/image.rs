@@ -418,6 +418,7 @@ fn listeners(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Indexes<N: Ord> {
     by_name: BTreeMap<N, u16>,
+    names: BTreeMap<u16, N>,
     uses: BTreeMap<u16, u16>,
     /// Indexes that a predecessor gave away, by their owners' digests. They count until the first names are known.
     found: BTreeMap<u64, u16>,
@@ -451,6 +452,7 @@ impl<N: Ord> Default for Indexes<N> {
     fn default() -> Self {
         Self {
             by_name: BTreeMap::new(),
+            names: BTreeMap::new(),
             uses: BTreeMap::new(),
             found: BTreeMap::new(),
         }
@@ -491,10 +493,7 @@ impl<N: Ord> Indexes<N> {
     /// The name that has an index.
     #[must_use]
     pub fn name_at(&self, index: u16) -> Option<&N> {
-        self.by_name
-            .iter()
-            .find(|&(_, &at)| at == index)
-            .map(|(name, _)| name)
+        self.names.get(&index)
     }
 
     /// Every name with its index.
@@ -533,6 +532,7 @@ pub(crate) fn indexes<N: Ord + Clone + Digest>(
     let mut unused = fresh.chain(given_away);
     let mut next = Indexes {
         by_name: BTreeMap::new(),
+        names: BTreeMap::new(),
         uses: old.uses.clone(),
         found: BTreeMap::new(),
     };
@@ -545,6 +545,11 @@ pub(crate) fn indexes<N: Ord + Clone + Digest>(
             next.by_name.insert(name, index);
         }
     }
+    next.names = next
+        .by_name
+        .iter()
+        .map(|(name, &index)| (index, name.clone()))
+        .collect();
     Ok(next)
 }
 

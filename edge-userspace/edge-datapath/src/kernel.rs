@@ -19,6 +19,7 @@ use crate::flows::Flows;
 use crate::image::Image;
 use crate::inherited::Inherited;
 use crate::maps::Maps;
+use crate::next_hops::{NextHop, NextHops};
 use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
@@ -49,7 +50,11 @@ pub(crate) struct Kernel {
     /// Those of the process before, until they are written anew.
     inherited: Inherited,
     /// Interfaces that forwarded packets may leave by.
-    devices: BTreeSet<u32>,
+    pub(crate) devices: BTreeSet<u32>,
+    /// Next hops that are known, by the workers' addresses.
+    pub(crate) hops: BTreeMap<IpAddr, NextHop>,
+    /// Finds them; `None` where no interface has the program.
+    pub(crate) next_hops: Option<NextHops>,
     /// The connection tables' buckets.
     buckets: [u32; 2],
     /// Drops of VIPs that are gone, whose counters may belong to others now.
@@ -103,6 +108,8 @@ impl Kernel {
             tables: BTreeMap::new(),
             inherited,
             devices: BTreeSet::new(),
+            hops: BTreeMap::new(),
+            next_hops: None,
             buckets,
         })
     }
@@ -163,6 +170,7 @@ impl Kernel {
         if (!desired.pools.is_empty() || hands_on) && self.purpose == Purpose::Forward {
             self.allow_devices()?;
         }
+        self.find_routes(&next.pools)?;
         let fds = descriptors(&next, sockets);
         for step in &plan.steps {
             self.apply(step, &next, &fds, routes.as_deref_mut())?;
@@ -177,12 +185,25 @@ impl Kernel {
         Ok(plan)
     }
 
-    /// Lets forwarded packets leave by every interface of the namespace: where to is what routes say.
-    fn allow_devices(&mut self) -> Result<(), Error> {
-        for device in devices::all().map_err(|source| Error::Devices { source })? {
-            if self.devices.len() < names::MAX_DEVICES as usize && self.devices.insert(device.index) {
-                self.maps.add_device(device.index)?;
+    /// Lets forwarded packets leave by every interface of the namespace that can send them: where to is what routes say.
+    pub(crate) fn allow_devices(&mut self) -> Result<(), Error> {
+        let devices = devices::all().map_err(|source| Error::Devices { source })?;
+        // The kernel has taken those that are gone out of the map.
+        self.devices
+            .retain(|index| devices.iter().any(|device| device.index == *index));
+        for device in &devices {
+            let next_hops = self.next_hops.as_ref();
+            if next_hops.is_none_or(|next_hops| next_hops.may_leave_by(device)) {
+                self.allow_device(device.index)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lets forwarded packets leave by an interface, if there is room for one more.
+    pub(crate) fn allow_device(&mut self, index: u32) -> Result<(), Error> {
+        if self.devices.len() < names::MAX_DEVICES as usize && self.devices.insert(index) {
+            self.maps.add_device(index)?;
         }
         Ok(())
     }
@@ -246,7 +267,7 @@ impl Kernel {
                 }
             }
             Step::WriteWorker(index, entry) => {
-                self.maps.write_worker(index, &entry)?;
+                self.write_worker(index, entry)?;
                 self.image.pools.workers.insert(index, entry);
                 if entry.state == worker::ABSENT {
                     self.image.pools.workers.remove(&index);

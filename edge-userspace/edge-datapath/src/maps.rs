@@ -27,6 +27,7 @@ pub(crate) struct Maps {
     workers: Array<MapData, worker::Entry>,
     vip_prefixes: LpmTrie<MapData, Address, u32>,
     devices: DevMapHash<MapData>,
+    watched_until: Array<MapData, u64>,
     pub(crate) flows: PerCpuArray<MapData, u64>,
     sockets: SockMap<MapData>,
     pub(crate) sources: TableMaps<prefix_table::Bucket>,
@@ -61,6 +62,7 @@ impl Maps {
             workers: take(ebpf, names::WORKERS)?,
             vip_prefixes: take(ebpf, names::VIP_PREFIXES)?,
             devices: take(ebpf, names::DEVICES)?,
+            watched_until: take(ebpf, names::WATCHED_UNTIL)?,
             flows: take(ebpf, names::FLOWS)?,
             sockets: take(ebpf, names::WORKER_SOCKETS)?,
             sources: take_table(ebpf, names::SOURCES, names::MORE_SOURCES)?,
@@ -108,6 +110,13 @@ impl Maps {
         self.workers
             .set(u32::from(index), entry, 0)
             .map_err(Error::map(names::WORKERS, "write"))
+    }
+
+    /// Says until which timer tick the next hops in the workers' entries are good.
+    pub(crate) fn write_watched_until(&mut self, tick: u64) -> Result<(), Error> {
+        self.watched_until
+            .set(0, tick, 0)
+            .map_err(Error::map(names::WATCHED_UNTIL, "write"))
     }
 
     pub(crate) fn write_prefix(&mut self, key: &vip::PrefixKey, free_bits: u32) -> Result<(), Error> {

@@ -7,21 +7,18 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::sys::{Socket, SocketAddr};
 
 use crate::Error;
+use crate::netlink::Netlink;
 
-/// Marks our routes, so that a later process knows what a killed one left (rtnetlink(7): protocols above
+/// Marks our routes and neighbours, so that a later process knows what a killed one left (rtnetlink(7): protocols above
 /// RTPROT_STATIC are for the user; this one is in nobody's list, `/etc/iproute2/rt_protos`).
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xed);
+pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xed);
 /// The table that holds what is local (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
 /// The kernel gives every namespace's loopback interface the first index.
@@ -29,8 +26,7 @@ const LOOPBACK: u32 = 1;
 
 /// Adds and removes local routes; only its own.
 pub(crate) struct Routes {
-    socket: Socket,
-    sequence: u32,
+    netlink: Netlink,
     /// Addresses for which a route was added here. Others were local before.
     added: Vec<IpAddr>,
     /// Addresses whose routes an earlier process added and left behind.
@@ -48,14 +44,8 @@ impl Routes {
                 source,
             }
         };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open netlink"))?;
-        socket.bind_auto().map_err(failed("open netlink"))?;
-        socket
-            .connect(&SocketAddr::new(0, 0))
-            .map_err(failed("open netlink"))?;
         let mut routes = Self {
-            socket,
-            sequence: 0,
+            netlink: Netlink::open().map_err(failed("open netlink"))?,
             added: Vec::new(),
             inherited: Vec::new(),
         };
@@ -89,7 +79,8 @@ impl Routes {
             return Ok(());
         }
         let message = RouteNetlinkMessage::NewRoute(local_route(address));
-        self.request(message, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK)
+        self.netlink
+            .request(message, NLM_F_CREATE | NLM_F_EXCL)
             .map_err(failed("add it"))?;
         self.added.push(address);
         Ok(())
@@ -106,7 +97,10 @@ impl Routes {
     }
 
     fn delete(&mut self, address: IpAddr) -> Result<(), Error> {
-        match self.request(RouteNetlinkMessage::DelRoute(local_route(address)), NLM_F_ACK) {
+        match self
+            .netlink
+            .request(RouteNetlinkMessage::DelRoute(local_route(address)), 0)
+        {
             // Somebody removed it, or took lo down.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             Err(source) => Err(Error::Route {
@@ -122,8 +116,8 @@ impl Routes {
     fn is_local(&mut self, address: IpAddr) -> io::Result<bool> {
         let mut query = message(address);
         query.header.flags = RouteFlags::FibMatch;
-        match self.request(RouteNetlinkMessage::GetRoute(query), 0) {
-            Ok(answer) => Ok(answer.iter().any(|route| route.header.kind == RouteType::Local)),
+        match self.netlink.request(RouteNetlinkMessage::GetRoute(query), 0) {
+            Ok(answer) => Ok(routes(answer).any(|route| route.header.kind == RouteType::Local)),
             // No route leads there at all.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
                 Ok(false)
@@ -138,67 +132,22 @@ impl Routes {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut query = RouteMessage::default();
             query.header.address_family = family;
-            let routes = self.request(RouteNetlinkMessage::GetRoute(query), NLM_F_DUMP)?;
-            addresses.extend(
-                routes
-                    .iter()
-                    .filter_map(|route| our_address(&route.header, &route.attributes)),
-            );
+            let answer = self
+                .netlink
+                .request(RouteNetlinkMessage::GetRoute(query), NLM_F_DUMP)?;
+            addresses
+                .extend(routes(answer).filter_map(|route| our_address(&route.header, &route.attributes)));
         }
         Ok(addresses)
     }
-
-    /// Sends a request and reads the answer to its end.
-    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteMessage>> {
-        self.sequence += 1;
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | flags;
-        request.header.sequence_number = self.sequence;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let is_dump = flags & NLM_F_DUMP == NLM_F_DUMP;
-        let mut routes = Vec::new();
-        loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            if read_answer(&datagram, self.sequence, is_dump, &mut routes)? {
-                return Ok(routes);
-            }
-        }
-    }
 }
 
-/// Reads a datagram of an answer; true once the answer is complete.
-fn read_answer(
-    mut datagram: &[u8],
-    sequence: u32,
-    is_dump: bool,
-    routes: &mut Vec<RouteMessage>,
-) -> io::Result<bool> {
-    let malformed = |error: rtnetlink::packet_core::DecodeError| io::Error::other(error.to_string());
-    while !datagram.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram).map_err(malformed)?;
-        // Messages are padded to four bytes (netlink(7), NLMSG_ALIGN).
-        let len = (message.header.length as usize).next_multiple_of(4).max(4);
-        datagram = datagram.get(len..).unwrap_or_default();
-        if message.header.sequence_number != sequence {
-            continue;
-        }
-        match message.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                routes.push(route);
-                if !is_dump {
-                    return Ok(true);
-                }
-            }
-            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Overrun(_) => return Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
-            NetlinkPayload::Noop | NetlinkPayload::InnerMessage(_) | _ => {}
-        }
-    }
-    Ok(false)
+/// The routes in an answer.
+fn routes(answer: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = RouteMessage> {
+    answer.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    })
 }
 
 /// A message about one address.

@@ -10,6 +10,7 @@ use edge_model::{MemberState, WorkerId};
 
 use crate::image::{Image, MemberId, VipId};
 use crate::maps::Maps;
+use crate::next_hops::NextHops;
 use crate::{Error, InterfaceStatus};
 
 /// What the data path counted since it was loaded.
@@ -109,6 +110,8 @@ pub struct MemberStats {
     pub state: MemberState,
     /// Packets, bytes and new connections sent there.
     pub traffic: WorkerCounters,
+    /// Why packets do not get there; `None` if they do.
+    pub obstacle: Option<String>,
 }
 
 /// What one core has done with packets.
@@ -205,6 +208,7 @@ pub(crate) fn read(
     image: &Image,
     retired: &Drops,
     interfaces: Vec<InterfaceStatus>,
+    next_hops: Option<&NextHops>,
 ) -> Result<Stats, Error> {
     let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
     let replied = |&reason: &ReplyReason| Ok((reason, sum(&maps.replies, names::REPLIES, reason.index())?));
@@ -237,7 +241,7 @@ pub(crate) fn read(
         dropped: DropReason::ALL.iter().map(dropped).collect(),
         vips,
         workers: image.workers.iter().map(worker).collect::<Result<_, Error>>()?,
-        members: members(maps, image)?,
+        members: members(maps, image, next_hops)?,
         flows: FlowReason::ALL.iter().map(flow).collect::<Result<_, Error>>()?,
         evicted: Eviction::ALL.iter().map(evicted).collect::<Result<_, Error>>()?,
     })
@@ -268,7 +272,7 @@ fn vips(maps: &Maps, image: &Image) -> Result<Vec<VipStats>, Error> {
         .collect()
 }
 
-fn members(maps: &Maps, image: &Image) -> Result<Vec<MemberStats>, Error> {
+fn members(maps: &Maps, image: &Image, next_hops: Option<&NextHops>) -> Result<Vec<MemberStats>, Error> {
     let mut members = Vec::new();
     for (&index, entry) in &image.pools.workers {
         let worker = WorkerId(index);
@@ -286,6 +290,7 @@ fn members(maps: &Maps, image: &Image) -> Result<Vec<MemberStats>, Error> {
             member,
             state,
             traffic,
+            obstacle: next_hops.and_then(|next_hops| next_hops.obstacle(entry)),
         });
     }
     Ok(members)

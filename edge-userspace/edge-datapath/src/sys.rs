@@ -24,6 +24,11 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 /// A time in ticks of the connection table, whose length the kernel's timer decides.
 pub(crate) fn ticks(time: Duration) -> u32 {
+    u32::try_from(jiffies(time) >> TICK_SHIFT).unwrap_or(u32::MAX)
+}
+
+/// A time in ticks of the kernel's timer.
+pub(crate) fn jiffies(time: Duration) -> u64 {
     let mut jiffy = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -31,7 +36,7 @@ pub(crate) fn ticks(time: Duration) -> u32 {
     // SAFETY: `jiffy` is valid for writing. The coarse clock's resolution is the timer's period.
     unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut jiffy) };
     let jiffy = u128::try_from(jiffy.tv_nsec).unwrap_or_default().max(1);
-    u32::try_from((time.as_nanos() / jiffy) >> TICK_SHIFT).unwrap_or(u32::MAX)
+    u64::try_from(time.as_nanos() / jiffy).unwrap_or(u64::MAX)
 }
 
 /// A socket's cookie: a number that the kernel gives to no other socket while it runs (SO_COOKIE).

@@ -210,6 +210,7 @@ impl App {
             }
             .to_owned(),
             health: lock(&self.probes).status(&target),
+            obstacle: member.obstacle.clone(),
             packets: member.traffic.packets,
             bytes: member.traffic.bytes,
             new_connections: member.traffic.new_connections,

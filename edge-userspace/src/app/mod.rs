@@ -4,7 +4,7 @@ mod health;
 mod inspect;
 mod limits;
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use edge_datapath::{DataPath, Flows, LoadOptions, OnStop, Pinning, WorkerSocket,
 use edge_model::{DataPathConfig, Penalty, Protocol, Snapshot};
 use edge_proxy::{AccessLog, AccessLogFormat, DnsOptions, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -204,6 +206,7 @@ impl App {
         // A clone has seen what the original has: the Snapshot of the start, and none that came since.
         let mut snapshots = self.snapshot.clone();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let mut routes = RouteNews::open(lock(&self.datapath).as_ref());
         let mut sampling = tokio::time::interval(SAMPLING);
         sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -221,6 +224,7 @@ impl App {
                 Some(penalty) = penalties.recv() => self.penalise(&penalty),
                 Some(outcome) = probed.recv() => self.judge(outcome),
                 _ = housekeeping.tick() => self.keep_house(),
+                () = routes.wait() => self.keep_routes(),
                 _ = sampling.tick() => self.publish_samples(),
             }
         }
@@ -321,7 +325,15 @@ impl App {
         self.samples.publish(&events.unwrap_or_default());
     }
 
+    /// Has the data path follow the routes to workers elsewhere.
+    fn keep_routes(&self) {
+        if let Some(Err(error)) = lock(&self.datapath).as_mut().map(DataPath::keep_routes) {
+            tracing::warn!("the next hops of workers elsewhere cannot be looked at: {error}");
+        }
+    }
+
     fn keep_house(&self) {
+        self.keep_routes();
         let in_sync = self.control.borrow().is_current && lock(&self.apply_error).is_none();
         self.metrics.in_sync.set(i64::from(in_sync));
         let mut datapath = lock(&self.datapath);
@@ -445,6 +457,39 @@ fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
         }
     }
     Ok(Some(datapath))
+}
+
+/// Waits for what the kernel tells of routes and neighbours.
+struct RouteNews(Option<AsyncFd<OwnedFd>>);
+
+impl RouteNews {
+    /// Without a data path, or where the runtime has no room for the socket, there is nothing to wait for: routes are looked
+    /// at once a second anyway.
+    fn open(datapath: Option<&DataPath>) -> Self {
+        let socket = datapath.map(DataPath::route_news).transpose();
+        let socket = socket.and_then(|socket| {
+            let watch = |socket| AsyncFd::with_interest(socket, Interest::READABLE);
+            socket.flatten().map(watch).transpose()
+        });
+        match socket {
+            Ok(socket) => Self(socket),
+            Err(error) => {
+                tracing::warn!(%error, "changes of routes are seen once a second, and no sooner");
+                Self(None)
+            }
+        }
+    }
+
+    /// Until there is something to read, which is to be read to its end then.
+    async fn wait(&mut self) {
+        let readable = match &self.0 {
+            Some(socket) => socket.readable().await.map(|mut guard| guard.clear_ready()),
+            None => std::future::pending().await,
+        };
+        if readable.is_err() {
+            self.0 = None;
+        }
+    }
 }
 
 fn pinning(pinning: &edge_config::Pinning) -> Pinning {

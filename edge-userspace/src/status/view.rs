@@ -169,9 +169,16 @@ fn vip(vip: &VipStatus) -> (String, Vec<u64>) {
     )
 }
 
-/// The workers whose last probe failed.
+/// The workers that packets do not get to, or whose last probe failed.
 fn health(out: &mut String, datapath: &DataPathStatus) {
     for worker in &datapath.pool_workers {
+        if let Some(obstacle) = &worker.obstacle {
+            let _ = writeln!(
+                out,
+                "\n{}/{} gets no packets: {obstacle}",
+                worker.pool, worker.name
+            );
+        }
         let Some(health) = &worker.health else { continue };
         if let Some(error) = &health.error {
             let verdict = if health.healthy { "healthy" } else { "unhealthy" };
@@ -213,7 +220,7 @@ mod tests {
                 "forwarded": {"known": packets, "new": 0},
                 "pool_workers": [{"pool": "web", "name": "node-1", "address": "192.0.2.9", "state": "down",
                                   "health": {"healthy": false, "passed": 1, "failed": 3, "error": "refused"},
-                                  "packets": packets, "bytes": 9, "new_connections": 4}],
+                                  "obstacle": "no route", "packets": packets, "bytes": 9, "new_connections": 4}],
                 "vips": [{"address": "192.0.2.1", "port": 80, "protocol": "tcp", "listener_port": 8080,
                           "packets": packets, "bytes": packets * 60, "new_connections": 2, "dropped": dropped,
                           "dropped_by_reason": {"no_service": dropped}}]
@@ -277,6 +284,7 @@ mod tests {
             text.contains("web/node-1 is unhealthy; its last probe failed: refused"),
             "{text}"
         );
+        assert!(text.contains("web/node-1 gets no packets: no route"), "{text}");
         assert_eq!(read(StatusView::Drops)["dropped"]["no_service"], 50);
         assert_eq!(read(StatusView::Flows)[0]["open"], 7);
     }

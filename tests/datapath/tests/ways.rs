@@ -177,6 +177,12 @@ fn packets_to_workers_elsewhere_meet_the_same_fate_on_both_ways() {
     config.pools[0].members[0].state = MemberState::Down;
     config.pools[0].members[1].weight = 0;
     both.compare(&config);
+    // Connections that began elsewhere look for their worker.
+    config.pools[0].members[0].state = MemberState::Active;
+    config.pools[0].members[2].state = MemberState::Draining;
+    config.tunnel.second_hop = true;
+    both.compare(&config);
+    config.tunnel.second_hop = false;
     both.compare(&forwarding(Spread::Source));
     config.vips.iter_mut().for_each(|vip| vip.remembers = false);
     both.compare(&config);

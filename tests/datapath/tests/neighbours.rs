@@ -1,0 +1,189 @@
+//! A worker that nobody has told the MAC address of, on real links. Needs root.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use edge_common::DropReason;
+use edge_datapath::{DataPath, LoadOptions, XdpMode};
+use edge_datapath_tests::node::{Pair, inside};
+use edge_datapath_tests::setup::{VIP4, VIP6};
+use edge_lab::{End, NetNs, veth};
+use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Vip};
+
+/// Port of the worker's server.
+const PORT: u16 = 53;
+/// Ample for a datagram on a virtual link.
+const LIMIT: Duration = Duration::from_secs(20);
+/// How often the neighbour tables are emptied.
+const FLUSHES: u32 = 20;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("literal")
+}
+
+/// Links a worker with the virtual addresses to the node, which forwards its answers.
+fn worker(pair: &Pair) -> Result<NetNs> {
+    let worker = NetNs::new("dp-worker")?;
+    let end = |netns, interface, addresses| End {
+        netns,
+        interface,
+        addresses,
+    };
+    let theirs = ["10.78.0.1/24".to_owned(), "fd78::1/64".to_owned()];
+    let ours = ["10.78.0.2/24".to_owned(), "fd78::2/64".to_owned()];
+    veth(
+        end(&worker, "worker0", &theirs),
+        end(&pair.node, "node1", &ours),
+        1500,
+    )?;
+    worker.ip("route add default via 10.78.0.2")?;
+    worker.ip("-6 route add default via fd78::2")?;
+    for vip in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
+        worker.ip(&format!("address add {vip} dev lo"))?;
+    }
+    // A veth takes frames that XDP redirects to it where there is GRO.
+    worker.exec(&["ethtool", "-K", "worker0", "gro", "on"])?;
+    worker.complete_checksums("worker0")?;
+    pair.client.complete_checksums("client0")?;
+    for (name, value) in [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.node0.rp_filter", "0"),
+        ("net.ipv4.conf.node1.rp_filter", "0"),
+    ] {
+        pair.node.sysctl(name, value)?;
+    }
+    Ok(worker)
+}
+
+fn config() -> DataPathConfig {
+    let pool = |name: &str, address| Pool {
+        name: name.into(),
+        members: vec![Member {
+            name: "worker".into(),
+            address: ip(address),
+            mode: ForwardMode::L2,
+            weight: 1,
+            state: MemberState::Active,
+            next_hop: None,
+        }],
+    };
+    let vip = |address: IpAddr, pool| Vip {
+        pool: Some(pool),
+        ..Vip::local(address, PORT, Protocol::Udp, PORT)
+    };
+    DataPathConfig {
+        vips: vec![vip(VIP4.into(), 0), vip(VIP6.into(), 1)],
+        pools: vec![pool("v4", "10.78.0.1"), pool("v6", "fd78::1")],
+        hash_seed: 1,
+        ..DataPathConfig::default()
+    }
+}
+
+/// Sends numbered datagrams, each when the one before was answered, until it is told to stop. None is sent twice.
+fn ask(vip: IpAddr, is_over: &AtomicBool) -> Result<u32> {
+    let any = if vip.is_ipv4() { "0.0.0.0" } else { "::" };
+    let socket = UdpSocket::bind((ip(any), 0))?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    socket.connect(SocketAddr::new(vip, PORT))?;
+    let mut number = 0_u32;
+    while !is_over.load(Ordering::Relaxed) {
+        socket.send(&number.to_be_bytes())?;
+        let mut answer = [0; 4];
+        socket
+            .recv(&mut answer)
+            .with_context(|| format!("{vip}: datagram {number} is lost"))?;
+        ensure!(
+            answer == number.to_be_bytes(),
+            "{vip}: datagram {number}: {answer:?}"
+        );
+        number += 1;
+    }
+    Ok(number)
+}
+
+fn managed(pair: &Pair) -> Result<usize> {
+    let count = |family: &str| -> Result<usize> {
+        let shown = pair
+            .node
+            .ip(&format!("-details {family} neighbour show dev node1"))?;
+        Ok(shown.matches(" managed").count())
+    };
+    Ok(count("-4")? + count("-6")?)
+}
+
+/// A loaded data path on the client's side of the node, in the calling thread's namespace.
+fn load() -> Result<DataPath> {
+    let mut datapath = DataPath::load(LoadOptions {
+        interfaces: vec!["node0".into()],
+        mode: XdpMode::Native,
+        ..LoadOptions::default()
+    })?;
+    datapath.reconcile(&config(), &[])?;
+    Ok(datapath)
+}
+
+#[test]
+fn a_neighbour_is_found_at_once_and_an_emptied_table_loses_no_packet() -> Result<()> {
+    let pair = Pair::new()?;
+    let worker = worker(&pair)?;
+    let vips = [IpAddr::from(VIP4), IpAddr::from(VIP6)];
+    for vip in vips {
+        let socket = inside(&worker, || Ok(UdpSocket::bind((vip, PORT))?))?;
+        // It ends with the test.
+        thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while let Ok((len, from)) = socket.recv_from(&mut bytes) {
+                let _ = socket.send_to(&bytes[..len], from);
+            }
+        });
+    }
+    let is_over = AtomicBool::new(false);
+    let flushed = AtomicU32::new(0);
+    let (asked, datapath) = thread::scope(|scope| -> Result<_> {
+        let (ready, wait) = std::sync::mpsc::channel();
+        let (is_over, flushed, pair) = (&is_over, &flushed, &pair);
+        let node = scope.spawn(move || {
+            inside(&pair.node, move || {
+                let mut datapath = load()?;
+                ready.send(())?;
+                while !is_over.load(Ordering::Relaxed) {
+                    datapath.keep_routes()?;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(datapath)
+            })
+        });
+        wait.recv_timeout(LIMIT * 6)
+            .context("the data path is not loaded")?;
+        let asking = vips.map(|vip| scope.spawn(move || inside(&pair.client, || ask(vip, is_over))));
+        while flushed.load(Ordering::Relaxed) < FLUSHES && !asking.iter().any(|asking| asking.is_finished()) {
+            for family in ["-4", "-6"] {
+                pair.node.ip(&format!("{family} neighbour flush dev node1"))?;
+            }
+            flushed.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(50));
+        }
+        // Both are asked for once more.
+        let start = Instant::now();
+        while managed(pair)? < 2 && start.elapsed() < LIMIT {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(managed(pair)?, 2);
+        is_over.store(true, Ordering::Relaxed);
+        let asked = asking.map(|asking| asking.join().expect("it does not panic"));
+        let datapath = node.join().expect("it does not panic")?;
+        Ok((asked, datapath))
+    })?;
+    for answered in asked {
+        assert!(answered? > 0);
+    }
+    assert_eq!(datapath.stats()?.dropped_for(DropReason::NoRoute), 0);
+    inside(&pair.node, || Ok(datapath.detach()?))?;
+    assert_eq!(managed(&pair)?, 0, "the kernel has them to itself again");
+    Ok(())
+}

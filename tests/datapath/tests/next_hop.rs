@@ -1,0 +1,152 @@
+//! Where packets to workers leave whose next hop the kernel's routes say. Needs root.
+
+use std::net::IpAddr;
+
+use edge_datapath::{Action, Explainer, NextHop};
+use edge_datapath_tests::frame::{Packet, TCP4, TCP6, UDP4, inserted, tagged};
+use edge_datapath_tests::setup::{VIP4, VIP6};
+use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Tunnel, Vip};
+
+/// MAC addresses: a router's, and the interface's.
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 0xfe], [2, 0, 0, 0, 0, 0xfd]];
+/// Index of the interface that packets come by in a test run: the loopback's.
+const CAME_BY: u32 = 1;
+
+fn config(mode: ForwardMode, address: IpAddr, next_hop: Option<[u8; 6]>) -> DataPathConfig {
+    let member = Member {
+        name: "worker".into(),
+        address,
+        mode,
+        weight: 1,
+        state: MemberState::Active,
+        next_hop,
+    };
+    let vip = |address: IpAddr, port, protocol| Vip {
+        pool: Some(0),
+        ..Vip::local(address, port, protocol, port)
+    };
+    DataPathConfig {
+        vips: vec![
+            vip(VIP4.into(), 80, Protocol::Tcp),
+            vip(VIP4.into(), 53, Protocol::Udp),
+            vip(VIP6.into(), 80, Protocol::Tcp),
+        ],
+        pools: vec![Pool {
+            name: "web".into(),
+            members: vec![member],
+        }],
+        tunnel: Tunnel {
+            source4: Some("172.16.0.0/16".parse().expect("literal")),
+            source6: Some("fd00:ed9e::/64".parse().expect("literal")),
+            ..Tunnel::default()
+        },
+        hash_seed: 0x6564_6765,
+        ..DataPathConfig::default()
+    }
+}
+
+fn hop(interface: u32, vlan: u16) -> NextHop {
+    NextHop {
+        interface,
+        vlan,
+        mac: MACS[0],
+        source_mac: MACS[1],
+        is_direct: true,
+    }
+}
+
+/// The programs of both ways.
+fn both() -> [Explainer; 2] {
+    [Explainer::load(), Explainer::load_general()]
+        .map(|loaded| loaded.expect("needs root and a kernel with BPF"))
+}
+
+#[test]
+fn packets_leave_in_the_vlan_of_their_worker_whatever_they_came_in() {
+    let (v4, v6): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), "fd00::1".parse().expect("literal"));
+    let packets: [Packet; 3] = [TCP4, UDP4, TCP6];
+    for (mode, address) in [
+        (ForwardMode::Ipip, v4),
+        (ForwardMode::Ipip, v6),
+        (ForwardMode::Gue { port: 6080 }, v4),
+        (ForwardMode::Gue { port: 6080 }, v6),
+        (ForwardMode::L2, v4),
+    ] {
+        for mut explainer in both() {
+            for packet in packets {
+                let frame = packet.frame();
+                let configured = config(mode, address, Some(MACS[0]));
+                explainer.configure(&configured).expect("the configuration fits");
+                let untagged = explainer.run(&frame).expect("the kernel runs the frame");
+                assert_eq!(untagged.reason, "forward", "{mode:?} {address}");
+                let followed = config(mode, address, None);
+                explainer.configure(&followed).expect("the configuration fits");
+                for vlan in [0, 9] {
+                    explainer
+                        .set_next_hop(address, hop(CAME_BY, vlan))
+                        .expect("the kernel takes it");
+                    let tag: &[u8] = if vlan == 0 { &[] } else { &[0x81, 0, 0, 9] };
+                    let behind = inserted(untagged.packet_out[12..].to_vec(), 0, tag);
+                    let expected = [MACS.as_flattened(), &behind].concat();
+                    for frame in [
+                        frame.clone(),
+                        tagged(frame.clone()),
+                        tagged(tagged(frame.clone())),
+                    ] {
+                        let answer = explainer.run(&frame).expect("the kernel runs the frame");
+                        let name = format!("{mode:?} {address} {vlan} {frame:02x?}");
+                        assert_eq!((answer.reason, answer.action), ("forward", Action::Tx), "{name}");
+                        assert_eq!(answer.packet_out, expected, "{name}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packet_leaves_by_the_interface_that_leads_to_its_worker() {
+    let address: IpAddr = [10, 0, 0, 1].into();
+    for mode in [ForwardMode::Ipip, ForwardMode::L2] {
+        for mut explainer in both() {
+            explainer
+                .configure(&config(mode, address, None))
+                .expect("the configuration fits");
+            let answer = explainer.run(&TCP4.frame()).expect("the kernel runs the frame");
+            assert_eq!(answer.reason, "no_route", "{mode:?}: nobody knows where to");
+            // A device is allowed that does not exist: nothing is sent in a test run.
+            for (interface, expected) in [(CAME_BY, Action::Tx), (0, Action::Tx)] {
+                explainer
+                    .set_next_hop(address, hop(interface, 0))
+                    .expect("the kernel takes it");
+                let answer = explainer.run(&TCP4.frame()).expect("the kernel runs the frame");
+                assert_eq!(
+                    (answer.reason, answer.action),
+                    ("forward", expected),
+                    "{mode:?} {interface}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_behind_a_router_gets_no_packets_without_a_tunnel() {
+    let address: IpAddr = [10, 0, 0, 1].into();
+    for (mode, reason) in [(ForwardMode::Ipip, "forward"), (ForwardMode::L2, "no_route")] {
+        for mut explainer in both() {
+            explainer
+                .configure(&config(mode, address, None))
+                .expect("the configuration fits");
+            let router = NextHop {
+                is_direct: false,
+                ..hop(CAME_BY, 0)
+            };
+            explainer
+                .set_next_hop(address, router)
+                .expect("the kernel takes it");
+            let answer = explainer.run(&TCP4.frame()).expect("the kernel runs the frame");
+            assert_eq!(answer.reason, reason, "{mode:?}");
+        }
+    }
+}
