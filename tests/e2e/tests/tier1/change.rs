@@ -67,7 +67,7 @@ fn a_draining_worker_keeps_its_connections_and_a_failed_ones_are_given_to_others
         let mut kept = Kept::open(&fabric.client(), mode, EACH);
         let of_first = kept.by_worker().get("w1").copied().unwrap_or_default();
         assert!(of_first > 0, "{name}: {:?}", kept.by_worker());
-        let reselected = fabric.total("/datapath/forwarded/reselected");
+        let reselected = fabric.total("/datapath/forwarded/reselected").expect("counted");
         fabric
             .configure(|settings| settings.workers[0] = drained)
             .expect("applied");
@@ -75,7 +75,7 @@ fn a_draining_worker_keeps_its_connections_and_a_failed_ones_are_given_to_others
         let fresh = Kept::open(&fabric.client(), mode, EACH).by_worker();
         assert!(!fresh.contains_key("w1") && fresh.len() == 3, "{name}: {fresh:?}");
         assert_eq!(
-            fabric.total("/datapath/forwarded/reselected"),
+            fabric.total("/datapath/forwarded/reselected").expect("counted"),
             reselected,
             "{name}"
         );
@@ -93,7 +93,7 @@ fn a_draining_worker_keeps_its_connections_and_a_failed_ones_are_given_to_others
             outcome.broken.iter().all(|what| what.starts_with("w1: ")),
             "{outcome:?}"
         );
-        let counted = fabric.total("/datapath/forwarded/reselected") - reselected;
+        let counted = fabric.total("/datapath/forwarded/reselected").expect("counted") - reselected;
         assert!(counted as usize >= of_first, "{name}: {counted} of {of_first}");
 
         fabric

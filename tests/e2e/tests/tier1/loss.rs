@@ -19,12 +19,15 @@ fn a_lost_balancers_connections_go_on_by_way_of_the_other() {
                 .and_then(|count| count.as_u64())
         });
         assert!(both.iter().all(|known| *known > Some(0)), "{both:?}");
-        let adopted = fabric.total("/datapath/forwarded/adopted");
+        let adopted = fabric.total("/datapath/forwarded/adopted").expect("counted");
         for balancers in [&[1][..], &[0], &[0, 1]] {
             fabric.route_over(balancers).expect("routed");
             kept.assert_unbroken(&format!("{mode:?} over {balancers:?}"));
         }
-        assert!(fabric.total("/datapath/forwarded/adopted") > adopted, "{mode:?}");
+        assert!(
+            fabric.total("/datapath/forwarded/adopted").expect("counted") > adopted,
+            "{mode:?}"
+        );
     }
     // One that is killed takes its program with it, as nothing is pinned: what still comes to it goes nowhere.
     let mut kept = Kept::open(&fabric.client(), Mode::Ipip4, EACH);
@@ -72,7 +75,7 @@ fn a_balancer_lost_while_a_worker_drains_breaks_no_connection() {
         // Datagrams are not handed on: nobody knows whether a worker has their flow.
         assert!(outcome.moved < of_first, "{mode:?}: {outcome:?}");
     }
-    assert!(fabric.total("/datapath/forwarded/second_hop") > 0);
+    assert!(fabric.total("/datapath/forwarded/second_hop").expect("counted") > 0);
     // Without the second hop the same breaks connections: the measure sees it.
     fabric
         .configure(|settings| settings.second_hop = false)

@@ -8,5 +8,6 @@ mod health;
 mod kept;
 mod loss;
 mod modes;
+mod neighbours;
 mod pressure;
 mod restart;

@@ -45,7 +45,7 @@ fn four_times_more_connections_than_places_are_served_and_what_gives_way_is_coun
     for (connection, worker) in further.iter_mut().flatten().zip(&workers) {
         assert_eq!(&connection.ask().expect("an answer").worker, worker);
     }
-    let evicted = fabric.total("/datapath/evicted/confirmed");
+    let evicted = fabric.total("/datapath/evicted/confirmed").expect("counted");
     assert!(evicted >= u64::from(3 * PLACES), "{evicted} gave way");
 }
 
@@ -65,7 +65,7 @@ fn a_flood_of_syns_four_times_the_tables_size_takes_no_place_of_an_established_c
     let folder = tempfile::tempdir().expect("a folder");
     let mut flood = Process::spawn("flood", &mut command, folder.path()).expect("it starts");
     assert!(flood.wait(LIMIT).expect("it ends").success(), "{}", flood.tail());
-    let gone = fabric.total("/datapath/evicted/unconfirmed");
+    let gone = fabric.total("/datapath/evicted/unconfirmed").expect("counted");
     assert!(gone > u64::from(4 * PLACES), "{gone} gave way: {}", flood.tail());
     // What the table has lost would show now: the selection no longer leads to the worker.
     fabric

@@ -136,8 +136,8 @@ fn a_table_of_another_size_is_built_anew_and_other_workers_do_not_inherit_flows(
             .contains("a pinned map has another shape")
     );
     // Nothing is remembered, and the selection finds the same workers.
-    let adopted = fabric.total("/datapath/forwarded/adopted");
+    let adopted = fabric.total("/datapath/forwarded/adopted").expect("counted");
     let outcome = kept.ask();
     assert_eq!(outcome.broken, [""; 0], "with a new table");
-    assert!(fabric.total("/datapath/forwarded/adopted") > adopted);
+    assert!(fabric.total("/datapath/forwarded/adopted").expect("counted") > adopted);
 }

@@ -70,6 +70,14 @@ impl<'a> Client<'a> {
         })
     }
 
+    /// Where a mode's servers are asked by HTTP.
+    ///
+    /// # Errors
+    /// None but those of reading the virtual address.
+    pub fn url(&self, mode: Mode, is_v6: bool) -> Result<String> {
+        Ok(format!("http://{}/", vip(is_v6, mode)?))
+    }
+
     /// A source of datagrams to a virtual address.
     ///
     /// # Errors

@@ -15,9 +15,7 @@
 //!
 //! What virtual links ask for and wires do not: a frame that XDP sends back (XDP_TX) arrives at a veth's peer only if
 //! that has a program, too, so an edge without virtual addresses runs on the router; packets of this machine carry
-//! complete checksums only if transmit offload is off; and `bpf_fib_lookup` answers only where forwarding is on and the
-//! neighbour is known, so balancers and workers know the workers' MAC addresses
-//! from the start.
+//! complete checksums only if transmit offload is off.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -139,10 +137,6 @@ impl Fabric {
             let name = format!("w{}", number + 1);
             workers.push(node(name.clone(), join(&router, &name, worker_host(number))?));
         }
-        // Workers, too: what one has no connection for, it hands on to another.
-        for host in balancers.iter().chain(&workers) {
-            know_workers(&host.netns)?;
-        }
         let mut router = node("router".to_owned(), router);
         let servers = workers
             .iter()
@@ -184,6 +178,21 @@ impl Fabric {
     /// If there is no such balancer.
     pub fn balancer(&self, number: usize) -> Result<&NetNs> {
         Ok(&self.node(number)?.netns)
+    }
+
+    /// The namespace of a worker, counted from 0.
+    ///
+    /// # Errors
+    /// If there is no such worker.
+    pub fn worker(&self, number: usize) -> Result<&NetNs> {
+        let node = self.workers.get(number).context("no such worker")?;
+        Ok(&node.netns)
+    }
+
+    /// A worker's addresses on the segment, counted from 0: IPv4, then IPv6.
+    #[must_use]
+    pub fn worker_addresses(&self, number: usize) -> [String; 2] {
+        segment_address(worker_host(number))
     }
 
     /// Has the router take frames from the client that XDP redirected there, and keep answers to their made-up sources
@@ -305,12 +314,17 @@ impl Fabric {
         self.node(number)?.status()
     }
 
-    /// The sum of a number of all balancers' status, by its JSON pointer; one that does not run counts as 0, as does a
-    /// number that is not there.
-    #[must_use]
-    pub fn total(&self, pointer: &str) -> u64 {
-        let of = |node: &Node| node.status().ok()?.pointer(pointer)?.as_u64();
-        self.balancers.iter().filter_map(of).sum()
+    /// The sum of a number of the status of all balancers that run, by its JSON pointer.
+    ///
+    /// # Errors
+    /// If one does not answer, or its status has no such number.
+    pub fn total(&self, pointer: &str) -> Result<u64> {
+        let of = |node: &Node| {
+            let number = node.status()?.pointer(pointer).and_then(Value::as_u64);
+            number.with_context(|| format!("the status of {} has no number {pointer}", node.name))
+        };
+        let running = self.balancers.iter().filter(|node| node.edge.is_some());
+        running.map(of).sum()
     }
 
     /// A command of edge in a balancer's namespace.
@@ -446,20 +460,6 @@ fn join(router: &NetNs, name: &str, last: u8) -> Result<NetNs> {
     host.ip(&format!("route add default via {v4} mtu {CLIENT_MTU}"))?;
     host.ip(&format!("-6 route add default via {v6} mtu {CLIENT_MTU}"))?;
     Ok(host)
-}
-
-/// Tells a host the MAC addresses of all workers, which `bpf_fib_lookup` does not ask for.
-fn know_workers(host: &NetNs) -> Result<()> {
-    for number in 0..WORKERS {
-        let last = worker_host(number);
-        for address in segment_address(last) {
-            host.ip(&format!(
-                "neighbour replace {address} lladdr {} dev eth0 nud permanent",
-                mac(last)
-            ))?;
-        }
-    }
-    Ok(())
 }
 
 /// Gives a worker the virtual addresses, and starts its server.

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// Over TCP each line is a question: `who` is answered with the worker's name and the client's address; `down <bytes>`
 /// with as many bytes of the [`pattern`]; after `up <bytes>` come as many, and the answer says how many of them were
-/// right. A request of HTTP/1.1 is answered with 200, or, while the worker is ill, with 503. A datagram is answered with
+/// right. Requests of HTTP/1.1 without bodies are answered with 200, or, while the worker is ill, with 503. A datagram is answered with
 /// the worker's name, the client's address, and itself.
 #[derive(Debug)]
 pub struct Server {
@@ -151,7 +151,13 @@ impl Shared {
                     let right = check(&mut input, count().context("a number")?)?;
                     writeln!(output, "{right}")?;
                 }
-                "GET" => return Ok(self.answer_http(output, from.ip())?),
+                "GET" => {
+                    let is_last = read_head(&mut input)?;
+                    self.answer_http(output, from.ip(), is_last)?;
+                    if is_last {
+                        return Ok(());
+                    }
+                }
                 _ => anyhow::bail!("{line:?} is no question"),
             }
             line.clear();
@@ -159,7 +165,7 @@ impl Shared {
         Ok(())
     }
 
-    fn answer_http(&self, mut output: &TcpStream, from: IpAddr) -> std::io::Result<()> {
+    fn answer_http(&self, mut output: &TcpStream, from: IpAddr, is_last: bool) -> std::io::Result<()> {
         let number = {
             let mut probes = lock(&self.probes);
             let count = probes.entry(from).or_default();
@@ -176,10 +182,11 @@ impl Shared {
         } else {
             "200 OK"
         };
-        write!(
-            output,
-            "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        )
+        let body = &self.name;
+        let connection = if is_last { "close" } else { "keep-alive" };
+        let head = format!("content-length: {}\r\nconnection: {connection}", body.len());
+        // In one segment.
+        output.write_all(format!("HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}").as_bytes())
     }
 
     fn echo(&self, socket: &UdpSocket) {
@@ -199,6 +206,16 @@ impl Shared {
 /// Locks; a holder that panicked left a value that is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads the fields of a request; true if the client asks for no further one.
+fn read_head(input: &mut impl std::io::BufRead) -> std::io::Result<bool> {
+    let (mut line, mut is_last) = (String::new(), false);
+    while input.read_line(&mut line)? > 0 && !line.trim_end().is_empty() {
+        is_last |= line.trim_end().eq_ignore_ascii_case("connection: close");
+        line.clear();
+    }
+    Ok(is_last)
 }
 
 /// Bytes that are written or read at once.
