@@ -453,7 +453,7 @@ fn a_second_hop_that_brings_nothing_is_warned_of() {
                 .map(|problem| (problem.line, problem.severity, problem.field.as_str()))
                 .collect();
             let expected = expected.filter(|_| second_hop);
-            let one = expected.map(|_| (1, Severity::Warning, "forwarding.secondHop"));
+            let one = expected.map(|_| (1, crate::Severity::Warning, "forwarding.secondHop"));
             assert_eq!(found, Vec::from_iter(one), "{text}");
             let message = problems.first().map_or("", |problem| &problem.message);
             assert!(
