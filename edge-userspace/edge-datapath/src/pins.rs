@@ -168,7 +168,7 @@ impl Pins {
                 fs::remove_dir_all(&file).map_err(failed(&file, "remove"))?;
             } else {
                 tracing::info!(link = %file.display(), "a link that is no longer configured is removed");
-                fs::remove_file(&file).map_err(failed(&file, "remove"))?;
+                remove_if_there(&file)?;
             }
         }
         Ok(())
@@ -292,8 +292,10 @@ fn has_shape(file: &Path, shape: &Shape) -> Result<bool, Error> {
     Ok(is_array && has == [shape.key, shape.value, shape.entries as usize])
 }
 
-/// Removes a pin.
+/// Removes the pin of a link, which is detached at once: who attaches next finds the hook free.
 pub(crate) fn remove_if_there(file: &Path) -> Result<(), Error> {
+    // Where this fails, the pin was no link's, or what it was attached to is gone.
+    let _ = sys::detach_link(file);
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(file, "remove")(error)),
         _ => Ok(()),

@@ -70,13 +70,6 @@ pub(crate) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 /// # Errors
 /// ENOLINK: what the link was attached to is gone.
 pub(crate) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
-    /// The members of `union bpf_attr` for BPF_OBJ_GET.
-    #[repr(C)]
-    struct ObjGet {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     /// The members for BPF_LINK_UPDATE; the flags say that no old program is compared with.
     #[repr(C)]
     struct LinkUpdate {
@@ -85,16 +78,7 @@ pub(crate) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()>
         flags: u32,
         old_prog_fd: u32,
     }
-    let pathname = CString::new(pin.as_os_str().as_bytes())?;
-    let get = ObjGet {
-        pathname: pathname.as_ptr() as u64,
-        bpf_fd: 0,
-        file_flags: 0,
-    };
-    // SAFETY: the path lives until after the call, and all members that the command reads are there.
-    let link = unsafe { bpf(BPF_OBJ_GET, &get) }?;
-    // SAFETY: the kernel has just given this process the descriptor.
-    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let link = pinned(pin)?;
     let update = LinkUpdate {
         link_fd: link.as_raw_fd() as u32,
         new_prog_fd: program.as_raw_fd() as u32,
@@ -105,9 +89,50 @@ pub(crate) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()>
     unsafe { bpf(BPF_LINK_UPDATE, &update) }.map(drop)
 }
 
+/// Takes the program of a pinned link off its hook. When this returns, no packet meets it any more: a link whose last pin
+/// or descriptor goes is let go by the kernel's worker, some time later.
+///
+/// # Errors
+/// What is pinned there is no link, or none that can be detached.
+pub(crate) fn detach_link(pin: &Path) -> io::Result<()> {
+    /// The members for BPF_LINK_DETACH.
+    #[repr(C)]
+    struct LinkDetach {
+        link_fd: u32,
+    }
+    let link = pinned(pin)?;
+    let detach = LinkDetach {
+        link_fd: link.as_raw_fd() as u32,
+    };
+    // SAFETY: the descriptor is open, and all members that the command reads are there.
+    unsafe { bpf(BPF_LINK_DETACH, &detach) }.map(drop)
+}
+
+/// What is pinned in a file.
+fn pinned(pin: &Path) -> io::Result<OwnedFd> {
+    /// The members of `union bpf_attr` for BPF_OBJ_GET.
+    #[repr(C)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let pathname = CString::new(pin.as_os_str().as_bytes())?;
+    let get = ObjGet {
+        pathname: pathname.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: the path lives until after the call, and all members that the command reads are there.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &get) }?;
+    // SAFETY: the kernel has just given this process the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 // Of `enum bpf_cmd`.
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// bpf(2).
 ///
