@@ -104,9 +104,11 @@ fn native<'d>(devices: &'d [Device], device: &'d Device) -> Vec<Vec<Place<'d>>> 
 pub(crate) fn all() -> io::Result<Vec<Device>> {
     let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let answer = Netlink::open()?.request(query, NLM_F_DUMP)?;
-    let device = |message: RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewLink(link) => device(&link),
-        _ => None,
+    let device = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewLink(link) = message else {
+            return None;
+        };
+        device(&link)
     };
     Ok(answer.into_iter().filter_map(device).collect())
 }
@@ -165,9 +167,9 @@ fn device(message: &LinkMessage) -> Option<Device> {
 /// The number of a VLAN whose tags are those of 802.1Q.
 fn vlan_id(infos: &[InfoVlan]) -> Option<u16> {
     let is_service = |info: &InfoVlan| matches!(info, InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
-    let id = |info: &InfoVlan| match info {
-        InfoVlan::Id(id) => Some(*id),
-        _ => None,
+    let id = |info: &InfoVlan| {
+        let InfoVlan::Id(id) = info else { return None };
+        Some(*id)
     };
     infos
         .iter()

@@ -28,10 +28,15 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// The neighbour that a message is about.
     pub(crate) fn of(message: &NeighbourMessage) -> Option<Self> {
-        let address = message.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some((*address).into()),
-            _ => None,
+        let address = message.attributes.iter().find_map(|attribute| {
+            let NeighbourAttribute::Destination(address) = attribute else {
+                return None;
+            };
+            match address {
+                NeighbourAddress::Inet(address) => Some((*address).into()),
+                NeighbourAddress::Inet6(address) => Some((*address).into()),
+                NeighbourAddress::Other(_) | _ => None,
+            }
         });
         Some(Self {
             interface: message.header.ifindex,

@@ -176,19 +176,16 @@ impl NextHops {
         };
         let mut changes = false;
         for message in news {
-            changes |= match message {
-                RouteNetlinkMessage::NewNeighbour(message) => {
-                    Neighbour::of(&message).is_some_and(|neighbour| self.neighbours.keeps(&neighbour))
-                }
-                RouteNetlinkMessage::DelNeighbour(message) => {
-                    let neighbour =
-                        Neighbour::of(&message).filter(|neighbour| self.neighbours.keeps(neighbour));
-                    neighbour.is_some_and(|neighbour| {
-                        self.neighbours.forget(&neighbour);
-                        true
-                    })
-                }
-                _ => true,
+            changes |= if let RouteNetlinkMessage::NewNeighbour(message) = &message {
+                Neighbour::of(message).is_some_and(|neighbour| self.neighbours.keeps(&neighbour))
+            } else if let RouteNetlinkMessage::DelNeighbour(message) = &message {
+                let neighbour = Neighbour::of(message).filter(|neighbour| self.neighbours.keeps(neighbour));
+                neighbour.is_some_and(|neighbour| {
+                    self.neighbours.forget(&neighbour);
+                    true
+                })
+            } else {
+                true
             };
         }
         changes

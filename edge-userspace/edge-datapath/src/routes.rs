@@ -144,9 +144,11 @@ impl Routes {
 
 /// The routes in an answer.
 fn routes(answer: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = RouteMessage> {
-    answer.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewRoute(route) => Some(route),
-        _ => None,
+    answer.into_iter().filter_map(|message| {
+        let RouteNetlinkMessage::NewRoute(route) = message else {
+            return None;
+        };
+        Some(route)
     })
 }
 

@@ -465,6 +465,10 @@ struct RouteNews(Option<AsyncFd<OwnedFd>>);
 impl RouteNews {
     /// Without a data path, or where the runtime has no room for the socket, there is nothing to wait for: routes are looked
     /// at once a second anyway.
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe, for those who do not own the descriptor; here it is owned"
+    )]
     fn open(datapath: Option<&DataPath>) -> Self {
         let socket = datapath.map(DataPath::route_news).transpose();
         let socket = socket.and_then(|socket| {
