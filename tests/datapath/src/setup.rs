@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use edge_model::{DataPathConfig, FloodLimits, Protocol, TokenRate, Vip, Worker, WorkerId, WorkerKind};
+use edge_model::{
+    DataPathConfig, FloodLimits, ForwardMode, Member, MemberState, Pool, Protocol, TokenRate, Tunnel, Vip,
+    Worker, WorkerId, WorkerKind,
+};
 
 /// IPv4 address of the VIPs.
 pub const VIP4: [u8; 4] = [10, 77, 100, 1];
@@ -45,5 +48,55 @@ pub fn limited(workers: u16, packets: u32, new_connections: u32) -> DataPathConf
     DataPathConfig {
         flood: Some(flood),
         ..config(workers)
+    }
+}
+
+/// A worker elsewhere, whose next hop is not configured.
+#[must_use]
+pub fn member(name: &str, address: IpAddr, mode: ForwardMode) -> Member {
+    Member {
+        name: name.into(),
+        address,
+        mode,
+        weight: 1,
+        state: MemberState::Active,
+        next_hop: None,
+    }
+}
+
+/// Tunnels with sources of both families.
+///
+/// # Panics
+/// Never: the literals are prefixes.
+#[must_use]
+pub fn tunnel(next_hop: Option<[u8; 6]>) -> Tunnel {
+    Tunnel {
+        source4: Some("172.16.0.0/16".parse().expect("literal")),
+        source6: Some("fd00:ed9e::/64".parse().expect("literal")),
+        next_hop,
+        ..Tunnel::default()
+    }
+}
+
+/// VIPs with a pool of workers elsewhere: port 80 on TCP of both families, and port 53 on UDP of IPv4.
+#[must_use]
+pub fn balancer(members: Vec<Member>, next_hop: Option<[u8; 6]>) -> DataPathConfig {
+    let vip = |address: IpAddr, port, protocol| Vip {
+        pool: Some(0),
+        ..Vip::local(address, port, protocol, port)
+    };
+    DataPathConfig {
+        vips: vec![
+            vip(VIP4.into(), 80, Protocol::Tcp),
+            vip(VIP4.into(), 53, Protocol::Udp),
+            vip(VIP6.into(), 80, Protocol::Tcp),
+        ],
+        pools: vec![Pool {
+            name: "web".into(),
+            members,
+        }],
+        tunnel: tunnel(next_hop),
+        hash_seed: 0x6564_6765,
+        ..DataPathConfig::default()
     }
 }

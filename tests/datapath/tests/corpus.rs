@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use edge_datapath::{Action, Explainer, Explanation};
+use edge_datapath_tests::setup;
 use edge_model::{
     DataPathConfig, ForwardMode, Member, MemberState, Pool, Prefix, Protocol, Spread, Tunnel, TunnelRole,
     Tunnels, Unserved, Vip,
@@ -209,12 +210,8 @@ fn apply(config: &mut DataPathConfig, operation: &Value, mode: ForwardMode) {
             let at = config.vips.iter().position(same).expect("the VIP is there");
             let address = address(&operation["address"]);
             config.pools[at].members.push(Member {
-                name: address.to_string().into(),
-                address,
-                mode,
                 weight: u32::try_from(number(&operation["weight"])).expect("a weight"),
-                state: MemberState::Active,
-                next_hop: None,
+                ..setup::member(&address.to_string(), address, mode)
             });
         }
         "down_real" => {

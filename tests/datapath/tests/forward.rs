@@ -6,51 +6,24 @@ use edge_common::connection::WAYS;
 use edge_common::{Flow, HashKey, checksum};
 use edge_datapath::{Action, Detached, Explainer, Explanation, Flows};
 use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, inserted, tagged, with};
-use edge_datapath_tests::setup::{VIP4, VIP6};
-use edge_model::{
-    DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Spread, Tunnel, Unserved, Vip,
-};
+use edge_datapath_tests::setup;
+use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Spread, Unserved, Vip};
 
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 /// Room for the packets that the kernel's verifier may look at before it gives up at a million.
 const VERIFIED: u32 = 600_000;
 
 fn member(number: u8, mode: ForwardMode) -> Member {
-    Member {
-        name: format!("worker {number}").into(),
-        address: IpAddr::from([10, 0, 0, number]),
+    setup::member(
+        &format!("worker {number}"),
+        IpAddr::from([10, 0, 0, number]),
         mode,
-        weight: 1,
-        state: MemberState::Active,
-        next_hop: None,
-    }
+    )
 }
 
 fn config(mode: ForwardMode) -> DataPathConfig {
     let members = (1..=4).map(|number| member(number, mode)).collect();
-    let vip = |address: IpAddr, port, protocol| Vip {
-        pool: Some(0),
-        ..Vip::local(address, port, protocol, port)
-    };
-    DataPathConfig {
-        vips: vec![
-            vip(VIP4.into(), 80, Protocol::Tcp),
-            vip(VIP4.into(), 53, Protocol::Udp),
-            vip(VIP6.into(), 80, Protocol::Tcp),
-        ],
-        pools: vec![Pool {
-            name: "web".into(),
-            members,
-        }],
-        tunnel: Tunnel {
-            source4: Some("172.16.0.0/16".parse().expect("literal")),
-            source6: Some("fd00:ed9e::/64".parse().expect("literal")),
-            next_hop: Some(GATEWAY),
-            ..Tunnel::default()
-        },
-        hash_seed: 0x6564_6765,
-        ..DataPathConfig::default()
-    }
+    setup::balancer(members, Some(GATEWAY))
 }
 
 fn explainer(config: &DataPathConfig) -> Explainer {

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use edge_common::DropReason;
 use edge_datapath::{DataPath, LoadOptions, XdpMode};
 use edge_datapath_tests::node::{Pair, inside};
-use edge_datapath_tests::setup::{VIP4, VIP6};
+use edge_datapath_tests::setup::{VIP4, VIP6, member};
 use edge_lab::{End, NetNs, veth};
-use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Vip};
+use edge_model::{DataPathConfig, ForwardMode, Pool, Protocol, Vip};
 
 /// Port of the worker's server.
 const PORT: u16 = 53;
@@ -63,14 +63,7 @@ fn worker(pair: &Pair) -> Result<NetNs> {
 fn config() -> DataPathConfig {
     let pool = |name: &str, address| Pool {
         name: name.into(),
-        members: vec![Member {
-            name: "worker".into(),
-            address: ip(address),
-            mode: ForwardMode::L2,
-            weight: 1,
-            state: MemberState::Active,
-            next_hop: None,
-        }],
+        members: vec![member("worker", ip(address), ForwardMode::L2)],
     };
     let vip = |address: IpAddr, pool| Vip {
         pool: Some(pool),

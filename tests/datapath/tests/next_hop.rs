@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use edge_datapath::{Action, Explainer, NextHop};
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, UDP4, inserted, tagged};
-use edge_datapath_tests::setup::{VIP4, VIP6};
-use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Tunnel, Vip};
+use edge_datapath_tests::setup::{balancer, member};
+use edge_model::{DataPathConfig, ForwardMode, Member};
 
 /// MAC addresses: a router's, and the interface's.
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 0xfe], [2, 0, 0, 0, 0, 0xfd]];
@@ -13,36 +13,11 @@ const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 0xfe], [2, 0, 0, 0, 0, 0xfd]];
 const CAME_BY: u32 = 1;
 
 fn config(mode: ForwardMode, address: IpAddr, next_hop: Option<[u8; 6]>) -> DataPathConfig {
-    let member = Member {
-        name: "worker".into(),
-        address,
-        mode,
-        weight: 1,
-        state: MemberState::Active,
+    let worker = Member {
         next_hop,
+        ..member("worker", address, mode)
     };
-    let vip = |address: IpAddr, port, protocol| Vip {
-        pool: Some(0),
-        ..Vip::local(address, port, protocol, port)
-    };
-    DataPathConfig {
-        vips: vec![
-            vip(VIP4.into(), 80, Protocol::Tcp),
-            vip(VIP4.into(), 53, Protocol::Udp),
-            vip(VIP6.into(), 80, Protocol::Tcp),
-        ],
-        pools: vec![Pool {
-            name: "web".into(),
-            members: vec![member],
-        }],
-        tunnel: Tunnel {
-            source4: Some("172.16.0.0/16".parse().expect("literal")),
-            source6: Some("fd00:ed9e::/64".parse().expect("literal")),
-            ..Tunnel::default()
-        },
-        hash_seed: 0x6564_6765,
-        ..DataPathConfig::default()
-    }
+    balancer(vec![worker], None)
 }
 
 fn hop(interface: u32, vlan: u16) -> NextHop {

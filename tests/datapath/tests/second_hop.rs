@@ -10,12 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use edge_datapath::{DataPath, Explainer, LoadOptions, OnStop, Pinning, Stats};
 use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4};
 use edge_datapath_tests::node::{Pair, inside};
-use edge_datapath_tests::setup::{VIP4, VIP6};
+use edge_datapath_tests::setup::{self, VIP4, VIP6};
 use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
 use edge_lab::{BpfFs, wait_until};
-use edge_model::{
-    DataPathConfig, ForwardMode, Member, MemberState, Pool, Protocol, Tunnel, TunnelRole, Tunnels, Vip,
-};
+use edge_model::{DataPathConfig, ForwardMode, MemberState, TunnelRole, Tunnels};
 use socket2::{Domain, Socket, Type};
 
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
@@ -27,38 +25,10 @@ fn ip(text: &str) -> IpAddr {
 
 /// A balancer of two workers.
 fn balancer(mode: ForwardMode, addresses: [&str; 2]) -> DataPathConfig {
-    let member = |address: &str| Member {
-        name: address.into(),
-        address: ip(address),
-        mode,
-        weight: 1,
-        state: MemberState::Active,
-        next_hop: None,
-    };
-    let vip = |address: IpAddr, port, protocol| Vip {
-        pool: Some(0),
-        ..Vip::local(address, port, protocol, port)
-    };
-    DataPathConfig {
-        vips: vec![
-            vip(VIP4.into(), 80, Protocol::Tcp),
-            vip(VIP4.into(), 53, Protocol::Udp),
-            vip(VIP6.into(), 80, Protocol::Tcp),
-        ],
-        pools: vec![Pool {
-            name: "web".into(),
-            members: addresses.map(member).into(),
-        }],
-        tunnel: Tunnel {
-            source4: Some("172.16.0.0/16".parse().expect("literal")),
-            source6: Some("fd00:ed9e::/64".parse().expect("literal")),
-            next_hop: Some(GATEWAY),
-            second_hop: true,
-            ..Tunnel::default()
-        },
-        hash_seed: 7,
-        ..DataPathConfig::default()
-    }
+    let members = addresses.map(|address| setup::member(address, ip(address), mode));
+    let mut config = setup::balancer(members.into(), Some(GATEWAY));
+    config.tunnel.second_hop = true;
+    config
 }
 
 /// A host that serves the virtual addresses without gateway workers.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use edge_common::{TCP, UDP};
 use edge_datapath::Explainer;
 use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, UDP6, mutated};
-use edge_datapath_tests::setup::config;
+use edge_datapath_tests::setup::{self, config};
 use edge_model::{
     DataPathConfig, FloodLimits, ForwardMode, Measure, Member, MemberState, Penalty, PenaltyReason, Pool,
-    Spread, SynCookies, TokenRate, Tunnel, TunnelRole, Tunnels, Vip,
+    Spread, SynCookies, TokenRate, TunnelRole, Tunnels, Vip,
 };
 use fastrand::Rng;
 
@@ -41,13 +41,10 @@ fn guarded(syns_per_second: u32) -> DataPathConfig {
 }
 
 fn member(number: u8, mode: ForwardMode, next_hop: Option<[u8; 6]>) -> Member {
+    let address = IpAddr::from([10, 0, 0, number]);
     Member {
-        name: format!("worker {number}").into(),
-        address: IpAddr::from([10, 0, 0, number]),
-        mode,
-        weight: 1,
-        state: MemberState::Active,
         next_hop,
+        ..setup::member(&format!("worker {number}"), address, mode)
     }
 }
 
@@ -80,12 +77,7 @@ fn forwarding(spread: Spread) -> DataPathConfig {
             name: "web".into(),
             members,
         }],
-        tunnel: Tunnel {
-            source4: Some("172.16.0.0/16".parse().expect("literal")),
-            source6: Some("fd00:ed9e::/64".parse().expect("literal")),
-            next_hop: Some([2, 0, 0, 0, 0, 0xfe]),
-            ..Tunnel::default()
-        },
+        tunnel: setup::tunnel(Some([2, 0, 0, 0, 0, 0xfe])),
         ..node
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use edge_model::RouteAction;
 
 use crate::support::{
-    Backend, Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, refusing, route, service,
+    Backend, Client, Edge, RawBackend, Snap, eventually, forward, free_port, listening, prefix, refusing,
+    route, service,
 };
 
 fn with_timeout(timeout: Duration) -> RouteAction {
@@ -318,33 +319,23 @@ fn an_endpoint_that_does_not_answer_the_handshake_is_given_up_after_the_connect_
 
 /// A backend of HTTP/2 that resets the first streams, so many, and answers the others; how many streams it saw.
 fn resetting(reason: h2::Reason, resets: u64) -> (std::net::SocketAddr, Arc<AtomicU64>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    listener.set_nonblocking(true).unwrap();
     let seen = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&seen);
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let counter = Arc::clone(&counter);
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await.unwrap();
-                    while let Some(Ok((_, mut respond))) = connection.accept().await {
-                        if counter.fetch_add(1, Ordering::SeqCst) < resets {
-                            respond.send_reset(reason);
-                        } else {
-                            let _ = respond.send_response(http::Response::new(()), true);
-                        }
+    let address = listening(async move |listener| {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if counter.fetch_add(1, Ordering::SeqCst) < resets {
+                        respond.send_reset(reason);
+                    } else {
+                        let _ = respond.send_response(http::Response::new(()), true);
                     }
-                });
-            }
-        });
+                }
+            });
+        }
     });
     (address, seen)
 }

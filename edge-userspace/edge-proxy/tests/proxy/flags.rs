@@ -96,6 +96,18 @@ fn log(name: &str) -> Log {
     Log(std::env::temp_dir().join(format!("edge-flags-{name}-{}", std::process::id())))
 }
 
+/// An edge before an endpoint of HTTP/2, and a client of it.
+fn edge_before(web: &RawBackend, log: &Log) -> (Edge, Client) {
+    let port = free_port();
+    let cluster = Cluster {
+        protocol: UpstreamProtocol::Http2,
+        ..service("web", &[web.address])
+    };
+    let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
+    let edge = Edge::start_with(Snap::new(port, routes).with(cluster), log.options());
+    (edge, Client::connect(port))
+}
+
 #[test]
 fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
     let rows: [(&str, Answer, bool, &str, &str); 7] = [
@@ -167,14 +179,8 @@ fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
     ];
     for (name, answer, closes, flag, line) in rows {
         let web = endpoint(answer, closes);
-        let (port, log) = (free_port(), log(name));
-        let cluster = Cluster {
-            protocol: UpstreamProtocol::Http2,
-            ..service("web", &[web.address])
-        };
-        let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
-        let edge = Edge::start_with(Snap::new(port, routes).with(cluster), log.options());
-        let mut client = Client::connect(port);
+        let log = log(name);
+        let (edge, mut client) = edge_before(&web, &log);
         // What came is cut, or the answer is the gateway's own.
         let reply = client.get("a", "/");
         assert!(
@@ -202,14 +208,8 @@ fn a_stream_that_the_gateway_resets_is_told_apart_from_one_that_the_endpoint_doe
     ];
     for (name, answer, line) in rows {
         let web = endpoint(answer, false);
-        let (port, log) = (free_port(), log(name));
-        let cluster = Cluster {
-            protocol: UpstreamProtocol::Http2,
-            ..service("web", &[web.address])
-        };
-        let routes = vec![route(prefix("/"), forward(&[("web", 1)]))];
-        let edge = Edge::start_with(Snap::new(port, routes).with(cluster), log.options());
-        let mut client = Client::connect(port);
+        let log = log(name);
+        let (edge, mut client) = edge_before(&web, &log);
         // The windows that are opened too far are those of a body that has not ended.
         client
             .write("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc")

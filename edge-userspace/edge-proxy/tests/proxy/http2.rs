@@ -1,6 +1,6 @@
 //! HTTP/2 with clients and endpoints, and trailers between the versions.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use hyper::{Method, Request, StatusCode};
 use tokio::sync::Notify;
 
 use crate::support::{
-    Backend, Client, Edge, Http2Backend, Snap, eventually, forward, free_port, http2, prefix, route, service,
+    Backend, Client, Edge, Http2Backend, Snap, eventually, forward, free_port, http2, listening, prefix,
+    route, service,
 };
 
 fn request(method: Method, uri: &str) -> http::request::Builder {
@@ -185,61 +186,51 @@ fn a_preface_in_pieces_is_still_one() {
     assert_eq!(client.read("PROP").unwrap().status, 200);
 }
 
-/// An endpoint with small windows that answers the first request with a body when it is told to, and reads its body when the second one
-/// is there; of that it answers with the body.
+/// An endpoint with small windows that answers the first request with a body when it is told to, and reads its body when
+/// the second one is there; of that it answers with the body.
 fn answering_early(go: Arc<Notify>) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    listener.set_nonblocking(true).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let first = Arc::clone(&seen);
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
+    let address = listening(async move |listener| {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::Builder::new()
+            .initial_window_size(10)
+            .handshake::<_, Bytes>(stream)
+            .await
             .unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let (stream, _) = listener.accept().await.unwrap();
-            let mut connection = h2::server::Builder::new()
-                .initial_window_size(10)
-                .handshake::<_, Bytes>(stream)
-                .await
-                .unwrap();
-            let mut early = None;
-            while let Some(Ok((request, mut respond))) = connection.accept().await {
-                let mut body = request.into_body();
-                if body.is_end_stream() {
-                    respond.send_response(http::Response::new(()), true).unwrap();
-                    continue;
-                }
-                let Some(mut unread) = early.take() else {
-                    let go = Arc::clone(&go);
-                    tokio::spawn(async move {
-                        go.notified().await;
-                        respond.send_response(http::Response::new(()), true).unwrap();
-                    });
-                    early = Some(body);
-                    continue;
-                };
-                let first = Arc::clone(&first);
-                tokio::spawn(async move {
-                    while let Some(Ok(data)) = unread.data().await {
-                        let _ = unread.flow_control().release_capacity(data.len());
-                        first.lock().unwrap().extend_from_slice(&data);
-                    }
-                });
-                tokio::spawn(async move {
-                    let mut data = Vec::new();
-                    while let Some(Ok(piece)) = body.data().await {
-                        let _ = body.flow_control().release_capacity(piece.len());
-                        data.extend_from_slice(&piece);
-                    }
-                    let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
-                    answer.send_data(data.into(), true).unwrap();
-                });
+        let mut early = None;
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let mut body = request.into_body();
+            if body.is_end_stream() {
+                respond.send_response(http::Response::new(()), true).unwrap();
+                continue;
             }
-        });
+            let Some(mut unread) = early.take() else {
+                let go = Arc::clone(&go);
+                tokio::spawn(async move {
+                    go.notified().await;
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                });
+                early = Some(body);
+                continue;
+            };
+            let first = Arc::clone(&first);
+            tokio::spawn(async move {
+                while let Some(Ok(data)) = unread.data().await {
+                    let _ = unread.flow_control().release_capacity(data.len());
+                    first.lock().unwrap().extend_from_slice(&data);
+                }
+            });
+            tokio::spawn(async move {
+                let mut data = Vec::new();
+                while let Some(Ok(piece)) = body.data().await {
+                    let _ = body.flow_control().release_capacity(piece.len());
+                    data.extend_from_slice(&piece);
+                }
+                let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+                answer.send_data(data.into(), true).unwrap();
+            });
+        }
     });
     (address, seen)
 }

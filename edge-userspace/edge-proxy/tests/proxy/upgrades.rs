@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::desync::frames::{
     Connection, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS, block,
 };
 use crate::support::{
-    Client, Edge, RawBackend, Snap, eventually, forward, free_port, prefix, route, service,
+    Client, Edge, RawBackend, Snap, eventually, forward, free_port, listening, prefix, route, service,
 };
 
 /// An endpoint that agrees, greets, and gives back what it gets until the client ends; then it says goodbye.
@@ -149,31 +149,20 @@ fn a_websocket_of_http2_is_a_stream_beside_others() {
 /// An endpoint of HTTP/2 that agrees to extended CONNECT, and gives back what it gets. It tells the path by a header, and
 /// answers requests for `/refused` with 403.
 fn agreeing_http2(pause: Duration) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    listener.set_nonblocking(true).unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                server.enable_connect_protocol();
-                tokio::spawn(async move {
-                    // Its SETTINGS come some time after its connection is there.
-                    tokio::time::sleep(pause).await;
-                    server
-                        .serve_connection(TokioIo::new(stream), service_fn(switch))
-                        .await
-                });
-            }
-        });
-    });
-    address
+    listening(async move |listener| {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.enable_connect_protocol();
+            tokio::spawn(async move {
+                // Its SETTINGS come some time after its connection is there.
+                tokio::time::sleep(pause).await;
+                server
+                    .serve_connection(TokioIo::new(stream), service_fn(switch))
+                    .await
+            });
+        }
+    })
 }
 
 async fn switch(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -1,7 +1,7 @@
 //! HTTP/2 with prior knowledge: a client and a backend.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +11,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
 
 /// A whole response.
 #[derive(Debug, Clone)]
@@ -65,6 +66,21 @@ pub(crate) fn http2(port: u16, requests: Vec<Request<Full<Bytes>>>) -> Vec<Resul
     })
 }
 
+/// Listens, and serves in a thread with a runtime of its own.
+pub(crate) fn listening(serve: impl AsyncFnOnce(TcpListener) + Send + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move { serve(TcpListener::from_std(listener).unwrap()).await });
+    });
+    address
+}
+
 /// A backend that speaks nothing but HTTP/2. It answers with the request's head, field by field, then the body it got,
 /// and the trailers `grpc-status: 0` and `x-sum`, the length of the request's body.
 pub(crate) struct Http2Backend {
@@ -75,23 +91,14 @@ pub(crate) struct Http2Backend {
 
 impl Http2Backend {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        listener.set_nonblocking(true).unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let connections = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&connections);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = accept(listener, &counter) => {}
-                    _ = stopped => {}
-                }
-            });
+        let address = listening(async move |listener| {
+            tokio::select! {
+                () = accept(listener, &counter) => {}
+                _ = stopped => {}
+            }
         });
         Self {
             address,
@@ -107,7 +114,6 @@ impl Http2Backend {
 }
 
 async fn accept(listener: TcpListener, connections: &AtomicU64) {
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         connections.fetch_add(1, Ordering::SeqCst);

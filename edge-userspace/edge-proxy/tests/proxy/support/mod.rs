@@ -16,6 +16,6 @@ pub(crate) use config::{
 };
 pub(crate) use dns::{DnsServer, Zone};
 pub(crate) use edge::{Edge, eventually, free_port, refusing};
-pub(crate) use http2::{Http2Backend, http2};
+pub(crate) use http2::{Http2Backend, http2, listening};
 pub(crate) use pki::{Authority, Issued};
 pub(crate) use tls::{TlsBackend, client_config, connect, tls_server};
