@@ -2,7 +2,8 @@
 //!
 //! Values are those that kubectl sends to the API server, so that a file means here what it means there: it reads YAML with
 //! version 2 of go-yaml, whose plain scalars are those of YAML 1.1 (`yes` is true, `0755` is octal) with decimal numbers of
-//! YAML 1.2, and which knows merge keys (`<<`).
+//! YAML 1.2, and which knows merge keys (`<<`). But keys stay as they are written, and an entry of a map wins over one that
+//! is merged wherever it stands, as in version 3: version 2 lets a later merge take its place.
 
 use std::collections::{HashMap, HashSet};
 
@@ -58,19 +59,24 @@ enum Inside {
 
 enum Key {
     Merge,
-    Value(Value),
+    Text(String),
 }
 
 impl Composer<'_> {
     fn step(&mut self, event: Event<'_>) {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let is_key = self.waits_for_key();
-                if is_key && style == ScalarStyle::Plain && tag.is_none() && text == MERGE_KEY {
-                    return self.take_key(Key::Merge);
+                let is_merge = style == ScalarStyle::Plain && tag.is_none() && text == MERGE_KEY;
+                let text = self.source.said(&text);
+                match self.awaited_key() {
+                    Some(key) if is_merge => *key = Some(Key::Merge),
+                    // Keys become the names of JSON's fields, which are text; as they are written, for who reads them.
+                    Some(key) => {
+                        *key = Some(Key::Text(text.clone().into_owned()));
+                        self.remember(anchor, || text.as_ref().into());
+                    }
+                    None => self.take(anchor, scalar_value(&text, style, tag.as_deref())),
                 }
-                let value = scalar_value(&self.source.said(&text), style, tag.as_deref(), is_key);
-                self.take(anchor, value);
             }
             Event::Alias(anchor) => {
                 let value = self.anchors.get(&anchor).cloned().unwrap_or_default();
@@ -104,31 +110,33 @@ impl Composer<'_> {
         }
     }
 
-    fn waits_for_key(&self) -> bool {
-        let inside = self.frames.last().map(|frame| &frame.inside);
-        matches!(inside, Some(Inside::Mapping { key: None, .. }))
+    /// Where the key goes that a mapping waits for.
+    fn awaited_key(&mut self) -> Option<&mut Option<Key>> {
+        match self.frames.last_mut().map(|frame| &mut frame.inside) {
+            Some(Inside::Mapping { key, .. }) if key.is_none() => Some(key),
+            Some(Inside::Mapping { .. } | Inside::Sequence(_)) | None => None,
+        }
     }
 
-    fn take_key(&mut self, new: Key) {
-        if let Some(Inside::Mapping { key, .. }) = self.frames.last_mut().map(|frame| &mut frame.inside) {
-            *key = Some(new);
+    fn remember(&mut self, anchor: usize, value: impl FnOnce() -> Value) {
+        if anchor != 0 && self.aliased.contains(&anchor) {
+            self.anchors.insert(anchor, value());
         }
     }
 
     /// A value is whole.
     fn take(&mut self, anchor: usize, value: Value) {
-        if anchor != 0 && self.aliased.contains(&anchor) {
-            self.anchors.insert(anchor, value.clone());
-        }
+        self.remember(anchor, || value.clone());
         match self.frames.last_mut().map(|frame| &mut frame.inside) {
             None => self.root = value,
             Some(Inside::Sequence(elements)) => elements.push(value),
             Some(Inside::Mapping { entries, key, merged }) => match key.take() {
-                None => *key = Some(Key::Value(value)),
                 Some(Key::Merge) => merged.push(value),
-                Some(Key::Value(key)) => {
-                    entries.insert(key, value);
+                Some(Key::Text(key)) => {
+                    entries.insert(key.into(), value);
                 }
+                // The scan lets no value stand where a key is awaited.
+                None => {}
             },
         }
     }
@@ -177,14 +185,11 @@ fn merge(entries: &mut Mapping, value: Value) {
     }
 }
 
-fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>, is_key: bool) -> Value {
+fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
     let Some(tag) = tag else {
-        // Keys become the names of JSON's fields, which are text.
-        let is_plain = style == ScalarStyle::Plain && !is_key;
-        return if is_plain {
-            scalar::resolve(text)
-        } else {
-            text.into()
+        return match style == ScalarStyle::Plain {
+            true => scalar::resolve(text),
+            false => text.into(),
         };
     };
     let is_text = is_core(tag, &["str"]) || (tag.handle.is_empty() && tag.suffix == "!");
@@ -248,6 +253,7 @@ mod tests {
             r#"{"a": "b:, c:]", "d": "e:, f:}\n"}"#,
         );
         check("# a:, b\n[x:: , y] # c:]\n", r#"[{"x:": null}, "y"]"#);
+        check(r#"[a::, "\ue000"]"#, "[\"a::\", \"\u{e000}\"]");
         check("[\u{e000}::, \u{e001}]", "[\"\u{e000}::\", \"\u{e001}\"]");
     }
 
@@ -255,6 +261,10 @@ mod tests {
     fn merge_keys_add_what_is_not_there() {
         check(
             "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\n",
+            r#"{"base": {"x": 1, "y": 2}, "own": {"y": 3, "x": 1}}"#,
+        );
+        check(
+            "base: &b {x: 1, y: 2}\nown: {y: 3, <<: *b}\n",
             r#"{"base": {"x": 1, "y": 2}, "own": {"y": 3, "x": 1}}"#,
         );
         check(
@@ -272,6 +282,7 @@ mod tests {
             "a: &x [1, {b: 2}]\nc: [*x, *x]\n",
             r#"{"a": [1, {"b": 2}], "c": [[1, {"b": 2}], [1, {"b": 2}]]}"#,
         );
+        check("a: {&k app: web, z: *k}", r#"{"a": {"app": "web", "z": "app"}}"#);
         check("a: &x 1\nb: &x 2\nc: *x\n", r#"{"a": 1, "b": 2, "c": 2}"#);
     }
 

@@ -30,7 +30,8 @@ impl<'t> Source<'t> {
         if colons(text).next().is_none() {
             return plain(text);
         }
-        let taken: HashSet<char> = text.chars().filter(|c| PLACEHOLDERS.contains(c)).collect();
+        let mut taken: HashSet<char> = text.chars().filter(|c| PLACEHOLDERS.contains(c)).collect();
+        taken.extend(escaped(text));
         let Some(placeholder) = PLACEHOLDERS.into_iter().find(|c| !taken.contains(c)) else {
             return plain(text);
         };
@@ -59,6 +60,19 @@ impl<'t> Source<'t> {
             _ => scalar.into(),
         }
     }
+}
+
+/// Characters that escapes of double quotes may stand for (YAML 1.2, 5.7).
+fn escaped(text: &str) -> impl Iterator<Item = char> {
+    let digits = |(at, _): (usize, &str)| {
+        let digits = match text.get(at + 1..)? {
+            escape if escape.starts_with('u') => escape.get(1..5),
+            escape if escape.starts_with('U') => escape.get(1..9),
+            _ => None,
+        };
+        char::from_u32(u32::from_str_radix(digits?, 16).ok()?)
+    };
+    text.match_indices('\\').filter_map(digits)
 }
 
 /// Where colons stand behind plain text and before what ends a flow node. Behind a quote one ends a key, as in JSON.

@@ -12,7 +12,8 @@ use super::flow::Source;
 use super::in_path;
 use crate::{ObjectName, Problem, Severity};
 
-/// Deepest nesting. An EnvoyFilter, the deepest kind, needs about 25 levels.
+/// Deepest nesting, where an alias is as deep as what it stands for: a value is cloned and dropped level by level, on the
+/// stack. An EnvoyFilter, the deepest kind, needs about 25 levels.
 const MAX_DEPTH: usize = 100;
 
 /// A scalar counts as one node more for each so many bytes, because every alias copies its text.
@@ -137,10 +138,28 @@ struct Walk {
     frames: Vec<Frame>,
     /// Path of the node that comes next.
     path: String,
-    /// Nodes that each anchor stands for; absent while it is being read.
-    anchors: HashMap<usize, usize>,
+    /// What each anchor stands for; absent while it is being read.
+    anchors: HashMap<usize, Extent>,
     aliased: usize,
     aliased_anchors: HashSet<usize>,
+}
+
+/// How much there is to a value, or a key.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    /// Nodes in it, itself included, and more for long texts.
+    nodes: usize,
+    /// Collections that lie in each other.
+    height: usize,
+}
+
+impl Extent {
+    fn of_text(text: &str) -> Self {
+        Self {
+            nodes: 1 + text.len() / BYTES_PER_NODE,
+            height: 0,
+        }
+    }
 }
 
 /// A mapping or sequence that is being read.
@@ -149,8 +168,8 @@ struct Frame {
     path_len: usize,
     /// 0 for none.
     anchor: usize,
-    /// Nodes in it so far, itself included.
-    nodes: usize,
+    /// What of it was read.
+    extent: Extent,
     inside: Inside,
 }
 
@@ -164,19 +183,19 @@ impl Walk {
         let line = span.start.line() + self.lines_before;
         match event {
             Event::Scalar(text, _, anchor, _) => {
+                let extent = Extent::of_text(text);
                 if self.take_key(&source.said(text), line) {
+                    self.count(*anchor, extent);
                     return Ok(());
                 }
                 self.enter(line);
-                self.leave(*anchor, 1 + text.len() / BYTES_PER_NODE);
+                self.leave(*anchor, extent);
             }
             Event::Alias(anchor) => {
-                let nodes = self.expand(*anchor, line)?;
-                if self.take_key("*alias", line) {
-                    return Ok(());
-                }
+                self.expects_value(line)?;
+                let extent = self.expand(*anchor, line)?;
                 self.enter(line);
-                self.leave(0, nodes);
+                self.leave(0, extent);
             }
             Event::MappingStart(anchor, _) => {
                 self.open(
@@ -195,6 +214,15 @@ impl Walk {
             | Event::StreamEnd
             | Event::DocumentStart(_)
             | Event::DocumentEnd => {}
+        }
+        Ok(())
+    }
+
+    /// Keys are written out: nothing that Kubernetes takes has any others, and two aliases could be the same key.
+    fn expects_value(&self, line: usize) -> Result<(), ScanError> {
+        let inside = self.frames.last().map(|frame| &frame.inside);
+        if matches!(inside, Some(Inside::Mapping { at_key: true, .. })) {
+            return Err(self.error(line, "the key is no text".to_owned(), "write the key out"));
         }
         Ok(())
     }
@@ -253,55 +281,71 @@ impl Walk {
     }
 
     fn open(&mut self, anchor: usize, line: usize, inside: Inside) -> Result<(), ScanError> {
-        if self.frames.len() >= MAX_DEPTH {
-            let message = format!("nested deeper than {MAX_DEPTH} levels");
-            return Err(self.error(line, message, "no resource needs as many levels"));
-        }
-        if !self.take_key("? complex key", line) {
-            self.enter(line);
-        }
+        self.expects_value(line)?;
+        self.has_room_for(1, line)?;
+        self.enter(line);
         self.frames.push(Frame {
             path_len: self.path.len(),
             anchor,
-            nodes: 1,
+            extent: Extent { nodes: 1, height: 1 },
             inside,
         });
+        Ok(())
+    }
+
+    /// Whether collections so high may lie in those that are being read.
+    fn has_room_for(&self, height: usize, line: usize) -> Result<(), ScanError> {
+        if self.frames.len() + height > MAX_DEPTH {
+            let message = format!("nested deeper than {MAX_DEPTH} levels");
+            return Err(self.error(line, message, "no resource needs as many levels"));
+        }
         Ok(())
     }
 
     fn close(&mut self) {
         if let Some(frame) = self.frames.pop() {
             self.path.truncate(frame.path_len);
-            self.leave(frame.anchor, frame.nodes);
+            self.leave(frame.anchor, frame.extent);
         }
     }
 
-    /// A value of so many nodes has ended; the mapping around it waits for a key again.
-    fn leave(&mut self, anchor: usize, nodes: usize) {
+    /// A value has ended; the mapping around it waits for a key again.
+    fn leave(&mut self, anchor: usize, extent: Extent) {
+        self.count(anchor, extent);
+        if let Some(Frame {
+            inside: Inside::Mapping { at_key, .. },
+            ..
+        }) = self.frames.last_mut()
+        {
+            *at_key = true;
+        }
+    }
+
+    /// A key or a value is whole: its anchor stands for it, and the collection around it holds it.
+    fn count(&mut self, anchor: usize, own: Extent) {
         if anchor != 0 {
-            self.anchors.insert(anchor, nodes);
+            self.anchors.insert(anchor, own);
         }
-        if let Some(frame) = self.frames.last_mut() {
-            frame.nodes = frame.nodes.saturating_add(nodes);
-            if let Inside::Mapping { at_key, .. } = &mut frame.inside {
-                *at_key = true;
-            }
+        if let Some(Frame { extent, .. }) = self.frames.last_mut() {
+            extent.nodes = extent.nodes.saturating_add(own.nodes);
+            extent.height = extent.height.max(own.height + 1);
         }
     }
 
-    /// Nodes that an alias stands for.
-    fn expand(&mut self, anchor: usize, line: usize) -> Result<usize, ScanError> {
-        let Some(nodes) = self.anchors.get(&anchor).copied() else {
+    /// What an alias stands for.
+    fn expand(&mut self, anchor: usize, line: usize) -> Result<Extent, ScanError> {
+        let Some(extent) = self.anchors.get(&anchor).copied() else {
             let message = "the alias stands within the node that it names".to_owned();
             return Err(self.error(line, message, "write the value out"));
         };
+        self.has_room_for(extent.height, line)?;
         self.aliased_anchors.insert(anchor);
-        self.aliased = self.aliased.saturating_add(nodes);
+        self.aliased = self.aliased.saturating_add(extent.nodes);
         if self.aliased > MAX_ALIASED_NODES {
             let message = format!("the aliases stand for more than {MAX_ALIASED_NODES} nodes");
             return Err(self.error(line, message, "write the values out, or split the file"));
         }
-        Ok(nodes)
+        Ok(extent)
     }
 
     fn error(&self, line: usize, message: String, hint: &'static str) -> ScanError {
@@ -380,6 +424,22 @@ spec:
             bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
         check_refused(&bomb, 4, "aliases");
+        let key = "k".repeat(BYTES_PER_NODE * MAX_ALIASED_NODES / 2);
+        check_refused(&format!("a: &a {{{key}: 1}}\nb: [*a, *a]\n"), 2, "aliases");
+        let mut deep = "a0: &a0 [1]\n".to_owned();
+        for level in 1..10 {
+            let (open, shut) = ("[".repeat(30), "]".repeat(30));
+            deep.push_str(&format!("a{level}: &a{level} {open}*a{}{shut}\n", level - 1));
+        }
+        check_refused(&deep, 5, "deeper");
+    }
+
+    #[test]
+    fn keys_are_written_out() {
+        check_refused("a: &a x\nb: {*a : 1}\n", 2, "no text");
+        check_refused("{[a]: 1}", 1, "no text");
+        check_refused("? {a: b}\n: 1\n", 1, "no text");
+        assert!(load("labels: {&k app: web, z: *k}\n", 0).is_ok());
     }
 
     #[test]
