@@ -4,11 +4,12 @@
 //! does and since when, and its worker looks over all connections from time to time, see [`Conn::sweep`].
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use edge_model::ListenAddress;
@@ -603,9 +604,22 @@ impl Conn {
         }
     }
 
+    /// Until it is cut.
+    pub(crate) async fn cut(&self) {
+        poll_fn(|cx| {
+            self.waits(cx);
+            match self.aborted.get() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
     /// Since when it is connected, or the head of its request is on its way, while no request is there.
     pub(crate) fn owes_request_since(&self) -> Option<Instant> {
-        let owes = matches!(self.phase.get(), Phase::Fresh | Phase::Head) && self.aborted.get().is_none();
+        let owes = matches!(self.phase.get(), Phase::Handshake | Phase::Fresh | Phase::Head)
+            && self.aborted.get().is_none();
         owes.then(|| self.since.get())
     }
 

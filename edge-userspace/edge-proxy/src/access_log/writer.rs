@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
@@ -100,11 +100,17 @@ impl Writer {
 
     /// Waits until what was handed over is written, if that does not take too long.
     pub(crate) fn finish(&self) {
+        let end = Instant::now() + FINISH;
         let (say, said) = sync_channel(1);
-        if self.tasks.try_send(Task::Say(say)).is_ok() {
-            // Who is not told by then goes on without.
-            let _ = said.recv_timeout(FINISH);
+        // A disk that is slow has filled the queue.
+        while let Err(TrySendError::Full(_)) = self.tasks.try_send(Task::Say(say.clone())) {
+            if Instant::now() >= end {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
+        // Who is not told by then goes on without.
+        let _ = said.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }
 

@@ -105,13 +105,16 @@ impl Settings {
         self.streams.set(allowed.unwrap_or(u32::MAX));
         self.takes_connect
             .set(connection.is_extended_connect_protocol_enabled());
-        *self.task.borrow_mut() = Some(cx.waker().clone());
+        let mut task = self.task.borrow_mut();
+        if task.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
     }
 
     /// Has the task look again.
     fn wake(&self) {
-        if let Some(task) = self.task.borrow_mut().take() {
-            task.wake();
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
         }
     }
 }

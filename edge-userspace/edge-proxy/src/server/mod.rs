@@ -62,7 +62,8 @@ impl OpenStreams {
 
     /// Waits for a request's turn to begin.
     pub(crate) async fn turn(&self, conn: &Conn) {
-        poll_fn(|cx| self.turns.poll_begin(cx, || conn.wake())).await;
+        let mut ticket = None;
+        poll_fn(|cx| self.turns.poll_begin(&mut ticket, cx, || conn.wake())).await;
     }
 
     /// Reads on a body for a little while that nobody wants any more.

@@ -9,36 +9,60 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 /// Requests of one connection that begin at one turn: some hundred microseconds of work.
-const AT_ONCE: u32 = 16;
+const AT_ONCE: u64 = 16;
 
-/// The turns of one connection.
-#[derive(Debug, Default)]
+/// The turns of one connection. Requests take tickets in the order in which they come.
+#[derive(Debug)]
 pub(crate) struct Turns {
-    begun: Cell<u32>,
-    waiting: RefCell<VecDeque<Waker>>,
+    /// The next request's ticket.
+    next: Cell<u64>,
+    /// Tickets below it may begin.
+    begun: Cell<u64>,
+    /// By ticket, ascending.
+    waiting: RefCell<VecDeque<(u64, Waker)>>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            next: Cell::new(0),
+            begun: Cell::new(AT_ONCE),
+            waiting: RefCell::default(),
+        }
+    }
 }
 
 impl Turns {
-    /// Ready once a request may begin. Else `wake_connection` is called if [`Self::next`] is not awaited anyway.
-    pub(crate) fn poll_begin(&self, cx: &Context<'_>, wake_connection: impl FnOnce()) -> Poll<()> {
-        if self.begun.get() < AT_ONCE {
-            self.begun.set(self.begun.get() + 1);
+    /// Ready once the request that holds `ticket` may begin; it gets one the first time. Else `wake_connection` is called
+    /// if [`Self::next`] is not awaited anyway.
+    pub(crate) fn poll_begin(
+        &self,
+        ticket: &mut Option<u64>,
+        cx: &Context<'_>,
+        wake_connection: impl FnOnce(),
+    ) -> Poll<()> {
+        let ticket = *ticket.get_or_insert_with(|| self.next.replace(self.next.get() + 1));
+        if ticket < self.begun.get() {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
             wake_connection();
         }
-        waiting.push_back(cx.waker().clone());
+        match waiting.binary_search_by_key(&ticket, |(known, _)| *known) {
+            Ok(at) => waiting[at].1.clone_from(cx.waker()),
+            Err(at) => waiting.insert(at, (ticket, cx.waker().clone())),
+        }
         Poll::Pending
     }
 
     /// The next turn, by the connection's own task, which comes back for another one if somebody still waits.
     pub(crate) fn next(&self, cx: &Context<'_>) {
-        self.begun.set(0);
+        let begun = self.begun.get().min(self.next.get()) + AT_ONCE;
+        self.begun.set(begun);
         let mut waiting = self.waiting.borrow_mut();
-        let now = waiting.len().min(AT_ONCE as usize);
-        waiting.drain(..now).for_each(Waker::wake);
+        let now = waiting.partition_point(|(ticket, _)| *ticket < begun);
+        waiting.drain(..now).for_each(|(_, waker)| waker.wake());
         if !waiting.is_empty() {
             cx.waker().wake_by_ref();
         }
@@ -54,14 +78,23 @@ mod tests {
         let turns = Turns::default();
         let cx = Context::from_waker(Waker::noop());
         let woken = Cell::new(0);
-        let begin = || turns.poll_begin(&cx, || woken.set(woken.get() + 1)).is_ready();
-        assert_eq!((0..40).filter(|_| begin()).count(), 16);
+        let mut tickets = [None; 41];
+        let mut begin = |request: usize| {
+            let ticket = &mut tickets[request];
+            turns
+                .poll_begin(ticket, &cx, || woken.set(woken.get() + 1))
+                .is_ready()
+        };
+        assert_eq!((0..40).filter(|request| begin(*request)).count(), 16);
         assert_eq!(woken.get(), 1, "one of those that wait wakes the connection");
+        assert!(!begin(16), "to be asked again is no turn");
         turns.next(&cx);
         assert_eq!(turns.waiting.borrow().len(), 24 - 16);
-        assert_eq!((0..16).filter(|_| begin()).count(), 16);
-        assert!(!begin());
+        assert!(!begin(40), "who comes then goes behind those that wait");
+        assert!((16..32).all(&mut begin));
+        assert!(!(32..41).any(&mut begin));
         turns.next(&cx);
+        assert!((32..41).all(&mut begin));
         assert!(turns.waiting.borrow().is_empty());
     }
 }

@@ -58,7 +58,7 @@ impl Watched {
             .borrow_mut()
             .received(&buf.filled()[before..], self.conn.now());
         let (good, fault) = match result {
-            Ok(()) => match self.reset_stream(cx) {
+            Ok(()) => match self.reset_streams(cx) {
                 Ok(()) => return Poll::Ready(Ok(())),
                 // What came before it is not looked at any more.
                 Err(fault) => (0, fault),
@@ -73,13 +73,19 @@ impl Watched {
         self.refuse(cx, fault)
     }
 
-    /// Resets a stream where the parser behind does not.
-    fn reset_stream(&mut self, cx: &mut Context<'_>) -> Result<(), Http2Fault> {
-        let Some(frame) = self.streams.guard().borrow_mut().take_reset()? else {
-            return Ok(());
-        };
+    /// Resets streams where the parser behind does not.
+    fn reset_streams(&mut self, cx: &mut Context<'_>) -> Result<(), Http2Fault> {
+        loop {
+            let Some(frame) = self.streams.guard().borrow_mut().take_reset()? else {
+                return Ok(());
+            };
+            self.reset_stream(cx, &frame)?;
+        }
+    }
+
+    fn reset_stream(&mut self, cx: &mut Context<'_>, frame: &[u8]) -> Result<(), Http2Fault> {
         let stream = &mut self.stream;
-        let written = Pin::new(&mut *stream).poll_write(cx, &frame);
+        let written = Pin::new(&mut *stream).poll_write(cx, frame);
         // What does not fit into the socket stays with TLS, whose next write takes it along.
         let _ = Pin::new(stream).poll_flush(cx);
         match written {

@@ -230,7 +230,10 @@ async fn secured(
     let worker = conn.worker();
     let limit = worker.timeouts().handshake;
     let handshake = Box::pin(handshake(conn, stream, &config));
-    let result = tokio::time::timeout(limit, handshake).await;
+    let result = tokio::select! {
+        result = tokio::time::timeout(limit, handshake) => result,
+        () = conn.cut() => return None,
+    };
     match result.unwrap_or(Err(HandshakeError::Timeout)) {
         Ok(Secured::Http(stream)) => {
             conn.speaks(match stream.get_ref().1.alpn_protocol() {

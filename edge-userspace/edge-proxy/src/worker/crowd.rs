@@ -1,5 +1,6 @@
 //! Who makes room where the process has as many connections as it may: clients that have connected and do not say what
-//! they want. Otherwise whoever opens connections and is slow would keep all others out (slowloris).
+//! they want, or do not end their TLS handshakes. Otherwise whoever opens connections and is slow would keep all others out
+//! (slowloris). Those of a proxy in front whose header is still awaited (PROXY protocol) are not among them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use edge_model::{
     Certificate, ListenerProtocol, Route, RouteTable, ServerTls, TlsServer, TlsService, TlsVersion,
 };
-use edge_proxy::{ProxyOptions, Timeouts};
+use edge_proxy::{Bounds, ProxyOptions, Timeouts};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
@@ -244,4 +244,26 @@ fn plain_text_and_slow_handshakes_are_cut() {
     assert!(eventually(|| edge.proxy.workers()[0].connections == 0));
     edge.expect_metric("edge_tls_handshakes_failed_total", &["reason=\"timeout\""], 1);
     edge.expect_metric("edge_tls_handshakes_failed_total", &["reason=\"tls\""], 1);
+}
+
+#[test]
+fn clients_that_do_not_end_their_handshakes_make_room_for_others() {
+    let own = identity("a.com");
+    let port = free_port();
+    let options = ProxyOptions {
+        bounds: Bounds {
+            max_connections: 10,
+            ..Bounds::default()
+        },
+        ..ProxyOptions::new(1)
+    };
+    let edge = Edge::start_with(listen(port, vec![server(&["a.com"], Some(&own), "own")]), options);
+    let _mute: Vec<_> = (0..10).map(|_| Client::connect(port)).collect();
+    let config = Arc::new(client_config(&own.roots));
+    assert!(eventually(|| connect(port, "a.com", &config).is_ok()));
+    edge.expect_metric(
+        "edge_downstream_connections_cut_total",
+        &["reason=\"crowded out\""],
+        1,
+    );
 }

@@ -101,11 +101,14 @@ impl Http2Guard {
             // A frame with a fault is not passed on, nor is what is behind it.
             let good = piece.len() - rest.len();
             self.step(&mut rest).map_err(|fault| (good, fault))?;
+            if !self.is_within_head() {
+                // Whole. What begins behind it in the same piece has its own time.
+                self.owes_since = None;
+            }
         }
-        self.owes_since = match self.is_within_head() {
-            true => self.owes_since.or(Some(now)),
-            false => None,
-        };
+        if self.is_within_head() {
+            self.owes_since.get_or_insert(now);
+        }
         Ok(())
     }
 
@@ -502,5 +505,30 @@ fn settings_fit(head: Head) -> bool {
     match head.has(flag::ACK) {
         true => head.length == 0,
         false => head.length.is_multiple_of(6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_frame_has_a_time_of_its_own() {
+        let begin = Instant::now();
+        let later = begin + Duration::from_secs(1);
+        let mut guard = Http2Guard::new(Http2Limits::default(), begin);
+        let settings = [0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0];
+        let update = [0, 0, 4, kind::WINDOW_UPDATE, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let (first, rest) = update.split_at(5);
+        let opened = [PREFACE, &settings, first].concat();
+        assert!(guard.received(&opened, begin).is_ok());
+        assert_eq!(guard.owes_since(), Some(begin));
+        // One ends, and the next begins with it.
+        assert!(guard.received(&[rest, first].concat(), later).is_ok());
+        assert_eq!(guard.owes_since(), Some(later));
+        assert!(guard.received(rest, later).is_ok());
+        assert_eq!(guard.owes_since(), None);
     }
 }

@@ -65,8 +65,8 @@ pub(super) struct Streams {
     disowned: usize,
     initial_window: i64,
     window: i64,
-    /// Its client has opened its window too far, and nobody else has seen it.
-    overflown: Option<u32>,
+    /// Their clients have opened their windows too far, and nobody else has seen it.
+    overflown: Vec<u32>,
 }
 
 /// What a frame's stream is to its client.
@@ -90,7 +90,7 @@ impl Default for Streams {
             disowned: 0,
             initial_window: DEFAULT_WINDOW,
             window: DEFAULT_WINDOW,
-            overflown: None,
+            overflown: vec![],
         }
     }
 }
@@ -239,16 +239,20 @@ impl Streams {
             let stream = &mut self.open[at];
             stream.window += i64::from(increment);
             // The parser behind judges the window of a stream for as long as it sends on it, and resets that stream alone.
-            if stream.window > MAX_WINDOW && !stream.sending && !stream.disowned {
-                self.overflown = Some(id);
+            if stream.window > MAX_WINDOW
+                && !stream.sending
+                && !stream.disowned
+                && !self.overflown.contains(&id)
+            {
+                self.overflown.push(id);
             }
         }
         Ok(())
     }
 
-    /// The stream whose window has gone beyond the largest one, for the gateway to reset.
+    /// A stream whose window has gone beyond the largest one, for the gateway to reset.
     pub(super) fn take_overflown(&mut self) -> Option<u32> {
-        self.overflown.take()
+        self.overflown.pop()
     }
 
     /// SETTINGS_INITIAL_WINDOW_SIZE changes the windows of all streams (RFC 9113 section 6.9.2).
