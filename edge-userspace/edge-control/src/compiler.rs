@@ -29,10 +29,10 @@ use splice::Splice;
 /// A change costs what it touches: of a VirtualService the virtual hosts of its names, of a Service, ServiceEntry or
 /// DestinationRule the clusters of its hosts and the routes to them, of an EndpointSlice, Pod or WorkloadEntry the
 /// clusters alone. A Gateway, and a Secret or ConfigMap that one names, cost all Gateways, and of the routes those at the
-/// hosts that changed. An EnvoyFilter, a service before the gateway and what shifts servers of other Gateways compile
-/// everything; while there is an EnvoyFilter, so does what changes listeners or the names of virtual hosts and routes.
-/// Either way the result is the same as that of [`compile`](crate::compile()) on all resources, but for the bounds on what
-/// all objects make together (endpoints, routes of a table): those are held where everything is compiled.
+/// hosts that changed. An EnvoyFilter costs its limits alone, on the virtual hosts that it names or on all. A service
+/// before the gateway, what shifts servers of other Gateways, and a change beyond a bound on what all objects make together
+/// (endpoints, routes of a table) compile everything. Either way the result is the same as that of
+/// [`compile`](crate::compile()) on all resources.
 #[derive(Debug)]
 pub struct Compiler {
     options: CompileOptions,
@@ -144,6 +144,7 @@ impl Compiler {
         if done.is_none() {
             self.compile_all(read);
         }
+        self.checked.forget_unused();
     }
 
     /// Puts one object in or takes it out. `None` when nothing is to be compiled for it, because it says what it said.

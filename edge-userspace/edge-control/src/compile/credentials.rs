@@ -45,7 +45,7 @@ pub(crate) struct Found<'t, 'r> {
 
 /// What Secrets, ConfigMaps and files of certificates were found to hold. To check a certificate and its key takes longer
 /// than to compile most changes, so it is done once for each content: whoever keeps this from one compilation to the next
-/// [forgets](Self::forget) the objects that change in between.
+/// [forgets](Self::forget) the objects that change in between, and files that are [no longer used](Self::forget_unused).
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     /// By the kind and name of objects in the gateway's namespace.
@@ -67,6 +67,13 @@ impl Checked {
     /// Forgets what was found in a Secret or ConfigMap of the gateway's namespace.
     pub(crate) fn forget(&mut self, kind: Kind, name: &str) {
         self.objects.get_mut().remove(&(kind, name.to_owned()));
+    }
+
+    /// Forgets certificates from files that nothing uses any more: their keys need not stay in memory.
+    pub(crate) fn forget_unused(&mut self) {
+        self.files
+            .get_mut()
+            .retain(|_, certificate| Arc::strong_count(certificate) > 1);
     }
 
     fn object(&self, kind: Kind, name: &str) -> Arc<CheckedObject> {
@@ -355,6 +362,11 @@ mod tests {
         let [of_secret, of_files] = found(&secret(&other), &checked, &other);
         assert_eq!(of_secret.key_pem.trim_ascii(), other.1.trim().as_bytes());
         assert_eq!(of_files.key_pem, other.1.as_bytes());
+        checked.forget_unused();
+        assert_eq!(checked.files.borrow().len(), 1, "somebody uses it");
+        drop(of_files);
+        checked.forget_unused();
+        assert!(checked.files.borrow().is_empty());
     }
 
     #[test]

@@ -87,12 +87,8 @@ fn vips_of(own: &VirtualAddress, ports: &PortMap) -> Vec<Vip> {
                     port,
                     bind: Some(address),
                 };
-                let is_there = ports.values().any(|socket| *socket == alone);
-                if is_there {
-                    alone
-                } else {
-                    Socket { port, bind: None }
-                }
+                let bind = ports.values().any(|socket| *socket == alone).then_some(address);
+                Socket { port, bind }
             }
             // A port that no Gateway declares yet is listened on as it is.
             None => socket_of(ports, given.port, address).unwrap_or(Socket {
@@ -133,7 +129,8 @@ fn local_worker(number: u16) -> Worker {
 
 #[cfg(test)]
 mod tests {
-    use edge_model::Unserved;
+    use edge_config::VirtualPort;
+    use edge_model::{Spread, Unserved};
 
     use super::*;
 
@@ -156,19 +153,33 @@ mod tests {
             ((80, None), all),
             ((443, other.bind), other),
         ]);
-        let listened = |last: u8| -> Vec<_> {
+        let with_ports = |last: u8, given: &[(u16, Option<u16>)]| -> Vec<_> {
+            let given = given.iter().map(|(port, listener_port)| VirtualPort {
+                port: *port,
+                protocol: Protocol::Tcp,
+                listener_port: *listener_port,
+                pool: None,
+                spread: Spread::default(),
+                remembers: true,
+            });
             let own = VirtualAddress {
                 address: address(last),
                 free_bits: 0,
                 unserved: Unserved::Drop,
-                ports: vec![],
+                ports: given.collect(),
             };
             let vips = vips_of(&own, &ports).into_iter();
             vips.map(|vip| (vip.port, vip.listener_address, vip.listener_port))
                 .collect()
         };
+        let listened = |last| with_ports(last, &[]);
         assert_eq!(listened(1), [(80, own.bind, 8080)]);
         assert_eq!(listened(2), [(80, None, 80)]);
         assert_eq!(listened(9), [(80, None, 80), (443, other.bind, 443)]);
+        let given = |last, port, listener_port| with_ports(last, &[(port, listener_port)]);
+        assert_eq!(given(1, 80, None), [(80, own.bind, 8080)]);
+        assert_eq!(given(1, 81, Some(8080)), [(81, own.bind, 8080)]);
+        assert_eq!(given(2, 81, Some(8080)), [(81, None, 8080)]);
+        assert_eq!(given(2, 90, None), [(90, None, 90)], "no Gateway declares it");
     }
 }

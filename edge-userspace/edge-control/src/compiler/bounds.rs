@@ -69,11 +69,10 @@ impl Bounds {
             };
             let gone = routes_of(changes.iter().filter_map(|change| change.before));
             let come = routes_of(changes.iter().filter_map(|change| change.after));
-            let (name, known) = self.routes.remove_entry(&table.name).unwrap_or_default();
-            let name = if name.is_empty() { table.name.clone() } else { name };
-            let count = known + come - gone;
+            let known = self.routes.get(&table.name).copied().unwrap_or_default();
+            let count = (known + come).saturating_sub(gone);
             is_room &= count <= MAX_ROUTES;
-            routes.insert(name, count);
+            routes.insert(table.name.clone(), count);
         }
         self.routes = routes;
         is_room
