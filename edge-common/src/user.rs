@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Config, bench, connection, counter, decap, flood, maglev, penalty, pktgen, prefix, prefix_table,
-    route, tenant, verdict, vip, vip_table, worker,
+    tenant, verdict, vip, vip_table, worker,
 };
 
 /// Marks types as plain data.
@@ -35,7 +35,6 @@ pod!(
     pktgen::Progress,
     prefix::Prefix,
     prefix_table::Bucket,
-    route::Lookup,
     decap::Trusted,
     tenant::Tenant,
     verdict::Trace,

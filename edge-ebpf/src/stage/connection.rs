@@ -117,7 +117,8 @@ pub(crate) fn bucket(config: &Config, hash: u64, is_v4: bool) -> Option<Bucket> 
 ///
 /// It is a write, of a byte that is 0 as ever. BPF has no prefetch. A load is none: until its line is there, no later
 /// instruction can retire, and the core holds some hundreds of them. A write waits in the store buffer, behind which the
-/// packet's other work goes on.
+/// packet's other work goes on. Its price is that the line becomes this CPU's own: a bucket whose flows come by several CPUs
+/// goes back and forth between them.
 #[inline(always)]
 pub(crate) fn prefetch(bucket: Bucket) {
     match bucket {
@@ -172,7 +173,7 @@ fn find_in<W: Way>(ways: *mut W, key: &Key) -> Option<Found> {
 
 impl Found {
     /// Notes another packet of the flow. Nothing is written if the stamp says so already, so that CPUs that read the
-    /// bucket keep it in their caches.
+    /// bucket keep it in their caches (on the general way: where it was asked for by [`prefetch`], it is this CPU's).
     #[inline(always)]
     pub(crate) fn touch(self, now: u32, evidence: Evidence) {
         let stamp = self.state.touched(now, evidence);

@@ -35,6 +35,10 @@ pub(crate) fn find(ctx: *mut xdp_md, worker: &Worker) -> Result<([u32; 3], usize
         if worker.mode == worker::L2 && unsafe { (*packet).route.is_direct } == 0 {
             answer = NO_ROUTE;
         }
+        if answer == 0 {
+            // The interfaces that it finds are in no VLAN.
+            answer = leave_vlan(ctx);
+        }
     }
     match answer {
         0 => {
@@ -79,6 +83,16 @@ pub extern "C" fn route_fixed(ctx: *mut xdp_md) -> u32 {
         enter_vlan(ctx, packet, worker.vlan.into())
     } else {
         0
+    }
+}
+
+/// Takes the packet in work out of all VLANs. Other than 0: there is no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn leave_vlan(ctx: *mut xdp_md) -> u32 {
+    match crate::state::packet() {
+        Some(packet) => enter_vlan(ctx, packet, 0),
+        None => NO_ROUTE,
     }
 }
 

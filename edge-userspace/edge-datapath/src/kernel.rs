@@ -15,6 +15,7 @@ use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
 use crate::connections::{self, ConnectionPage};
+use crate::devices::Device;
 use crate::flows::Flows;
 use crate::image::Image;
 use crate::inherited::Inherited;
@@ -168,7 +169,11 @@ impl Kernel {
             .as_ref()
             .is_some_and(|tunnels| !tunnels.trusted.is_empty());
         if (!desired.pools.is_empty() || hands_on) && self.purpose == Purpose::Forward {
-            self.allow_devices()?;
+            let devices = devices::all().map_err(|source| Error::Devices { source })?;
+            self.allow_devices(&devices)?;
+            if let Some(next_hops) = &mut self.next_hops {
+                next_hops.devices = devices;
+            }
         }
         self.find_routes(&next.pools)?;
         let fds = descriptors(&next, sockets);
@@ -185,13 +190,13 @@ impl Kernel {
         Ok(plan)
     }
 
-    /// Lets forwarded packets leave by every interface of the namespace that can send them: where to is what routes say.
-    pub(crate) fn allow_devices(&mut self) -> Result<(), Error> {
-        let devices = devices::all().map_err(|source| Error::Devices { source })?;
+    /// Lets forwarded packets leave by every one of the namespace's interfaces that can send them: where to is what routes
+    /// say.
+    pub(crate) fn allow_devices(&mut self, devices: &[Device]) -> Result<(), Error> {
         // The kernel has taken those that are gone out of the map.
         self.devices
             .retain(|index| devices.iter().any(|device| device.index == *index));
-        for device in &devices {
+        for device in devices {
             let next_hops = self.next_hops.as_ref();
             if next_hops.is_none_or(|next_hops| next_hops.may_leave_by(device)) {
                 self.allow_device(device.index)?;
@@ -202,8 +207,9 @@ impl Kernel {
 
     /// Lets forwarded packets leave by an interface, if there is room for one more.
     pub(crate) fn allow_device(&mut self, index: u32) -> Result<(), Error> {
-        if self.devices.len() < names::MAX_DEVICES as usize && self.devices.insert(index) {
+        if self.devices.len() < names::MAX_DEVICES as usize && !self.devices.contains(&index) {
             self.maps.add_device(index)?;
+            self.devices.insert(index);
         }
         Ok(())
     }

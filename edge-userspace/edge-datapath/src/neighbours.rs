@@ -61,6 +61,8 @@ impl Neighbour {
 pub(crate) struct Neighbours {
     netlink: Netlink,
     kept: BTreeSet<Neighbour>,
+    /// The kernel knows the mark: it has told of an entry that has it.
+    has_marks: bool,
 }
 
 impl Neighbours {
@@ -81,12 +83,27 @@ impl Neighbours {
                 }
             }
         }
-        Ok(Self { netlink, kept })
+        Ok(Self {
+            netlink,
+            kept,
+            has_marks: false,
+        })
     }
 
     /// Whether a neighbour is kept.
     pub(crate) fn keeps(&self, neighbour: &Neighbour) -> bool {
         self.kept.contains(neighbour)
+    }
+
+    /// Takes note of what the kernel tells of a neighbour: whoever enters its MAC address anew takes the mark away.
+    pub(crate) fn heard(&mut self, neighbour: &Neighbour, message: &NeighbourMessage) {
+        let is_marked = message.attributes.iter().any(|attribute| {
+            matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
+        });
+        self.has_marks |= is_marked;
+        if self.has_marks && !is_marked && !is_fixed(message) {
+            self.forget(neighbour);
+        }
     }
 
     /// Takes note that the kernel has forgotten a neighbour.
@@ -163,14 +180,19 @@ impl Neighbours {
     /// Whether a neighbour's MAC address is what an operator entered, or needs none.
     fn is_fixed(&mut self, neighbour: Neighbour) -> io::Result<bool> {
         let query = RouteNetlinkMessage::GetNeighbour(neighbour.message());
-        let is_fixed = |answer: &RouteNetlinkMessage| {
-            matches!(answer, RouteNetlinkMessage::NewNeighbour(message)
-                if matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp))
-        };
+        let is_fixed = |answer: &RouteNetlinkMessage| matches!(answer, RouteNetlinkMessage::NewNeighbour(message) if is_fixed(message));
         match self.netlink.request(query, 0) {
             Ok(answer) => Ok(answer.iter().any(is_fixed)),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(false),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether an operator entered the MAC address for good, or none is needed.
+fn is_fixed(message: &NeighbourMessage) -> bool {
+    matches!(
+        message.header.state,
+        NeighbourState::Permanent | NeighbourState::Noarp
+    )
 }

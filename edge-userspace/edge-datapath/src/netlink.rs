@@ -38,7 +38,11 @@ impl Netlink {
         self.socket.send(&bytes, 0)?;
         let mut answer = Vec::new();
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
+            let datagram = match self.socket.recv_from_full() {
+                Ok((datagram, _)) => datagram,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
             for message in messages(&datagram)? {
                 if message.header.sequence_number != self.sequence {
                     continue;

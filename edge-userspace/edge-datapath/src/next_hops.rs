@@ -89,7 +89,7 @@ pub(crate) struct NextHops {
     news: News,
     /// Devices that the program is attached to.
     ingress: Vec<Ingress>,
-    devices: Vec<Device>,
+    pub(crate) devices: Vec<Device>,
     ways: BTreeMap<IpAddr, Way>,
     /// When everything was looked at last.
     swept: Option<Instant>,
@@ -177,7 +177,11 @@ impl NextHops {
         let mut changes = false;
         for message in news {
             changes |= if let RouteNetlinkMessage::NewNeighbour(message) = &message {
-                Neighbour::of(message).is_some_and(|neighbour| self.neighbours.keeps(&neighbour))
+                let neighbour = Neighbour::of(message).filter(|neighbour| self.neighbours.keeps(neighbour));
+                neighbour.is_some_and(|neighbour| {
+                    self.neighbours.heard(&neighbour, message);
+                    true
+                })
             } else if let RouteNetlinkMessage::DelNeighbour(message) = &message {
                 let neighbour = Neighbour::of(message).filter(|neighbour| self.neighbours.keeps(neighbour));
                 neighbour.is_some_and(|neighbour| {
@@ -371,9 +375,10 @@ impl Kernel {
         if !next_hops.hear() && !is_due {
             return Ok(());
         }
-        next_hops.devices = devices::all().map_err(|source| Error::Devices { source })?;
+        let devices = devices::all().map_err(|source| Error::Devices { source })?;
+        next_hops.devices.clone_from(&devices);
         if !self.devices.is_empty() {
-            self.allow_devices()?;
+            self.allow_devices(&devices)?;
         }
         let changed = self.look(None)?;
         if let Some(next_hops) = self.next_hops.as_mut().filter(|_| is_due) {
@@ -508,16 +513,6 @@ impl Kernel {
 fn read(bytes: &[u8; size_of::<Lookup>()]) -> Lookup {
     let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[4 * at + byte]));
     let address = |at: usize| Address(std::array::from_fn(|index| word(at + index)));
-    let low = u64::from(if cfg!(target_endian = "little") {
-        word(14)
-    } else {
-        word(15)
-    });
-    let high = u64::from(if cfg!(target_endian = "little") {
-        word(15)
-    } else {
-        word(14)
-    });
     Lookup {
         address: address(0),
         next_hop: address(4),
@@ -525,7 +520,7 @@ fn read(bytes: &[u8; size_of::<Lookup>()]) -> Lookup {
         answer: word(9) as i32,
         macs: std::array::from_fn(|byte| bytes[40 + byte]),
         padding: word(13),
-        now: high << 32 | low,
+        now: u64::from_ne_bytes(std::array::from_fn(|byte| bytes[56 + byte])),
     }
 }
 

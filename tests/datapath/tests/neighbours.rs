@@ -109,6 +109,16 @@ fn managed(pair: &Pair) -> Result<usize> {
     Ok(count("-4")? + count("-6")?)
 }
 
+/// Waits for so many neighbours to be in the kernel's care.
+fn expect_managed(pair: &Pair, expected: usize) -> Result<()> {
+    let start = Instant::now();
+    while managed(pair)? != expected && start.elapsed() < LIMIT {
+        thread::sleep(Duration::from_millis(10));
+    }
+    ensure!(managed(pair)? == expected, "{} are managed", managed(pair)?);
+    Ok(())
+}
+
 /// A loaded data path on the client's side of the node, in the calling thread's namespace.
 fn load() -> Result<DataPath> {
     let mut datapath = DataPath::load(LoadOptions {
@@ -162,11 +172,16 @@ fn a_neighbour_is_found_at_once_and_an_emptied_table_loses_no_packet() -> Result
             thread::sleep(Duration::from_millis(50));
         }
         // Both are asked for once more.
-        let start = Instant::now();
-        while managed(pair)? < 2 && start.elapsed() < LIMIT {
-            thread::sleep(Duration::from_millis(10));
-        }
-        assert_eq!(managed(pair)?, 2);
+        expect_managed(pair, 2)?;
+        // Who enters an address by hand takes it from the kernel's care; it is given back.
+        let shown = pair.node.ip("-4 neighbour show dev node1")?;
+        let known = shown.lines().find_map(|line| line.split_once(" lladdr "));
+        let (address, rest) = known.context("a neighbour is known")?;
+        let mac = rest.split(' ').next().unwrap_or_default();
+        pair.node.ip(&format!(
+            "neighbour replace {address} lladdr {mac} dev node1 nud reachable"
+        ))?;
+        expect_managed(pair, 2)?;
         is_over.store(true, Ordering::Relaxed);
         let asked = asking.map(|asking| asking.join().expect("it does not panic"));
         let datapath = node.join().expect("it does not panic")?;

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use anyhow::{Context as _, Result};
 use edge_datapath::{Action, Explainer, NextHop};
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, UDP4, inserted, tagged};
+use edge_datapath_tests::node::{Pair, inside};
 use edge_datapath_tests::setup::{balancer, member};
 use edge_model::{DataPathConfig, ForwardMode, Member};
 
@@ -80,29 +82,32 @@ fn packets_leave_in_the_vlan_of_their_worker_whatever_they_came_in() {
 }
 
 #[test]
-fn a_packet_leaves_by_the_interface_that_leads_to_its_worker() {
-    let address: IpAddr = [10, 0, 0, 1].into();
-    for mode in [ForwardMode::Ipip, ForwardMode::L2] {
-        for mut explainer in both() {
-            explainer
-                .configure(&config(mode, address, None))
-                .expect("the configuration fits");
-            let answer = explainer.run(&TCP4.frame()).expect("the kernel runs the frame");
-            assert_eq!(answer.reason, "no_route", "{mode:?}: nobody knows where to");
-            // A device is allowed that does not exist: nothing is sent in a test run.
-            for (interface, expected) in [(CAME_BY, Action::Tx), (0, Action::Tx)] {
-                explainer
-                    .set_next_hop(address, hop(interface, 0))
-                    .expect("the kernel takes it");
-                let answer = explainer.run(&TCP4.frame()).expect("the kernel runs the frame");
-                assert_eq!(
-                    (answer.reason, answer.action),
-                    ("forward", expected),
-                    "{mode:?} {interface}"
-                );
+fn a_packet_leaves_by_the_interface_that_leads_to_its_worker() -> Result<()> {
+    let pair = Pair::new()?;
+    let shown = pair.node.ip("-oneline link show node0")?;
+    let (other, _) = shown.split_once(':').context("an index")?;
+    let other = other.trim().parse()?;
+    inside(&pair.node, || {
+        let address: IpAddr = [10, 0, 0, 1].into();
+        for mode in [ForwardMode::Ipip, ForwardMode::L2] {
+            for mut explainer in both() {
+                explainer.configure(&config(mode, address, None))?;
+                let answer = explainer.run(&TCP4.frame())?;
+                assert_eq!(answer.reason, "no_route", "{mode:?}: nobody knows where to");
+                let rows = [(CAME_BY, Action::Tx), (0, Action::Tx), (other, Action::Redirect)];
+                for (interface, expected) in rows {
+                    explainer.set_next_hop(address, hop(interface, 0))?;
+                    let answer = explainer.run(&TCP4.frame())?;
+                    assert_eq!(
+                        (answer.reason, answer.action),
+                        ("forward", expected),
+                        "{mode:?} {interface}"
+                    );
+                }
             }
         }
-    }
+        Ok(())
+    })
 }
 
 #[test]
