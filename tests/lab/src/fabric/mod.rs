@@ -59,6 +59,10 @@ const START: Duration = Duration::from_secs(120);
 const SEGMENT_MTU: u32 = 1600;
 /// MTU between client and router, and of what workers answer with.
 const CLIENT_MTU: u32 = 1500;
+/// Least, first and most bytes of a TCP buffer of the client, to send or to receive. A veth in native XDP holds 256 frames
+/// and loses what comes beyond (`VETH_RING_SIZE`, drivers/net/veth.c), and TCP left to itself grows until that happens:
+/// four transfers of full frames fit with these, so that a datagram beside them which is lost was lost by the edge.
+const CLIENT_BUFFER: &str = "4096 65536 65536";
 
 /// A balancer's or worker's address on the segment.
 fn segment_address(last: u8) -> [String; 2] {
@@ -411,6 +415,9 @@ fn link_client(client: &NetNs, router: &NetNs) -> Result<()> {
         CLIENT_MTU,
     )?;
     client.complete_checksums("eth0")?;
+    for direction in ["net.ipv4.tcp_wmem", "net.ipv4.tcp_rmem"] {
+        client.sysctl(direction, CLIENT_BUFFER)?;
+    }
     client.ip("route add default via 10.80.0.1")?;
     client.ip("-6 route add default via fd80::1")?;
     for (name, value) in [
