@@ -172,48 +172,30 @@ pub struct VirtualPort {
 }
 
 impl Bootstrap {
-    /// Reads and checks the text of the file. `file` is only what problems call it.
-    ///
-    /// # Errors
-    /// Everything that is wrong, each with line, key and hint, if there is an error among it.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        Self::read(file, text, &mut problems).ok_or(problems)
-    }
-
-    /// Reads and checks the text of the file, and says of it all that is to be said, warnings too. `None`: it has errors.
+    /// Reads and checks the text of the file, and says of it all that is to be said, warnings too, each with line, key
+    /// and hint. `file` is only what problems call it. `None`: there is an error among the problems.
     pub fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Self> {
-        match Self::try_read(file, text) {
-            Ok((bootstrap, found)) => {
-                let is_wrong = found.iter().any(Problem::is_error);
-                problems.extend(found);
-                bootstrap.filter(|_| !is_wrong)
+        let (lines, value) = match yaml::load(text, 0) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                problems.extend(errors.into_iter().map(|error| error.into_problem(file, None)));
+                return None;
             }
-            Err(found) => {
-                problems.extend(found);
-                None
-            }
-        }
-    }
-
-    /// What the text says, and what is wrong with it; all of that if it is no map of keys.
-    fn try_read(file: &str, text: &str) -> Result<(Option<Self>, Vec<Problem>), Vec<Problem>> {
-        let (lines, value) = yaml::load(text, 0).map_err(|errors| {
-            let problems = errors.into_iter().map(|error| error.into_problem(file, None));
-            problems.collect::<Vec<_>>()
-        })?;
+        };
         let source = SourceRef::new(file.into(), Arc::new(lines), String::new());
         let style = Style {
             unknown: UnknownFields::Refused,
             envoy: false,
         };
         let (raw, findings) = yaml::read::<raw::RawBootstrap>(&value, "", style);
-        let mut problems: Vec<_> = findings
-            .into_iter()
+        let findings = findings.into_iter();
+        let mut found: Vec<_> = findings
             .map(|found| source.problem(found.severity, None, found.field, found.message, found.hint))
             .collect();
-        let bootstrap = raw.map(|raw| check::check(raw, &source, &mut problems));
-        Ok((bootstrap, problems))
+        let bootstrap = raw.map(|raw| check::check(raw, &source, &mut found));
+        let is_wrong = found.iter().any(Problem::is_error);
+        problems.append(&mut found);
+        bootstrap.filter(|_| !is_wrong)
     }
 }
 

@@ -32,7 +32,7 @@ fn read(text: &str) -> Parsed {
         assert!(lines.sum::<usize>() < 100 << 20);
         let _ = unsupported(resource);
     }
-    let _ = Bootstrap::parse("edge.yaml", text);
+    let _ = Bootstrap::read("edge.yaml", text, &mut vec![]);
     parsed
 }
 

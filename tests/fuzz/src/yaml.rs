@@ -17,7 +17,7 @@ const LONGEST: usize = 64 << 10;
 pub fn target(data: &[u8]) {
     let data = data.get(..LONGEST).unwrap_or(data);
     let text = String::from_utf8_lossy(data);
-    let _ = Bootstrap::parse("edge.yaml", &text);
+    let _ = Bootstrap::read("edge.yaml", &text, &mut vec![]);
     let _ = parse_prefixes("prefixes", &text, &mut vec![]);
     let parsed = parse_documents("fuzz.yaml", &text);
     assert_eq!(

@@ -11,11 +11,17 @@ use super::*;
 
 const REFERENCE: &str = include_str!("../../../../config/reference/edge.yaml");
 
+/// The file, or all that is to be said of one with errors.
+fn parse(text: &str) -> Result<Bootstrap, Vec<Problem>> {
+    let mut problems = Vec::new();
+    Bootstrap::read("edge.yaml", text, &mut problems).ok_or(problems)
+}
+
 #[test]
 fn the_reference_file_says_what_an_empty_file_means() {
-    let reference = Bootstrap::parse("edge.yaml", REFERENCE).expect("the reference is right");
+    let reference = parse(REFERENCE).expect("the reference is right");
     assert_eq!(reference, Bootstrap::default());
-    assert_eq!(Bootstrap::parse("edge.yaml", ""), Ok(reference));
+    assert_eq!(parse(""), Ok(reference));
 }
 
 #[test]
@@ -28,7 +34,7 @@ fn the_reference_file_has_every_key() {
         .filter(is_replaced)
         .map(|line| format!("{}\n", line.strip_prefix("#:").unwrap_or(line)))
         .collect();
-    Bootstrap::parse("edge.yaml", &whole).expect("the examples are right");
+    parse(&whole).expect("the examples are right");
     let written: Value = serde_yaml::from_str(&whole).expect("it has just been read");
     let raw: raw::RawBootstrap = serde_yaml::from_value(written.clone()).expect("it has just been read");
     let shape = serde_yaml::to_value(&raw).expect("a shape can be written");
@@ -76,7 +82,7 @@ drain: {grace: 2s, deadline: 5s}
 overload: {maxConnections: 1000, maxMemory: 2Gi}
 dns: {nameServers: [192.0.2.53, '192.0.2.54:5353'], minTtl: 1s, maxTtl: 1m, timeout: 3s}
 ";
-    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    let found = parse(text).expect("all of it is right");
     assert_eq!(
         (found.interfaces, found.xdp_mode),
         (vec!["eth0".to_owned()], XdpMode::Native)
@@ -172,7 +178,7 @@ limits:
   responseBytesPerSecond: 10
   http2: {maxConcurrentStreams: 4, controlFrames: 5, windowUpdates: 6, resets: 7, streamErrors: 8, refusedStreams: 9}
 ";
-    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    let found = parse(text).expect("all of it is right");
     assert_eq!(
         found.paths,
         PathPolicy {
@@ -212,7 +218,7 @@ limits:
         }
     );
     let text = "proxyProtocol: {from: [192.0.2.0/24, '2001:db8::1'], ports: [8443]}";
-    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    let found = parse(text).expect("all of it is right");
     let applies = |port, peer: &str| {
         found
             .proxy_protocol
@@ -233,7 +239,7 @@ limits:
             "limits.http2.maxConcurrentStreams",
         ),
     ] {
-        let problems = Bootstrap::parse("edge.yaml", text).expect_err(text);
+        let problems = parse(text).expect_err(text);
         assert_eq!(problems[0].field, field, "{text}");
     }
 }
@@ -253,7 +259,7 @@ virtualAddresses:
   unservedPorts: pass
   ports: [{port: 0, pool: web, spread: source, connectionTable: false}, {port: 53, protocol: UDP, pool: web}]
 ";
-    let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+    let found = parse(text).expect("all of it is right");
     let [pool] = found.pools.as_slice() else {
         panic!("{:?}", found.pools)
     };
@@ -338,7 +344,7 @@ fn mistakes_in_pools_and_tunnels_are_named() {
         ),
     ];
     for (text, field) in rows {
-        let problems = Bootstrap::parse("edge.yaml", text).expect_err(text);
+        let problems = parse(text).expect_err(text);
         let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, [field], "{text}");
     }
@@ -361,7 +367,7 @@ fn cookies_are_off_by_default_and_automatic_where_nothing_else_is_said() {
         ("synCookies: {unansweredPerSecond: 5}", auto(5)),
     ];
     for (text, expected) in rows {
-        let found = Bootstrap::parse("edge.yaml", text).expect("all of it is right");
+        let found = parse(text).expect("all of it is right");
         assert_eq!(found.syn_cookies, expected, "{text}");
     }
 }
@@ -413,7 +419,7 @@ tunnels: {endpoints: [192.0.2.10, 192.0.2.1, 192.0.2.1, 0.0.0.0], trusted: [nobo
 /// The problems of a file, as lines.
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
-    let problems = Bootstrap::parse("edge.yaml", text).expect_err("something is wrong");
+    let problems = parse(text).expect_err("something is wrong");
     let lines: Vec<_> = problems
         .iter()
         .map(|p| format!("{} {}: {}", p.line, p.field, p.message))
@@ -470,7 +476,7 @@ fn unknown_keys_are_refused_with_the_nearest_that_exists() {
         "interface: [eth0]\nadmin: 127.0.0.1:1\n",
         &["1 interface: unknown field"],
     );
-    let problems = Bootstrap::parse("edge.yaml", "interface: [eth0]\n").expect_err("the key is unknown");
+    let problems = parse("interface: [eth0]\n").expect_err("the key is unknown");
     assert_eq!(
         problems[0].with_location(),
         "edge.yaml:1: error edge.yaml interface: unknown field (did you mean interfaces?)"
@@ -510,7 +516,7 @@ fn a_deadline_shorter_than_the_usual_grace_time_bounds_it() {
         ("drain: {deadline: 2s}", 2, 2),
         ("drain: {grace: 0s, deadline: 2s}", 0, 2),
     ] {
-        let found = Bootstrap::parse("edge.yaml", text).expect(text).drain;
+        let found = parse(text).expect(text).drain;
         assert_eq!(
             (found.grace, found.deadline),
             (Duration::from_secs(grace), Duration::from_secs(deadline)),
