@@ -18,9 +18,9 @@ impl Compiler {
             return;
         }
         // Which servers a table is for decides which patches are for it.
-        let hosts = match plan.listeners {
-            true => &Hosts::All,
-            false => &plan.limited,
+        let hosts = match (plan.listeners, &plan.limited) {
+            (false, Hosts::Of(limited)) => Hosts::Of(plan.domains.union(limited).cloned().collect()),
+            _ => Hosts::All,
         };
         let objects = self.index.of(&Key::Gateways).chain(self.index.of(&Key::Filters));
         let resources: Vec<&Resource> = objects.filter_map(|object| self.resource_of(object)).collect();
@@ -29,7 +29,7 @@ impl Compiler {
             .flat_map(|listener| listener.tables())
             .map(|table| (table.name.as_str(), table))
             .collect();
-        let limited = relimit(&resources, &self.options, &self.bindings, &tables, hosts);
+        let limited = relimit(&resources, &self.options, &self.bindings, &tables, &hosts);
         if !limited.tables.is_empty() {
             self.snapshot.listeners = splice::with_tables(&self.snapshot.listeners, &limited.tables);
         }

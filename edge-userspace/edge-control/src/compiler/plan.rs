@@ -361,11 +361,9 @@ impl Compiler {
         if plan.policies {
             all(&Key::Policies);
         }
-        if plan.listeners || self.index.has(&Key::Filters) {
-            all(&Key::Gateways);
-            all(&Key::Filters);
-        }
+        // No EnvoyFilters: limits are put on what comes of this.
         if plan.listeners {
+            all(&Key::Gateways);
             all(&Key::BeforeGateway);
         }
         self.add_delegates(&mut objects);
