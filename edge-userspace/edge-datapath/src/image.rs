@@ -1,68 +1,26 @@
 //! What the maps should hold for a configuration, computed without touching them.
 
+mod indexes;
+mod names;
+mod settings;
+mod sockets;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
-use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use edge_common::maps::{MAX_LISTENERS, MAX_LOCAL_WORKERS, MAX_VIPS, socket_index};
+use edge_common::maps::{MAX_LISTENERS, MAX_LOCAL_WORKERS, MAX_VIPS};
 use edge_common::prefix::Prefix;
-use edge_common::{Address, Config, HashKey, decap, flood, tenant, tunnel, vip};
-use edge_model::{
-    DataPathConfig, FloodLimits, ForwardMode, Member, Protocol, Spread, TokenRate, Tunnel, Unserved, Vip,
-    Worker, WorkerId,
-};
+use edge_common::{Address, Config, decap, vip};
+use edge_model::{DataPathConfig, ForwardMode, Member, Unserved, Vip, Worker, WorkerId};
 
+pub(crate) use self::indexes::indexes;
+pub use self::indexes::{Digest, Indexes};
+use self::names::{ListenerName, VipName, listener_of, name};
+pub use self::names::{MemberId, VipId};
+pub use self::sockets::{SocketId, WorkerSocket};
 use crate::pools::Pools;
-use crate::{Error, sources, syncookies, sys, tunnels};
-
-/// A listening socket of a worker, for socket selection.
-///
-/// It must listen (TCP) or be bound (UDP), on a local address that takes the VIP's family: `[::]` for both.
-#[derive(Debug, Clone, Copy)]
-pub struct WorkerSocket<'fd> {
-    /// The worker that accepts on it.
-    pub worker: WorkerId,
-    /// Port it is bound to: [`Vip::listener_port`] of the VIPs it serves.
-    pub port: u16,
-    /// The only address that it is bound to: [`Vip::listener_address`]. `None` for every one.
-    pub address: Option<IpAddr>,
-    /// Protocol of the socket.
-    pub protocol: Protocol,
-    /// The socket. It is looked at during the call only; the kernel forgets it when it is closed.
-    pub fd: BorrowedFd<'fd>,
-}
-
-/// What of a VIP counts as its identity: the listener's port may change.
-type VipName = (IpAddr, u8, u16, Protocol);
-
-/// A port that workers listen on, and the address, if it is one alone.
-type ListenerName = (Option<IpAddr>, u16, Protocol);
-
-/// What the sockets of a VIP listen on.
-fn listener_of(vip: &Vip) -> ListenerName {
-    (vip.listener_address, vip.listener_port, vip.protocol)
-}
-
-impl WorkerSocket<'_> {
-    /// What it listens on.
-    pub(crate) fn listener(&self) -> ListenerName {
-        (self.address, self.port, self.protocol)
-    }
-}
-
-/// A socket's place and identity in the socket map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketId {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Port that the socket is bound to.
-    pub port: u16,
-    /// The kernel's number for the socket (SO_COOKIE).
-    pub cookie: u64,
-}
+use crate::{Error, sources, tunnels};
 
 /// Contents of the maps, and the routes that go with them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -115,7 +73,7 @@ impl Image {
             listeners,
             workers,
             pools,
-            config: config(desired, &sources)?,
+            config: settings::config(desired, &sources)?,
             sources: Arc::new(sources),
             reflection_ports: desired.reflection_ports.iter().copied().collect(),
             tunnel_peers: tunnels::peers(desired)?,
@@ -131,7 +89,7 @@ impl Image {
                 .or_insert(vip::Entry::marker(vip::Entry::SHARED));
         }
         next.vip_indexes = vip_indexes;
-        next.sockets = socket_ids(&next.listeners, sockets)?;
+        next.sockets = sockets::socket_ids(&next.listeners, sockets)?;
         if with_routes {
             let is_local = |vip: &&Vip| vip.free_bits == 0 && has_local_worker(vip, desired, own);
             next.routes = desired
@@ -169,7 +127,7 @@ impl Image {
             listener: self.listeners.get(&listener).unwrap_or_default(),
             pool,
             tag: vip::tag(index, indexes.uses(index)),
-            flags: flags(vip, desired),
+            flags: settings::flags(vip, desired),
         };
         self.vips.insert(key, entry);
         let mut shared = 0;
@@ -226,164 +184,12 @@ impl Image {
     }
 }
 
-/// A pool's worker by how people call it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberId {
-    /// Name of its pool.
-    pub pool: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its address.
-    pub address: IpAddr,
-    /// How packets get there.
-    pub mode: ForwardMode,
-}
-
-/// `web/node-1 (10.0.0.11)`.
-impl fmt::Display for MemberId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} ({})", self.pool, self.name, self.address)
-    }
-}
-
-/// The bits of a VIP's entry.
-fn flags(vip: &Vip, desired: &DataPathConfig) -> u32 {
-    use vip::Entry;
-    let mut flags = match vip.spread {
-        Spread::Flow => 0,
-        Spread::NoSourcePort => Entry::HASH_NO_SOURCE_PORT,
-        Spread::DestinationPort => Entry::HASH_DESTINATION_PORT,
-        Spread::Source => Entry::SOURCE_AFFINITY,
-    };
-    if !vip.remembers {
-        flags |= Entry::NO_CONNECTION_TABLE;
-    }
-    if vip.pool.is_some() {
-        flags |= Entry::FORWARDS;
-        if desired.tunnel.second_hop && vip.protocol == Protocol::Tcp {
-            flags |= Entry::SECOND_HOP;
-        }
-    }
-    flags
-}
-
-/// A VIP by what clients connect to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct VipId {
-    /// Virtual address.
-    pub address: IpAddr,
-    /// Bits at its end that do not count.
-    pub free_bits: u8,
-    /// Port; 0 stands for all.
-    pub port: u16,
-    /// Transport protocol.
-    pub protocol: Protocol,
-}
-
-/// `192.0.2.80:443/tcp`, `[2001:db8::80]:443/tcp`; of a prefix `192.0.2.0/24:443/tcp`.
-impl fmt::Display for VipId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut address = std::net::SocketAddr::new(self.address, self.port).to_string();
-        if self.free_bits > 0 {
-            let bits: u8 = if self.address.is_ipv4() { 32 } else { 128 };
-            let len = bits.saturating_sub(self.free_bits);
-            address = format!("{}/{len}:{}", self.address, self.port);
-        }
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(f, "{address}/{protocol}")
-    }
-}
-
 /// Whether packets to a VIP go up this node's stack, be it some.
 fn has_local_worker(vip: &Vip, desired: &DataPathConfig, own: &BTreeSet<IpAddr>) -> bool {
     let Some(pool) = vip.pool else { return true };
     let members = desired.pools.get(usize::from(pool)).map(|pool| &pool.members);
     let is_here = |member: &Member| member.mode == ForwardMode::Local || own.contains(&member.address);
     members.is_some_and(|members| members.iter().any(is_here))
-}
-
-fn name(vip: &Vip) -> VipName {
-    (vip.address, vip.free_bits, vip.port, vip.protocol)
-}
-
-fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Result<Config, Error> {
-    let mut config = Config {
-        hash: HashKey::from_seed(desired.hash_seed),
-        workers: desired
-            .workers
-            .iter()
-            .map(|worker| u32::from(worker.id.0) + 1)
-            .max()
-            .unwrap_or_default(),
-        flags: Config::IS_CONFIGURED,
-        ..Config::default()
-    };
-    if let Some(limits) = desired.flood {
-        config.flags |= Config::HAS_FLOOD_LIMITS;
-        config.flood = flood_limits(limits);
-    }
-    if !sources.is_empty() {
-        config.flags |= Config::HAS_SOURCES;
-        config.sources = sources::lengths(sources);
-        if !desired.sources.allow.is_empty() {
-            config.flags |= Config::HAS_ALLOWED;
-        }
-    }
-    if !desired.reflection_ports.is_empty() {
-        config.flags |= Config::HAS_REFLECTION_PORTS;
-    }
-    let (flags, syn_cookies) = syncookies::desired(desired);
-    config.flags |= flags;
-    config.syn_cookies = syn_cookies;
-    for vip in &desired.vips {
-        let address = Address::from(vip.address);
-        if vip.free_bits > 0 {
-            config.flags |= Config::HAS_VIP_PREFIXES;
-            config.vip_prefixes.insert_prefix(&address, vip.free_bits);
-        } else {
-            config.vips.insert(&address);
-        }
-        if vip.port == 0 {
-            config.flags |= Config::HAS_ALL_PORTS;
-        }
-    }
-    let (flags, tunnels) = tunnels::settings(desired)?;
-    config.flags |= flags;
-    config.decap = tunnels;
-    config.tunnel = tunnel(&desired.tunnel);
-    config.idle_ticks = sys::ticks(desired.connections.idle);
-    Ok(config)
-}
-
-fn tunnel(desired: &Tunnel) -> tunnel::Settings {
-    // Bits after the prefix, of the address's last word.
-    let free = |prefix: &edge_model::Prefix, bits: u8| {
-        let free = u32::from(bits - prefix.prefix_len()).min(32);
-        (u32::MAX.checked_shr(32 - free).unwrap_or(0)).to_be()
-    };
-    let [.., source4] = desired
-        .source4
-        .map_or([0; 4], |prefix| Address::from(prefix.address()).0);
-    tunnel::Settings {
-        source4,
-        source4_bits: desired.source4.map_or(0, |prefix| free(&prefix, 32)),
-        source6: desired
-            .source6
-            .map_or([0; 4], |prefix| Address::from(prefix.address()).0),
-        source6_bits: desired.source6.map_or(0, |prefix| free(&prefix, 128)),
-        padding: 0,
-    }
-}
-
-fn flood_limits(limits: FloodLimits) -> flood::Limits {
-    let rate = |rate: TokenRate| flood::Rate::new(rate.per_second, rate.burst);
-    flood::Limits {
-        packets: rate(limits.packets),
-        new_connections: rate(limits.new_connections),
-    }
 }
 
 fn vip_indexes(old: &Indexes<VipName>, vips: &[Vip]) -> Result<Indexes<VipName>, Error> {
@@ -414,145 +220,6 @@ fn listeners(
     )
 }
 
-/// Indexes by the names of what has them, and how often each was given to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Indexes<N: Ord> {
-    by_name: BTreeMap<N, u16>,
-    names: BTreeMap<u16, N>,
-    uses: BTreeMap<u16, u16>,
-    /// Indexes that a predecessor gave away, by their owners' digests. They count until the first names are known.
-    found: BTreeMap<u64, u16>,
-}
-
-/// Names that have a digest of their own.
-pub trait Digest {
-    /// What stands for the name where it is written down ([`tenant::digest`]).
-    fn digest(&self) -> u64;
-}
-
-impl Digest for VipName {
-    fn digest(&self) -> u64 {
-        let (address, free_bits, port, protocol) = self;
-        let [high, low] = port.to_be_bytes();
-        let words = Address::from(*address).0.map(u32::to_ne_bytes);
-        tenant::digest([words.as_flattened(), &[*free_bits, high, low, protocol.number()]])
-    }
-}
-
-impl Digest for ListenerName {
-    fn digest(&self) -> u64 {
-        let (address, port, protocol) = self;
-        let words = address.map(|address| Address::from(address).0.map(u32::to_ne_bytes));
-        let address = words.as_ref().map_or(&[][..], |words| words.as_flattened());
-        tenant::digest([address, &port.to_be_bytes(), &[protocol.number()]])
-    }
-}
-
-impl<N: Ord> Default for Indexes<N> {
-    fn default() -> Self {
-        Self {
-            by_name: BTreeMap::new(),
-            names: BTreeMap::new(),
-            uses: BTreeMap::new(),
-            found: BTreeMap::new(),
-        }
-    }
-}
-
-impl<N: Ord> Indexes<N> {
-    /// What a predecessor wrote down: the owners' digests with their indexes, and how often each index was given away.
-    pub(crate) fn found(owners: BTreeMap<u64, u16>, uses: BTreeMap<u16, u16>) -> Self {
-        Self {
-            uses,
-            found: owners,
-            ..Self::default()
-        }
-    }
-
-    /// How often each index was given away.
-    pub(crate) fn all_uses(&self) -> impl Iterator<Item = (u16, u16)> {
-        self.uses.iter().map(|(&index, &uses)| (index, uses))
-    }
-
-    /// The index of a name.
-    #[must_use]
-    pub fn get(&self, name: &N) -> Option<u16> {
-        self.by_name.get(name).copied()
-    }
-
-    /// How many names have had an index before its present one.
-    #[must_use]
-    pub fn uses(&self, index: u16) -> u16 {
-        self.uses
-            .get(&index)
-            .copied()
-            .unwrap_or_default()
-            .saturating_sub(1)
-    }
-
-    /// The name that has an index.
-    #[must_use]
-    pub fn name_at(&self, index: u16) -> Option<&N> {
-        self.names.get(&index)
-    }
-
-    /// Every name with its index.
-    pub fn iter(&self) -> impl Iterator<Item = (&N, u16)> {
-        self.by_name.iter().map(|(name, &index)| (name, index))
-    }
-}
-
-/// Gives each name an index: the old one, or the lowest that none of these names has or had.
-pub(crate) fn indexes<N: Ord + Clone + Digest>(
-    old: &Indexes<N>,
-    names: BTreeSet<N>,
-    what: &'static str,
-    range: Range<u16>,
-) -> Result<Indexes<N>, Error> {
-    let limit = range.len();
-    if names.len() > limit {
-        return Err(Error::TooMany {
-            what,
-            wanted: names.len(),
-            limit,
-        });
-    }
-    let of_old = |name: &N| {
-        let found = || old.found.get(&name.digest()).copied();
-        old.get(name).or_else(found).filter(|index| range.contains(index))
-    };
-    let kept: BTreeSet<u16> = names.iter().filter_map(of_old).collect();
-    // An index that is given away in the same change would lend the old owner's packets to the new one's counters,
-    // so the free ones come first.
-    let in_use: BTreeSet<u16> = old.by_name.values().chain(old.found.values()).copied().collect();
-    let fresh = range.clone().filter(|index| !in_use.contains(index));
-    let given_away = range
-        .clone()
-        .filter(|index| in_use.contains(index) && !kept.contains(index));
-    let mut unused = fresh.chain(given_away);
-    let mut next = Indexes {
-        by_name: BTreeMap::new(),
-        names: BTreeMap::new(),
-        uses: old.uses.clone(),
-        found: BTreeMap::new(),
-    };
-    for name in names {
-        if let Some(index) = of_old(&name) {
-            next.by_name.insert(name, index);
-        } else if let Some(index) = unused.next() {
-            let uses = next.uses.entry(index).or_default();
-            *uses = uses.wrapping_add(1);
-            next.by_name.insert(name, index);
-        }
-    }
-    next.names = next
-        .by_name
-        .iter()
-        .map(|(name, &index)| (index, name.clone()))
-        .collect();
-    Ok(next)
-}
-
 fn workers(workers: &[Worker]) -> Result<BTreeSet<WorkerId>, Error> {
     let mut set = BTreeSet::new();
     for worker in workers {
@@ -567,34 +234,9 @@ fn workers(workers: &[Worker]) -> Result<BTreeSet<WorkerId>, Error> {
     Ok(set)
 }
 
-fn socket_ids(
-    listeners: &Indexes<ListenerName>,
-    sockets: &[WorkerSocket<'_>],
-) -> Result<BTreeMap<u32, SocketId>, Error> {
-    let mut ids = BTreeMap::new();
-    for socket in sockets {
-        let WorkerSocket { worker, port, .. } = *socket;
-        if u32::from(worker.0) >= MAX_LOCAL_WORKERS {
-            return Err(Error::BadWorker {
-                worker,
-                limit: MAX_LOCAL_WORKERS - 1,
-            });
-        }
-        let cookie =
-            sys::socket_cookie(socket.fd).map_err(|source| Error::Socket { worker, port, source })?;
-        if let Some(listener) = listeners.get(&socket.listener()) {
-            ids.insert(
-                socket_index(listener, u32::from(worker.0)),
-                SocketId { worker, port, cookie },
-            );
-        }
-    }
-    Ok(ids)
-}
-
 #[cfg(test)]
 mod tests {
-    use edge_model::WorkerKind;
+    use edge_model::{Protocol, WorkerKind};
 
     use super::*;
 
