@@ -28,6 +28,8 @@ pub mod icmp;
 pub mod maglev;
 pub mod malformed;
 pub mod maps;
+#[cfg(test)]
+mod packets;
 pub mod parse;
 pub mod penalty;
 pub mod pktgen;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cursor::Slice;
+use crate::packets::{ip, with_checksum};
 
 const LB4: &str = "10.0.0.1";
 const NODE4: &str = "10.0.0.2";
@@ -23,43 +24,6 @@ fn settings() -> Settings {
 
 fn address(text: &str) -> Address {
     text.parse::<IpAddr>().expect("literal").into()
-}
-
-/// An IP header before a payload, with a right checksum.
-fn ip(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    match (
-        source.parse().expect("literal"),
-        destination.parse().expect("literal"),
-    ) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet.extend([0x45, 0]);
-            packet.extend((20 + payload.len() as u16).to_be_bytes());
-            packet.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-            with_checksum(&mut packet);
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            packet.extend([0x60, 0, 0, 0]);
-            packet.extend((payload.len() as u16).to_be_bytes());
-            packet.extend([protocol, 64]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-        }
-        _ => panic!("{source} and {destination} are of different families"),
-    }
-    packet.extend(payload);
-    packet
-}
-
-fn with_checksum(packet: &mut [u8]) {
-    packet[10..12].fill(0);
-    let words = packet[..20]
-        .chunks_exact(2)
-        .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let sum = checksum::of(words.sum());
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn udp(port: u16, payload: &[u8]) -> Vec<u8> {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cursor::Slice;
+use crate::packets::ip;
 use crate::parse;
 
 const CLIENT4: &str = "192.0.2.1";
@@ -13,31 +14,6 @@ const CLIENT6: &str = "2001:db8::1";
 const VIP6: &str = "2001:db8::2";
 const ROUTER4: &str = "198.51.100.1";
 const ROUTER6: &str = "2001:db8::3";
-
-/// An IP packet. Checksums are left out: nobody reads them here.
-fn ip(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let address = |text: &str| text.parse::<IpAddr>().expect("literal");
-    let mut packet = Vec::new();
-    match (address(source), address(destination)) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet.extend([0x45, 0]);
-            packet.extend((20 + payload.len() as u16).to_be_bytes());
-            packet.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            packet.extend([0x60, 0, 0, 0]);
-            packet.extend((payload.len() as u16).to_be_bytes());
-            packet.extend([protocol, 64]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-        }
-        _ => panic!("{source} and {destination} are of different families"),
-    }
-    packet.extend(payload);
-    packet
-}
 
 /// What a worker sends to a client, cut after the ports.
 const PORTS: [u8; 8] = [0x01, 0xbb, 0x9c, 0x40, 0, 0, 0, 1];

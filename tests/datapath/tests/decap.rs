@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use edge_datapath::{Action, Explainer, Explanation};
+use edge_datapath::Action;
+use edge_datapath_tests::explained::{explainer, run};
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, UDP4, UDP6, tagged, with};
 use edge_datapath_tests::setup::config;
 use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
@@ -29,16 +30,6 @@ fn node(trusted: &[&str], role: TunnelRole) -> DataPathConfig {
         }),
         ..config(4)
     }
-}
-
-fn explainer(config: &DataPathConfig) -> Explainer {
-    let mut explainer = Explainer::load().expect("needs root and a kernel with BPF");
-    explainer.configure(config).expect("the configuration fits");
-    explainer
-}
-
-fn run(explainer: &mut Explainer, frame: &[u8]) -> Explanation {
-    explainer.run(frame).expect("the kernel runs the frame")
 }
 
 /// From a load balancer to this node.

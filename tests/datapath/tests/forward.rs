@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use edge_common::connection::WAYS;
 use edge_common::{Flow, HashKey, checksum};
-use edge_datapath::{Action, Detached, Explainer, Explanation, Flows};
+use edge_datapath::{Action, Detached, Explainer, Flows};
+use edge_datapath_tests::explained::{explainer, run};
 use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, inserted, tagged, with};
 use edge_datapath_tests::setup;
 use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Spread, Unserved, Vip};
@@ -24,16 +25,6 @@ fn member(number: u8, mode: ForwardMode) -> Member {
 fn config(mode: ForwardMode) -> DataPathConfig {
     let members = (1..=4).map(|number| member(number, mode)).collect();
     setup::balancer(members, Some(GATEWAY))
-}
-
-fn explainer(config: &DataPathConfig) -> Explainer {
-    let mut explainer = Explainer::load().expect("needs root and a kernel with BPF");
-    explainer.configure(config).expect("the configuration fits");
-    explainer
-}
-
-fn run(explainer: &mut Explainer, frame: &[u8]) -> Explanation {
-    explainer.run(frame).expect("the kernel runs the frame")
 }
 
 /// How a packet's worker was found, and which it is.

@@ -3,17 +3,12 @@
 use std::net::IpAddr;
 
 use edge_common::checksum;
-use edge_datapath::{Action, Explainer};
+use edge_datapath::Action;
+use edge_datapath_tests::explained::explainer;
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, tagged, with};
 use edge_datapath_tests::setup::{config, limited};
 use edge_datapath_tests::tunnel::complete_checksum;
 use edge_model::{DataPathConfig, SourceLists};
-
-fn explainer(config: &DataPathConfig) -> Explainer {
-    let mut explainer = Explainer::load().expect("needs root and a kernel with BPF");
-    explainer.configure(config).expect("the configuration fits");
-    explainer
-}
 
 /// Sum of 16-bit words; an odd byte at the end is the upper half of one.
 fn sum(bytes: &[u8]) -> u64 {
