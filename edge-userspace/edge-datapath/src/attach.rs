@@ -11,8 +11,8 @@ use crate::Error;
 use crate::devices::{self, Device, Place};
 use crate::error::errno;
 use crate::kernel::Kernel;
-use crate::next_hops::Ingress;
 use crate::pins::{self, Link, Pins};
+use crate::ways::Ingress;
 
 /// How XDP is to be attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

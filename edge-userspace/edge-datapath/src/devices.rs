@@ -40,6 +40,17 @@ enum Kind {
 }
 
 impl Device {
+    /// One that stands by itself.
+    #[cfg(test)]
+    pub(crate) fn plain(index: u32, name: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            kind: Kind::Plain,
+            controller: None,
+        }
+    }
+
     /// Whether a driver sends frames of XDP by it (`ndo_xdp_xmit`).
     pub(crate) const fn sends_frames(&self) -> bool {
         matches!(self.kind, Kind::Plain | Kind::Bond)
@@ -183,10 +194,8 @@ mod tests {
 
     fn plain(index: u32, name: &str, controller: Option<u32>) -> Device {
         Device {
-            index,
-            name: name.to_owned(),
-            kind: Kind::Plain,
             controller,
+            ..Device::plain(index, name)
         }
     }
 

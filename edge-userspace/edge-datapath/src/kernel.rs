@@ -20,12 +20,13 @@ use crate::flows::Flows;
 use crate::image::Image;
 use crate::inherited::Inherited;
 use crate::maps::Maps;
-use crate::next_hops::{NextHop, NextHops};
+use crate::next_hops::NextHops;
 use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
 use crate::sources::Sources;
 use crate::tenants::{self, Tenants};
+use crate::ways::NextHop;
 use crate::{Error, Plan, Step, WorkerSocket, devices, maglev, object, stats, syncookies};
 
 /// What the object is loaded for.
@@ -198,7 +199,7 @@ impl Kernel {
             .retain(|index| devices.iter().any(|device| device.index == *index));
         for device in devices {
             let next_hops = self.next_hops.as_ref();
-            if next_hops.is_none_or(|next_hops| next_hops.may_leave_by(device)) {
+            if next_hops.is_none_or(|next_hops| next_hops.links().may_leave_by(device)) {
                 self.allow_device(device.index)?;
             }
         }

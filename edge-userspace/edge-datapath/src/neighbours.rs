@@ -90,6 +90,11 @@ impl Neighbours {
         })
     }
 
+    /// Whether none is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// Whether a neighbour is kept.
     pub(crate) fn keeps(&self, neighbour: &Neighbour) -> bool {
         self.kept.contains(neighbour)

@@ -3,8 +3,9 @@
 mod health;
 mod inspect;
 mod limits;
+mod route_news;
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,13 +17,12 @@ use edge_datapath::{DataPath, Flows, LoadOptions, OnStop, Pinning, WorkerSocket,
 use edge_model::{DataPathConfig, Penalty, Protocol, Snapshot};
 use edge_proxy::{AccessLog, AccessLogFormat, DnsOptions, Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use self::health::{Probed, Probes};
+use self::route_news::RouteNews;
 
 use crate::admin::{self, Inspect};
 use crate::cli::RunArgs;
@@ -224,7 +224,11 @@ impl App {
                 Some(penalty) = penalties.recv() => self.penalise(&penalty),
                 Some(outcome) = probed.recv() => self.judge(outcome),
                 _ = housekeeping.tick() => self.keep_house(),
-                () = routes.wait() => self.keep_routes(),
+                () = routes.wait() => {
+                    let began = Instant::now();
+                    self.keep_routes();
+                    routes.rest(began.elapsed());
+                }
                 _ = sampling.tick() => self.publish_samples(),
             }
         }
@@ -457,43 +461,6 @@ fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
         }
     }
     Ok(Some(datapath))
-}
-
-/// Waits for what the kernel tells of routes and neighbours.
-struct RouteNews(Option<AsyncFd<OwnedFd>>);
-
-impl RouteNews {
-    /// Without a data path, or where the runtime has no room for the socket, there is nothing to wait for: routes are looked
-    /// at once a second anyway.
-    #[expect(
-        deprecated,
-        reason = "what replaces it is unsafe, for those who do not own the descriptor; here it is owned"
-    )]
-    fn open(datapath: Option<&DataPath>) -> Self {
-        let socket = datapath.map(DataPath::route_news).transpose();
-        let socket = socket.and_then(|socket| {
-            let watch = |socket| AsyncFd::with_interest(socket, Interest::READABLE);
-            socket.flatten().map(watch).transpose()
-        });
-        match socket {
-            Ok(socket) => Self(socket),
-            Err(error) => {
-                tracing::warn!(%error, "changes of routes are seen once a second, and no sooner");
-                Self(None)
-            }
-        }
-    }
-
-    /// Until there is something to read, which is to be read to its end then.
-    async fn wait(&mut self) {
-        let readable = match &self.0 {
-            Some(socket) => socket.readable().await.map(|mut guard| guard.clear_ready()),
-            None => std::future::pending().await,
-        };
-        if readable.is_err() {
-            self.0 = None;
-        }
-    }
 }
 
 fn pinning(pinning: &edge_config::Pinning) -> Pinning {

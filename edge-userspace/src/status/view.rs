@@ -175,7 +175,7 @@ fn health(out: &mut String, datapath: &DataPathStatus) {
         if let Some(obstacle) = &worker.obstacle {
             let _ = writeln!(
                 out,
-                "\n{}/{} gets no packets: {obstacle}",
+                "\npackets do not get to {}/{}: {obstacle}",
                 worker.pool, worker.name
             );
         }
@@ -284,7 +284,10 @@ mod tests {
             text.contains("web/node-1 is unhealthy; its last probe failed: refused"),
             "{text}"
         );
-        assert!(text.contains("web/node-1 gets no packets: no route"), "{text}");
+        assert!(
+            text.contains("packets do not get to web/node-1: no route"),
+            "{text}"
+        );
         assert_eq!(read(StatusView::Drops)["dropped"]["no_service"], 50);
         assert_eq!(read(StatusView::Flows)[0]["open"], 7);
     }
