@@ -161,33 +161,46 @@ fn own_mac(ctx: *mut xdp_md) -> Result<[u16; 3], DropReason> {
 #[inline(always)]
 fn enter_vlan(ctx: *mut xdp_md, packet: *mut Packet, vlan: u32) -> u32 {
     // SAFETY: the element is this CPU's alone, and `headers` wrote it.
-    let (link_len, is_v6) = unsafe { ((*packet).network_at, (*packet).network.is_v6()) };
+    unsafe {
+        let (link_len, is_v6) = ((*packet).network_at, (*packet).network.is_v6());
+        match retag(ctx, link_len, is_v6, vlan) {
+            Some(link_len) => {
+                (*packet).network_at = link_len;
+                0
+            }
+            None => NO_ROOM,
+        }
+    }
+}
+
+/// Gives a frame the link header of a VLAN, or of none (0), for one of so many bytes; its MAC addresses are still to be written.
+/// The answer is the new length; `None`: there is no room.
+#[inline(always)]
+pub(crate) fn retag(ctx: *mut xdp_md, link_len: u32, is_v6: bool, vlan: u32) -> Option<u32> {
     let wanted = if vlan == 0 {
         ETHERNET_LEN
     } else {
         ETHERNET_LEN + VLAN_LEN
     } as u32;
     if vlan == 0 && link_len == wanted {
-        return 0;
+        return Some(wanted);
     }
     let ethertype = if is_v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }.to_be_bytes();
     let (tag, id) = (ETHERTYPE_VLAN.to_be_bytes(), (vlan as u16).to_be_bytes());
     let mut tagged = [tag[0], tag[1], id[0], id[1], ethertype[0], ethertype[1]];
     let mut plain = ethertype;
-    // SAFETY: the helpers check the frame's bounds, and the buffers are as long as they are told. The packet is this CPU's
-    // alone.
-    unsafe {
+    // SAFETY: the helpers check the frame's bounds, and the buffers are as long as they are told.
+    let done = unsafe {
         if bpf_xdp_adjust_head(ctx, link_len as i32 - wanted as i32) != 0 {
-            return NO_ROOM;
+            return None;
         }
-        (*packet).network_at = wanted;
-        let done = if vlan == 0 {
+        if vlan == 0 {
             bpf_xdp_store_bytes(ctx, ETHERNET_LEN as u32 - 2, plain.as_mut_ptr().cast(), 2)
         } else {
             bpf_xdp_store_bytes(ctx, ETHERNET_LEN as u32 - 2, tagged.as_mut_ptr().cast(), 6)
-        };
-        if done == 0 { 0 } else { NO_ROOM }
-    }
+        }
+    };
+    (done == 0).then_some(wanted)
 }
 
 /// Why no way to an address is known.

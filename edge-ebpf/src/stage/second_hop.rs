@@ -175,6 +175,8 @@ fn judge(ctx: &XdpContext, config: &Config) -> Result<Fate, DropReason> {
         Err(Failure::StackMayKnow) => return Ok(Fate::ByStack),
         Err(Failure::NoRoute) => return Err(DropReason::NoRoute),
     };
+    // The interfaces that it finds are in no VLAN.
+    route::retag(ctx, link_len as u32, outer.is_inner_v6, 0).ok_or(DropReason::NoHeadroom)?;
     // SAFETY: the helper checks the frame's bounds, and the buffer is as long as it is told.
     if unsafe { bpf_xdp_store_bytes(ctx, 0, macs.as_mut_ptr().cast(), 12) } != 0 {
         return Err(DropReason::Internal);

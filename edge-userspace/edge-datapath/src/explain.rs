@@ -131,6 +131,15 @@ impl Explainer {
         self.kernel.pretend(address, hop)
     }
 
+    /// Lets what was said of routes grow old, as if nobody had looked at them for long: each packet asks the kernel for itself.
+    ///
+    /// # Errors
+    /// The kernel refuses the entry.
+    pub fn forget_next_hops(&mut self) -> Result<(), Error> {
+        // Timer ticks are counted from the kernel's start on.
+        self.kernel.maps.write_watched_until(0)
+    }
+
     /// Gives a source a penalty, so that its packets can be explained.
     ///
     /// # Errors

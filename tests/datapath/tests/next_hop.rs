@@ -130,3 +130,36 @@ fn a_worker_behind_a_router_gets_no_packets_without_a_tunnel() {
         }
     }
 }
+
+#[test]
+fn where_nobody_has_looked_for_long_each_packet_asks_the_kernel() -> Result<()> {
+    let pair = Pair::new()?;
+    let neighbour = [2, 0, 0, 0, 0, 0x99];
+    pair.node
+        .ip("neighbour replace 10.77.0.1 lladdr 02:00:00:00:00:99 dev node0 nud permanent")?;
+    pair.node.sysctl("net.ipv4.ip_forward", "1")?;
+    let shown = pair.node.ip("-oneline link show node0")?;
+    let (node0, _) = shown.split_once(':').context("an index")?;
+    let said = hop(node0.trim().parse()?, 0);
+    inside(&pair.node, || {
+        let address: IpAddr = [10, 77, 0, 1].into();
+        for mut explainer in both() {
+            explainer.configure(&config(ForwardMode::Ipip, address, None))?;
+            for round in 0..2 {
+                explainer.set_next_hop(address, said)?;
+                for (is_old, mac) in [(false, MACS[0]), (true, neighbour)] {
+                    if is_old {
+                        explainer.forget_next_hops()?;
+                    }
+                    let answer = explainer.run(&TCP4.frame())?;
+                    assert_eq!(
+                        (answer.reason, answer.action, &answer.packet_out[..6]),
+                        ("forward", Action::Redirect, &mac[..]),
+                        "round {round}, grown old: {is_old}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    })
+}

@@ -3,17 +3,21 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use edge_datapath::{DataPath, Explainer, LoadOptions, OnStop, Pinning, Stats};
-use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4};
+use edge_datapath_tests::explained::explainer;
+use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4, tagged, with};
 use edge_datapath_tests::node::{Pair, inside};
 use edge_datapath_tests::setup::{self, VIP4, VIP6};
 use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
 use edge_lab::{BpfFs, wait_until};
 use edge_model::{DataPathConfig, ForwardMode, MemberState, TunnelRole, Tunnels};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 use socket2::{Domain, Socket, Type};
 
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
@@ -48,12 +52,6 @@ fn host(endpoint: &str, trusted: &[&str]) -> DataPathConfig {
         }),
         ..DataPathConfig::default()
     }
-}
-
-fn explainer(config: &DataPathConfig) -> Explainer {
-    let mut explainer = Explainer::load().expect("needs root and a kernel with BPF");
-    explainer.configure(config).expect("the configuration fits");
-    explainer
 }
 
 /// How a packet of a balancer was found its worker, and which it is.
@@ -229,6 +227,34 @@ fn counts(stats: &Stats) -> (u64, u64) {
     )
 }
 
+/// Sends a frame from the client as it is.
+fn send(pair: &Pair, frame: &[u8]) -> Result<()> {
+    inside(&pair.client, || {
+        let is_link = |address: &InterfaceAddress| {
+            let address = address
+                .address
+                .as_ref()
+                .filter(|_| address.interface_name == "client0");
+            address.and_then(|address| address.as_link_addr().copied())
+        };
+        let link = getifaddrs()?.find_map(|address| is_link(&address));
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)?;
+        let to = &link.context("an address of the link")?;
+        sendto(socket.as_raw_fd(), frame, to, MsgFlags::empty())?;
+        Ok(())
+    })
+}
+
+/// The MAC address of the node's interface.
+fn mac(pair: &Pair) -> Result<[u8; 6]> {
+    let shown = pair.node.ip("-oneline link show node0")?;
+    let (_, mac) = shown.split_once("link/ether ").context("a MAC address")?;
+    let mac = mac.split(' ').next().unwrap_or_default();
+    let octets = mac.split(':').map(|octet| u8::from_str_radix(octet, 16));
+    let octets = octets.collect::<Result<Vec<_>, _>>()?;
+    octets.try_into().ok().context("six octets")
+}
+
 #[test]
 fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
     let pair = Pair::new()?;
@@ -258,6 +284,7 @@ fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
             socket.set_read_timeout(Some(LIMIT))?;
             Ok(socket)
         })?;
+        let node = mac(&pair)?;
         let nested = |source_port: u16| {
             let packet = Packet {
                 source: ip("10.77.0.1"),
@@ -267,41 +294,40 @@ fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
             };
             let mut inner = packet.frame();
             complete_checksum(&mut inner[14..]);
-            tunnelled(&inner, Kind::Ip, ip("10.77.0.9"), ip("10.77.0.1"))
-        };
-        let send = |frame: &[u8]| {
-            inside(&pair.client, || {
-                let to = SocketAddr::new(ip("10.77.0.2"), 0);
-                tunnels.send_to(&frame[14..], &to.into())?;
-                Ok(())
-            })
+            let once = tunnelled(&inner, Kind::Ip, ip("10.77.0.9"), ip("10.77.0.1"));
+            let twice = tunnelled(&once, Kind::Ip, ip("10.77.0.9"), ip("10.77.0.2"));
+            with(twice, 0, &node)
         };
         // A connection that the node has: the packet is its own.
         let client = inside(&pair.client, || Ok(TcpStream::connect((IpAddr::from(VIP4), 80))?))?;
         let (mut accepted, _) = server.accept()?;
         let before = counts(&datapath.stats()?);
-        send(&nested(client.local_addr()?.port()))?;
+        send(&pair, &nested(client.local_addr()?.port()))?;
         wait_until("the packet is taken", LIMIT, || {
             Ok(counts(&datapath.stats()?) == (before.0, before.1 + 1))
         })?;
         (&client).write_all(b"ping")?;
         let mut bytes = [0; 4];
         accepted.read_exact(&mut bytes)?;
-        // One that it does not have, though it listens: the packet goes on, in the tunnel that it held.
-        let frame = nested(9);
-        send(&frame)?;
-        let mut received = [0; 256];
-        let len = (&tunnels).read(&mut received).context("what is handed on")?;
+        // One that it does not have, though it listens: the packet goes on, in the tunnel that it held, and in no VLAN.
         let IpAddr::V4(from) = ip("10.77.0.9") else {
             anyhow::bail!("IPv4")
         };
-        ensure!(
-            received[12..16] == from.octets(),
-            "from the balancer: {received:02x?}"
-        );
-        ensure!(received[20..len] == frame[34..], "the packet inside is as it was");
+        for (name, frame) in [("untagged", nested(9)), ("tagged", tagged(nested(10)))] {
+            send(&pair, &frame)?;
+            let mut received = [0; 256];
+            let len = (&tunnels).read(&mut received).context(name)?;
+            ensure!(
+                received[12..16] == from.octets(),
+                "{name}: from the balancer: {received:02x?}"
+            );
+            ensure!(
+                frame.ends_with(&received[20..len]),
+                "{name}: the packet inside is as it was"
+            );
+        }
         let after = counts(&datapath.stats()?);
-        assert_eq!(after, (before.0 + 1, before.1 + 1));
+        assert_eq!(after, (before.0 + 2, before.1 + 1));
         datapath.detach()?;
         Ok(())
     })
