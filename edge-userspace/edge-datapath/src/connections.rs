@@ -1,6 +1,7 @@
 //! What the connection table holds, flow by flow.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use edge_common::connection::{Key, State};
 use edge_common::maps as names;
@@ -39,36 +40,55 @@ pub struct ConnectionPage {
 /// Buckets that are read at once, a system call each: some milliseconds.
 const PAGE: u32 = 4096;
 
-/// Reads a part of the table. Places count the buckets of IPv4 clients, then those of IPv6 clients.
+/// The buckets of a part of the table. Places count those of IPv4 clients, then those of IPv6 clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Places {
+    v4: Range<u32>,
+    v6: Range<u32>,
+    /// Where the next part begins.
+    next: Option<u32>,
+}
+
+impl Places {
+    /// Those from a place on, of a table with so many buckets.
+    fn of([v4, v6]: [u32; 2], first: u32) -> Self {
+        let all = v4.saturating_add(v6);
+        let end = first.saturating_add(PAGE).min(all);
+        Self {
+            v4: first.min(v4)..end.min(v4),
+            v6: first.clamp(v4, all) - v4..end.max(v4) - v4,
+            next: (end < all).then_some(end),
+        }
+    }
+}
+
+/// Reads a part of the table, from a place on.
 pub(crate) fn page(
     maps: &Maps,
     image: &Image,
-    [v4, v6]: [u32; 2],
+    buckets: [u32; 2],
     first: u32,
 ) -> Result<ConnectionPage, Error> {
-    let all = v4.saturating_add(v6);
-    let end = first.saturating_add(PAGE).min(all);
+    let places = Places::of(buckets, first);
     let mut connections = Vec::new();
     let mut add = |source: Address, ports, state| connections.extend(read(image, source, ports, state));
-    for at in first..end {
-        if at < v4 {
-            let failed = Error::map(names::CONNECTIONS4, "read");
-            let bucket = maps.connections4.get(&at, 0).map_err(failed)?;
-            for way in bucket.ways {
-                let [a, b, c, _] = Address::from(IpAddr::from([0, 0, 0, 0])).0;
-                add(Address([a, b, c, way.source]), way.ports, way.state);
-            }
-        } else {
-            let failed = Error::map(names::CONNECTIONS6, "read");
-            let bucket = maps.connections6.get(&(at - v4), 0).map_err(failed)?;
-            for way in bucket.ways {
-                add(Address(way.source), way.ports, way.state);
-            }
+    for at in places.v4 {
+        let failed = Error::map(names::CONNECTIONS4, "read");
+        let bucket = maps.connections4.get(&at, 0).map_err(failed)?;
+        for way in bucket.ways {
+            add(Address::v4_word(way.source), way.ports, way.state);
+        }
+    }
+    for at in places.v6 {
+        let failed = Error::map(names::CONNECTIONS6, "read");
+        let bucket = maps.connections6.get(&at, 0).map_err(failed)?;
+        for way in bucket.ways {
+            add(Address(way.source), way.ports, way.state);
         }
     }
     Ok(ConnectionPage {
         connections,
-        next: (end < all).then_some(end),
+        next: places.next,
     })
 }
 
@@ -95,4 +115,44 @@ fn read(image: &Image, source: Address, ports: u32, state: State) -> Option<Conn
         member: member.and_then(|_| image.member(edge_model::WorkerId(worker))),
         is_confirmed: state.is_confirmed(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_follow_each_other_over_both_families_without_a_gap() {
+        let rows = [
+            ([8, 8], 0, (0..8, 0..8, None)),
+            ([8, 8], 3, (3..8, 0..8, None)),
+            ([8, 8], 11, (8..8, 3..8, None)),
+            ([PAGE, PAGE], 0, (0..PAGE, 0..0, Some(PAGE))),
+            ([PAGE, PAGE], 1, (1..PAGE, 0..1, Some(PAGE + 1))),
+            ([PAGE, PAGE], PAGE, (PAGE..PAGE, 0..PAGE, None)),
+            ([2 * PAGE, 8], PAGE, (PAGE..2 * PAGE, 0..0, Some(2 * PAGE))),
+            // Whoever asks for what is behind the end gets nothing.
+            ([8, 8], 16, (8..8, 8..8, None)),
+            ([8, 8], u32::MAX, (8..8, 8..8, None)),
+            ([u32::MAX, 8], u32::MAX, (u32::MAX..u32::MAX, 0..0, None)),
+        ];
+        for (buckets, first, (v4, v6, next)) in rows {
+            assert_eq!(
+                Places::of(buckets, first),
+                Places { v4, v6, next },
+                "{buckets:?} from {first}"
+            );
+        }
+        let (buckets, mut read) = ([3 * PAGE + 5, 2 * PAGE + 7], (0, 0));
+        let mut first = Some(0);
+        while let Some(place) = first {
+            let places = Places::of(buckets, place);
+            for (next, part) in [(&mut read.0, places.v4), (&mut read.1, places.v6)] {
+                assert!(part.is_empty() || part.start == *next, "{place}: {part:?}");
+                *next += part.len() as u32;
+            }
+            first = places.next;
+        }
+        assert_eq!(read, buckets.into());
+    }
 }
