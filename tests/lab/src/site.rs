@@ -209,15 +209,20 @@ impl Site {
     /// # Errors
     /// If a backend does not answer.
     pub fn answered(&self) -> Result<[u64; 3]> {
-        let count = |version: u8| {
-            let url = format!("http://{}:8080/count", address::backend(version));
-            let answer = Curl::new(self.lab.node()).get(&url)?.json()?;
-            answer
-                .get("requests")
-                .and_then(Value::as_u64)
-                .context("the backend told no count")
-        };
-        Ok([count(1)?, count(2)?, count(3)?])
+        Ok([self.answered_by(1)?, self.answered_by(2)?, self.answered_by(3)?])
+    }
+
+    /// Requests that one backend counted.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn answered_by(&self, version: u8) -> Result<u64> {
+        let url = format!("http://{}:8080/count", address::backend(version));
+        let answer = Curl::new(self.lab.node()).get(&url)?.json()?;
+        answer
+            .get("requests")
+            .and_then(Value::as_u64)
+            .context("the backend told no count")
     }
 
     /// Waits until a configuration of this number, or a later one, is in force.

@@ -7,6 +7,9 @@ use edge_lab::{Curl, wait_until};
 
 use crate::fixture::{LIMIT, Load, SHOP, site, url};
 
+/// Requests of the load after each change: many for each of its connections.
+const EACH: u64 = 200;
+
 /// A route that answers by itself, so that a client sees at once which configuration is in force.
 fn direct_response(body: &str) -> String {
     format!(
@@ -28,16 +31,17 @@ spec:
 fn a_changed_file_is_applied_without_a_lost_request() {
     let site = site();
     let file = site.config().join("virtual-service.yaml");
-    let load = Load::start(&site, "/", Duration::from_secs(4));
+    let load = Load::start(&site, "/");
     for round in 0..5 {
         fs::write(&file, direct_response(&format!("round{round}"))).expect("written");
         let curl = Curl::new(site.lab().client()).header(SHOP);
         let applied = || Ok(curl.get(&url("/which"))?.text() == format!("round{round}"));
         wait_until("the change to be in force", LIMIT, applied).expect("it is applied");
+        load.goes_on(&site, 1, EACH);
     }
     let report = load.finish();
     assert_eq!(report.failures(), 0, "{report:?}");
-    assert!(report.requests > 1000, "{report:?}");
+    assert!(report.requests >= 5 * EACH, "{report:?}");
 }
 
 #[test]
@@ -47,7 +51,7 @@ fn a_broken_file_changes_nothing_and_is_reported_until_it_is_mended() {
     let good = direct_response("good");
     fs::write(&file, &good).expect("written");
     site.wait_for_snapshot(2).expect("applied");
-    let load = Load::start(&site, "/", Duration::from_secs(4));
+    let load = Load::start(&site, "/");
 
     fs::write(&file, good.replace("exact:", "exakt:")).expect("written");
     let problems = || {
@@ -73,6 +77,7 @@ fn a_broken_file_changes_nothing_and_is_reported_until_it_is_mended() {
     fs::write(&file, direct_response("mended")).expect("written");
     let mended = || Ok(curl.get(&url("/which"))?.text() == "mended");
     wait_until("the mended file to be in force", LIMIT, mended).expect("it is");
+    load.goes_on(&site, 1, EACH);
     let status = site.status().expect("a status");
     assert_eq!(
         (

@@ -22,9 +22,10 @@ spec:
     std::fs::write(site.config().join("virtual-service.yaml"), both).expect("written");
     site.wait_for_snapshot(2).expect("applied");
     let connections = 16;
-    let load = Load::start(&site, "/", Duration::from_secs(4));
-    thread::sleep(Duration::from_millis(1500));
+    let load = Load::start(&site, "/");
+    load.goes_on(&site, 1, 500);
     site.backend(1).expect("v1").kill().expect("it runs");
+    load.goes_on(&site, 2, 500);
     let report = load.finish();
     // Each connection of the client has one request under way; those at the dead backend may be lost.
     assert!(report.failures() <= connections, "{report:?}");
