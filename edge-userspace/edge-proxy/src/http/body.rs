@@ -121,7 +121,7 @@ impl ResponseBody {
         if let Some(timer) = &mut upstream.timer
             && Pin::new(timer).poll(cx).is_ready()
         {
-            self.break_off(Flag::UpstreamRequestTimeout);
+            self.break_off(Flag::UpstreamRequestTimeout, "upstream_response_timeout");
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }
         let frame = ready!(next_frame(&mut upstream.body, cx));
@@ -134,13 +134,8 @@ impl ResponseBody {
                 frame.is_trailers() || upstream.body.is_end_stream()
             }
             Some(Err(fault)) => {
-                let flag = match fault.cause() {
-                    Cause::Ended => Flag::UpstreamConnectionTermination,
-                    Cause::Reset => Flag::UpstreamRemoteReset,
-                    Cause::ResetHere => Flag::LocalReset,
-                    Cause::Malformed => Flag::UpstreamProtocolError,
-                };
-                self.break_off(flag);
+                let (flag, details) = late_reset(fault.cause());
+                self.break_off(flag, details);
                 false
             }
             None => true,
@@ -154,11 +149,33 @@ impl ResponseBody {
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
-    fn break_off(&mut self, flag: Flag) {
+    fn break_off(&mut self, flag: Flag, details: &'static str) {
         self.kind = Kind::Done;
         if let Some(record) = &mut self.record {
-            record.broke_off(flag);
+            record.broke_off(flag, details);
         }
+    }
+}
+
+/// Flag and details of a response that breaks off behind its head (Envoy's `LateUpstreamReset`, with the reason).
+fn late_reset(cause: Cause) -> (Flag, &'static str) {
+    match cause {
+        Cause::Ended => (
+            Flag::UpstreamConnectionTermination,
+            "upstream_reset_after_response_started{connection_termination}",
+        ),
+        Cause::Reset => (
+            Flag::UpstreamRemoteReset,
+            "upstream_reset_after_response_started{remote_reset}",
+        ),
+        Cause::ResetHere => (
+            Flag::LocalReset,
+            "upstream_reset_after_response_started{local_reset}",
+        ),
+        Cause::Malformed => (
+            Flag::UpstreamProtocolError,
+            "upstream_reset_after_response_started{protocol_error}",
+        ),
     }
 }
 

@@ -229,9 +229,11 @@ impl Record {
         self.complete = true;
     }
 
-    /// The response could not be finished, for a reason other than the client.
-    pub(crate) fn broke_off(&mut self, flag: Flag) {
+    /// The response could not be finished, for a reason other than the client. Its head is with the client by now, so that
+    /// the status stays what it was.
+    pub(crate) fn broke_off(&mut self, flag: Flag, details: &'static str) {
         self.flag(flag);
+        self.account.details = details;
         self.complete = true;
     }
 

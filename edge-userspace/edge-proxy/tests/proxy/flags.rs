@@ -122,7 +122,7 @@ fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
             },
             false,
             "UR",
-            "200 UR via_upstream",
+            "200 UR upstream_reset_after_response_started{remote_reset}",
         ),
         (
             "malformed-early",
@@ -149,21 +149,21 @@ fn what_an_endpoint_of_http2_does_to_a_stream_is_told_apart() {
             },
             false,
             "UR",
-            "200 UR via_upstream",
+            "200 UR upstream_reset_after_response_started{remote_reset}",
         ),
         (
             "closed-late",
             |stream| vec![head(stream), Frame::new(DATA, 0, stream, *b"abc")],
             true,
             "UC",
-            "200 UC via_upstream",
+            "200 UC upstream_reset_after_response_started{connection_termination}",
         ),
         (
             "malformed-late",
             |stream| vec![head(stream), Frame::new(DATA, 0, 0, *b"abc")],
             false,
             "UPE",
-            "200 UPE via_upstream",
+            "200 UPE upstream_reset_after_response_started{protocol_error}",
         ),
         (
             "white-space",
@@ -203,7 +203,7 @@ fn a_stream_that_the_gateway_resets_is_told_apart_from_one_that_the_endpoint_doe
         (
             "window-late",
             |stream| [&[head(stream)][..], &too_wide_window(stream)].concat(),
-            "200 LR via_upstream",
+            "200 LR upstream_reset_after_response_started{local_reset}",
         ),
     ];
     for (name, answer, line) in rows {
@@ -222,9 +222,9 @@ fn a_stream_that_the_gateway_resets_is_told_apart_from_one_that_the_endpoint_doe
 
 #[test]
 fn a_body_of_http1_that_is_malformed_is_not_one_that_was_closed() {
-    for (name, body, closes, flag) in [
-        ("chunk", "3\r\nabcXY\r\n", false, "UPE"),
-        ("closed", "3\r\nab", true, "UC"),
+    for (name, body, closes, flag, reason) in [
+        ("chunk", "3\r\nabcXY\r\n", false, "UPE", "protocol_error"),
+        ("closed", "3\r\nab", true, "UC", "connection_termination"),
     ] {
         let web = RawBackend::start(move |mut stream, _| {
             RawBackend::read_head(&mut stream);
@@ -238,7 +238,8 @@ fn a_body_of_http1_that_is_malformed_is_not_one_that_was_closed() {
         let edge = Edge::start_with(Snap::simple(port, &[web.address]), log.options());
         assert!(Client::connect(port).get("a", "/").is_err(), "{name}");
         edge.expect_flagged(flag, 1);
-        log.expect(name, &format!("200 {flag} via_upstream"));
+        let details = format!("upstream_reset_after_response_started{{{reason}}}");
+        log.expect(name, &format!("200 {flag} {details}"));
     }
 }
 
