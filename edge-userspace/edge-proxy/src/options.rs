@@ -63,8 +63,10 @@ pub struct Bounds {
     /// Resident memory in bytes. From 95 % of it on requests are answered with 503 (flag OM), at it connections are
     /// closed as they are accepted; `None` is no bound.
     pub max_memory: Option<u64>,
-    /// A kept-alive connection without a request, and a request's head on its way, from 80 % of either bound on. Clients
-    /// that are at work ask again within it.
+    /// Files that the process may open (RLIMIT_NOFILE). Connections of clients do not get the last eighth of them: it is for
+    /// endpoints, without which those that are there could not be served; `None` is no bound.
+    pub max_files: Option<u64>,
+    /// A kept-alive connection without a request, and a request's head on its way, from 80 % of any bound on. Clients that are at work ask again within it.
     pub idle_in_haste: Duration,
 }
 
@@ -74,6 +76,7 @@ impl Default for Bounds {
         Self {
             max_connections: usize::MAX,
             max_memory: None,
+            max_files: None,
             idle_in_haste: Duration::from_secs(10),
         }
     }

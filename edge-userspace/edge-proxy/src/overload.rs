@@ -1,11 +1,13 @@
 //! Bounds of the whole process: connections of clients, and memory. What is over them is refused before it costs
 //! anything, new work first, so that what is under way can end (Envoy's overload manager).
 //!
-//! The count of connections is one atomic that is touched when a connection comes and goes. Memory is looked at by a
+//! The count of connections is one atomic that is touched when a connection comes and goes. How many files are open is told
+//! by the descriptor of a new connection, as the kernel gives the lowest that is free (POSIX, open(2)). Memory is looked at by a
 //! thread of its own, ten times a second; requests read what it found from one byte that hardly ever changes.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,7 +26,10 @@ const GIVE_BACK: Duration = Duration::from_secs(1);
 /// Percent of the memory bound from which requests are refused; connections are at the bound itself.
 const REQUESTS_FROM: u64 = 95;
 
-/// Percent of either bound from which idle connections are closed early.
+/// Percent of the files that connections of clients may take: all but an eighth.
+const CLIENT_FILES: u64 = 87;
+
+/// Percent of any bound from which idle connections are closed early.
 const HASTE_FROM: u64 = 80;
 
 /// What is refused for want of memory.
@@ -63,6 +68,8 @@ impl Pressure {
 pub(crate) struct Overload {
     bounds: Bounds,
     connections: AtomicUsize,
+    /// Files were scarce when a connection was last accepted.
+    files_scarce: AtomicBool,
     pressure: AtomicU8,
     pressure_gauge: IntGauge,
     memory_gauge: IntGauge,
@@ -74,6 +81,7 @@ pub(crate) struct Overload {
 #[derive(Debug)]
 struct Shed {
     by_connections: IntCounter,
+    by_files: IntCounter,
     by_memory: IntCounter,
     requests: IntCounter,
 }
@@ -91,7 +99,8 @@ impl Drop for Admitted {
 impl Overload {
     /// Nothing in use yet.
     pub(crate) fn new(bounds: Bounds, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
-        let help = "What was refused because the process was at a bound (max_connections, max_memory)";
+        let help =
+            "What was refused because the process was at a bound (max_connections, max_files, max_memory)";
         let shed = IntCounterVec::new(Opts::new("edge_overload_shed_total", help), &["what", "bound"])?;
         let pressure_gauge = IntGauge::new(
             "edge_overload_pressure",
@@ -112,11 +121,13 @@ impl Overload {
         Ok(Arc::new(Self {
             bounds,
             connections: AtomicUsize::new(0),
+            files_scarce: AtomicBool::new(false),
             pressure: AtomicU8::new(0),
             pressure_gauge,
             memory_gauge,
             shed: Shed {
                 by_connections: shed.with_label_values(&["connection", "max_connections"]),
+                by_files: shed.with_label_values(&["connection", "max_files"]),
                 by_memory: shed.with_label_values(&["connection", "max_memory"]),
                 requests: shed.with_label_values(&["request", "max_memory"]),
             },
@@ -124,29 +135,46 @@ impl Overload {
         }))
     }
 
-    /// A place for a connection that was just accepted; `None` when it is to be closed. Where all are taken, `make_room`
-    /// is asked to end another connection, whose place this one has: for a moment there may be more than the bound says.
-    pub(crate) fn admit(self: &Arc<Self>, make_room: impl FnOnce() -> bool) -> Option<Admitted> {
+    /// A place for a connection that was just accepted as `file`; `None` when it is to be closed. Where all are taken,
+    /// `make_room` is asked to end another connection, whose place this one has: for a moment there may be more than the
+    /// bound says.
+    pub(crate) fn admit(self: &Arc<Self>, file: RawFd, make_room: impl FnOnce() -> bool) -> Option<Admitted> {
         if self.pressure() >= Pressure::Connections {
             self.shed.by_memory.inc();
             return None;
         }
+        let is_reserved = self.reaches_files(file, CLIENT_FILES);
+        let is_scarce = self.reaches_files(file, HASTE_FROM);
+        if self.files_scarce.load(Ordering::Relaxed) != is_scarce {
+            self.files_scarce.store(is_scarce, Ordering::Relaxed);
+        }
+        if !is_reserved && self.take_place() {
+            return Some(Admitted(Arc::clone(self)));
+        }
+        if make_room() {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            return Some(Admitted(Arc::clone(self)));
+        }
+        match is_reserved {
+            true => self.shed.by_files.inc(),
+            false => self.shed.by_connections.inc(),
+        }
+        None
+    }
+
+    fn take_place(&self) -> bool {
+        let more = |open| (open < self.bounds.max_connections).then_some(open + 1);
         let taken = self
             .connections
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < self.bounds.max_connections).then_some(open + 1)
-            });
-        match taken {
-            Ok(_) => Some(Admitted(Arc::clone(self))),
-            Err(_) if make_room() => {
-                self.connections.fetch_add(1, Ordering::Relaxed);
-                Some(Admitted(Arc::clone(self)))
-            }
-            Err(_) => {
-                self.shed.by_connections.inc();
-                None
-            }
-        }
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok()
+    }
+
+    /// Whether so many percent of the files that the process may open are open, when `file` was the next one.
+    fn reaches_files(&self, file: RawFd, percent: u64) -> bool {
+        let file = u64::try_from(file).unwrap_or(0);
+        let reached = |most: u64| u128::from(file) * 100 >= u128::from(most) * u128::from(percent);
+        self.bounds.max_files.is_some_and(reached)
     }
 
     /// Whether a new request is to be refused; one that is is counted.
@@ -166,7 +194,7 @@ impl Overload {
     fn is_in_haste(&self) -> bool {
         let open = self.connections.load(Ordering::Relaxed) as u128;
         let is_crowded = open * 100 >= self.bounds.max_connections as u128 * u128::from(HASTE_FROM);
-        is_crowded || self.pressure() >= Pressure::Haste
+        is_crowded || self.files_scarce.load(Ordering::Relaxed) || self.pressure() >= Pressure::Haste
     }
 
     /// Counts an accept that failed for want of something.
@@ -280,14 +308,35 @@ mod tests {
     #[test]
     fn connections_have_places_until_there_are_none() {
         let overload = overload(5);
-        let mut admitted: Vec<_> = (0..4).map(|_| overload.admit(|| false).unwrap()).collect();
+        let mut admitted: Vec<_> = (0..4).map(|_| overload.admit(9, || false).unwrap()).collect();
         assert!(overload.is_in_haste(), "four of five");
-        admitted.push(overload.admit(|| false).unwrap());
-        assert!(overload.admit(|| false).is_none());
+        admitted.push(overload.admit(9, || false).unwrap());
+        assert!(overload.admit(9, || false).is_none());
         admitted.pop();
         admitted.pop();
         assert!(!overload.is_in_haste());
-        assert!(overload.admit(|| false).is_some());
+        assert!(overload.admit(9, || false).is_some());
+    }
+
+    #[test]
+    fn the_last_files_are_not_for_clients() {
+        let bounds = Bounds {
+            max_files: Some(100),
+            ..Bounds::default()
+        };
+        let overload = Overload::new(bounds, &Registry::new()).unwrap();
+        for (file, in_haste, has_place) in [
+            (79, false, true),
+            (80, true, true),
+            (87, true, false),
+            (99, true, false),
+        ] {
+            assert_eq!(overload.admit(file, || false).is_some(), has_place, "{file}");
+            assert_eq!(overload.is_in_haste(), in_haste, "{file}");
+        }
+        assert!(overload.admit(99, || true).is_some(), "another one makes room");
+        assert!(overload.admit(10, || false).is_some());
+        assert!(!overload.is_in_haste(), "files are there again");
     }
 
     #[test]
@@ -296,7 +345,7 @@ mod tests {
         assert_eq!(watched.look(u64::MAX), Pressure::None);
         assert!(watched.memory_gauge.get() > 1 << 20, "a process has a megabyte");
         assert_eq!(watched.look(1), Pressure::Connections);
-        assert!(watched.admit(|| true).is_none());
+        assert!(watched.admit(9, || true).is_none());
         assert!(watched.refuses_request());
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn bounds(overload: Overload) -> Bounds {
     Bounds {
         max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
         max_memory,
+        max_files: files,
         ..Bounds::default()
     }
 }

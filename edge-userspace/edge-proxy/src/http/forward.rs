@@ -21,7 +21,7 @@ use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
 use super::{Flag, Flags, Incoming, Record, Reply, RequestBody, RequestId, direct, grpc, mirror, upgrade};
 use crate::connection::Conn;
-use crate::pool::{Asked, ConnectError, EndpointBody, SendError, Sender, Want};
+use crate::pool::{Asked, ConnectError, EndpointBody, Lease, SendError, Sender, Want};
 use crate::protocol::Protocol;
 use crate::worker::{Asker, ClusterView, EndpointView, View};
 
@@ -262,11 +262,15 @@ impl Forwarding<'_> {
         request_id: &RequestId,
     ) -> Tried {
         let active = ActiveRequest::begin(endpoint.load());
-        let authority = self.plan.final_authority();
-        let checkout = self
-            .cluster
-            .checkout(endpoint, Asker::Client(self.conn), authority, want);
-        let mut lease = match checkout.await {
+        let mut checked_out = self.checkout(endpoint, want).await;
+        if let Err(ConnectError::Io(error)) = &checked_out
+            && is_starved(error)
+        {
+            // What others have left idle is worth less than what is asked for.
+            self.conn.worker().close_idle_upstreams();
+            checked_out = self.checkout(endpoint, want).await;
+        }
+        let mut lease = match checked_out {
             Ok(lease) => lease,
             Err(error) => return Tried::to_connect(&error),
         };
@@ -311,6 +315,12 @@ impl Forwarding<'_> {
             Ok(_) => Tried::reset(Ended::ForGood, Reset::Protocol),
             Err(error) => Tried::to_answer(&error, lease.is_reused()),
         }
+    }
+
+    /// A connection to the endpoint.
+    async fn checkout(&self, endpoint: &EndpointView, want: Want) -> Result<Lease, ConnectError> {
+        let (asker, authority) = (Asker::Client(self.conn), self.plan.final_authority());
+        self.cluster.checkout(endpoint, asker, authority, want).await
     }
 
     /// Whether its head can be written without a map of fields.

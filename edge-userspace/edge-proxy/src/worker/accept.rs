@@ -1,6 +1,7 @@
 //! From a listening socket to connections.
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +100,8 @@ impl Port {
     }
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let Some(admitted) = self.worker.overload().admit(|| self.worker.crowd_out()) else {
+        let (overload, make_room) = (self.worker.overload(), || self.worker.crowd_out());
+        let Some(admitted) = overload.admit(stream.as_raw_fd(), make_room) else {
             // Closed at once, unread: to answer would cost what is scarce.
             return;
         };

@@ -253,7 +253,7 @@ impl Worker {
     }
 
     /// Closes the upstream connections that no request uses.
-    fn close_idle_upstreams(&self) {
+    pub(crate) fn close_idle_upstreams(&self) {
         self.view.borrow().close_idle();
     }
 
