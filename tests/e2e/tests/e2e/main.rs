@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod change;
-mod clients;
 mod commands;
 mod failure;
 mod fixture;
