@@ -83,7 +83,8 @@ impl Part {
         }
     }
 
-    fn len(&self) -> usize {
+    /// Bytes of memory that it takes to hold.
+    fn cost(&self) -> usize {
         match self {
             // With what it takes to hold it: tiny pieces are not for nothing.
             Self::Data(data) => data.len() + size_of::<Self>(),
@@ -227,15 +228,20 @@ impl Shared {
             self.taken_bytes.set(self.taken_bytes.get() + data.len() as u64);
         }
         let mut kept = self.kept.borrow_mut();
-        self.kept_bytes.set(self.kept_bytes.get() + part.len());
+        self.kept_bytes.set(self.kept_bytes.get() + part.cost());
         if self.kept_bytes.get() > MAX_KEPT {
             *kept = None;
         }
-        if let Some(kept) = kept.as_mut() {
-            kept.push(part.to_keep());
-        }
         let mut copies = self.copies.borrow_mut();
-        copies.retain(|copy| copy.upgrade().is_some_and(|copy| copy.push(part)));
+        if kept.is_none() && copies.is_empty() {
+            return;
+        }
+        // One copy, which all that hold the part share.
+        let held = part.to_keep();
+        copies.retain(|copy| copy.upgrade().is_some_and(|copy| copy.push(held.clone())));
+        if let Some(kept) = kept.as_mut() {
+            kept.push(held);
+        }
     }
 
     fn end_copies(&self, end: End) {
@@ -285,14 +291,14 @@ enum End {
 
 impl MirrorBody {
     /// False when the copy lags too far behind, and is cut.
-    fn push(&self, part: &Part) -> bool {
-        let lag = self.lag.get() + part.len();
+    fn push(&self, part: Part) -> bool {
+        let lag = self.lag.get() + part.cost();
         if lag > MAX_LAG {
             self.ends(End::Cut);
             return false;
         }
         self.lag.set(lag);
-        self.parts.borrow_mut().push_back(part.to_keep());
+        self.parts.borrow_mut().push_back(part);
         self.wake();
         true
     }
@@ -310,7 +316,7 @@ impl MirrorBody {
 
     fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         if let Some(part) = self.parts.borrow_mut().pop_front() {
-            self.lag.set(self.lag.get().saturating_sub(part.len()));
+            self.lag.set(self.lag.get().saturating_sub(part.cost()));
             return Poll::Ready(Some(Ok(part.into_frame())));
         }
         match self.end.get() {
