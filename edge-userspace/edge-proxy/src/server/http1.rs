@@ -201,9 +201,10 @@ async fn send(conn: &Conn, wire: &Wire, asked: Asked, response: Response<Respons
     match sent {
         Some(Ok(())) if switches => After::Switch,
         Some(Ok(())) => match poll_fn(|cx| Poll::Ready(wire.has_ended(cx))).await {
-            true if closes => After::Close,
-            true => After::Next,
-            false => After::CloseLate,
+            // Who has not asked for the end may have sent further requests by now.
+            true if closes && !asked.keeps_alive => After::Close,
+            true if !closes => After::Next,
+            true | false => After::CloseLate,
         },
         Some(Err(Broken)) | None => After::Cut,
     }

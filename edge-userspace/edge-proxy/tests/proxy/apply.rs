@@ -137,6 +137,31 @@ fn a_connection_of_a_vanished_port_is_served_once_more_and_closed() {
 }
 
 #[test]
+fn what_a_client_has_sent_ahead_costs_it_nothing_of_the_last_answer() {
+    // More than fits into the sockets on both sides.
+    const LENGTH: usize = 16 << 20;
+    let web = Backend::start("web");
+    let (staying, vanishing) = (free_port(), free_port());
+    let rule = || vec![route(prefix("/"), forward(&[("web", 1)]))];
+    let snap = || Snap::new(staying, rule()).with(service("web", &[web.address]));
+    let edge = Edge::start(snap().listen(vanishing, vec![virtual_host("*", rule())]));
+    let mut client = Client::connect(vanishing);
+    assert_eq!(client.get("a", "/").unwrap().status, 200);
+    edge.apply(snap());
+    // Requests that are not looked at any more: a socket that is closed with them unread resets its connection.
+    let ahead = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(5000);
+    client
+        .write(format!("GET /bytes/{LENGTH} HTTP/1.1\r\nhost: a\r\n\r\n{ahead}"))
+        .unwrap();
+    let last = client.read("GET").unwrap();
+    assert_eq!(
+        (last.header("connection"), last.body.len()),
+        (Some("close"), LENGTH)
+    );
+    assert!(client.is_at_end());
+}
+
+#[test]
 fn connections_to_an_endpoint_that_is_gone_are_closed_and_others_kept() {
     let keep_alive = || {
         RawBackend::start(|mut stream, _| {
