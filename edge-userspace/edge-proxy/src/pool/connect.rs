@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -24,9 +24,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::heard::Heard;
 use super::link::{Asked, BodyFault, Link, LinkBody, SendError, is_reset_here, poll_http2};
 use super::target::{http2_request, http2_websocket};
 use super::{EndpointStream, Limits};
@@ -48,11 +50,8 @@ const MAX_STREAMS: u32 = 100;
 /// How long an endpoint of HTTP/2 has for its first SETTINGS, where a request depends on them.
 const SETTINGS_COME: Duration = Duration::from_secs(1);
 
-/// Pause between two looks whether they have come.
-const SETTINGS_LOOK: Duration = Duration::from_millis(2);
-
 /// The driving side of a connection of HTTP/2.
-type Connection = http2::Connection<TokioIo<EndpointStream>, RequestBody, LocalExec>;
+type Connection = http2::Connection<TokioIo<Heard>, RequestBody, LocalExec>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +96,8 @@ struct Settings {
     takes_connect: Cell<bool>,
     /// The task that looks. It is woken by requests, and not by SETTINGS.
     task: RefCell<Option<Waker>>,
+    /// Told when the endpoint has sent something.
+    heard: Rc<Notify>,
 }
 
 impl Settings {
@@ -244,14 +245,17 @@ impl Shared {
     /// On a connection that was just opened it may not have said anything yet.
     async fn takes_connect(&self) -> bool {
         let settings = &self.settings;
+        let end = tokio::time::Instant::from_std(self.opened + SETTINGS_COME);
         loop {
+            let mut heard = pin!(settings.heard.notified());
+            // From here on nothing is missed.
+            heard.as_mut().enable();
             settings.wake();
             tokio::task::yield_now().await;
-            let is_over = self.sender.is_closed() || self.opened.elapsed() >= SETTINGS_COME;
-            if settings.takes_connect.get() || is_over {
+            let is_known = settings.takes_connect.get() || self.sender.is_closed();
+            if is_known || tokio::time::timeout_at(end, heard).await.is_err() {
                 return settings.takes_connect.get();
             }
-            tokio::time::sleep(SETTINGS_LOOK).await;
         }
     }
 
@@ -422,7 +426,8 @@ async fn http2(
     limits: &Limits,
     place: Place,
 ) -> Result<Sender, ConnectError> {
-    let io = TokioIo::new(stream);
+    let heard = Rc::new(Notify::new());
+    let io = TokioIo::new(Heard::new(stream, Rc::clone(&heard)));
     let mut builder = http2::Builder::new(LocalExec);
     builder
         .initial_stream_window_size(STREAM_WINDOW)
@@ -440,6 +445,7 @@ async fn http2(
         streams: Cell::new(MAX_STREAMS),
         takes_connect: Cell::new(false),
         task: RefCell::default(),
+        heard,
     });
     let told = Rc::clone(&settings);
     tokio::task::spawn_local(async move {

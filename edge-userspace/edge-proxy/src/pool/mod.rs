@@ -2,6 +2,7 @@
 
 mod checkout;
 mod connect;
+mod heard;
 mod limits;
 mod link;
 mod stream;
