@@ -26,6 +26,8 @@ mod limits;
 mod malformed;
 mod observe;
 mod overload;
+mod policies;
+mod preferences;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod routing;
