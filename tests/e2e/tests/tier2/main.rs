@@ -9,5 +9,6 @@ mod curl;
 mod edge;
 mod endpoints;
 mod libraries;
+mod listeners;
 mod names;
 mod rotation;
