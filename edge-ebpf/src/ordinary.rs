@@ -100,12 +100,17 @@ fn guarded(
     let dropped = |reason: DropReason| Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes));
     let marks = prefixes::marks(config, network.source);
     let forwards = entry.has(Entry::FORWARDS);
-    let Some(way) = Way::new(config, network, transport) else {
-        return dropped(DropReason::NoWorker);
-    };
-    if forwards && marks == 0 {
-        // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
-        table::prefetch(way.bucket);
+    // Packets for this node need their flow's hash only if they are let through.
+    let mut way = None;
+    if forwards {
+        let Some(found) = Way::new(config, network, transport) else {
+            return dropped(DropReason::NoWorker);
+        };
+        if marks == 0 {
+            // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
+            table::prefetch(found.bucket);
+        }
+        way = Some(found);
     }
     let trust = match source::check(config, network.source, marks) {
         Ok(trust) => trust,
@@ -135,10 +140,11 @@ fn guarded(
         Ok(admission) => admission,
         Err(verdict) => return Some(settle::settle(ctx, verdict.into(), u64::from(bytes))),
     };
-    if forwards {
+    if let Some(way) = way {
         return forwarded(ctx, config, network, transport, entry, way, bytes);
     }
-    let worker = match select::by_hash(way.hash) {
+    let hash = config.hash.hash(&parse::flow(network, transport));
+    let worker = match select::by_hash(hash) {
         Ok(worker) => worker,
         Err(reason) => return dropped(reason),
     };
