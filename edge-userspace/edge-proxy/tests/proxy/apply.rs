@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use edge_model::{Kind, ObjectRef};
 use edge_proxy::{Error, ProxyOptions};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     Backend, Client, Edge, RawBackend, Snap, direct, eventually, forward, free_port, get, prefix, route,
@@ -136,23 +137,34 @@ fn a_connection_of_a_vanished_port_is_served_once_more_and_closed() {
     }));
 }
 
+/// A client whose socket takes little before it is read from.
+fn narrow_client(port: u16) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let server = SocketAddr::from(([127, 0, 0, 1], port));
+    socket.connect(&server.into()).unwrap();
+    Client::over(TcpStream::from(socket))
+}
+
 #[test]
 fn what_a_client_has_sent_ahead_costs_it_nothing_of_the_last_answer() {
-    // More than fits into the sockets on both sides.
-    const LENGTH: usize = 16 << 20;
+    // More than the client's socket takes, and less than the gateway's.
+    const LENGTH: usize = 64 << 10;
     let web = Backend::start("web");
     let (staying, vanishing) = (free_port(), free_port());
     let rule = || vec![route(prefix("/"), forward(&[("web", 1)]))];
     let snap = || Snap::new(staying, rule()).with(service("web", &[web.address]));
     let edge = Edge::start(snap().listen(vanishing, vec![virtual_host("*", rule())]));
-    let mut client = Client::connect(vanishing);
+    let mut client = narrow_client(vanishing);
     assert_eq!(client.get("a", "/").unwrap().status, 200);
     edge.apply(snap());
-    // Requests that are not looked at any more: a socket that is closed with them unread resets its connection.
+    // Requests that are not looked at any more: a socket that is closed with them unread resets its connection, and what is
+    // still in it of the answer is gone.
     let ahead = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(5000);
     client
         .write(format!("GET /bytes/{LENGTH} HTTP/1.1\r\nhost: a\r\n\r\n{ahead}"))
         .unwrap();
+    edge.expect_metric("edge_downstream_connections", &[], 0);
     let last = client.read("GET").unwrap();
     assert_eq!(
         (last.header("connection"), last.body.len()),
