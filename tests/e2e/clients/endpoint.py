@@ -5,6 +5,7 @@
     /...          200, and a body that tells NAME, the request's line and fields, its body's length, and its trailers
     /status/N     the status N, without a body
     /slow/MS      200 after so many milliseconds
+    /fleeting     200; after some of them the connection is closed without a word of warning
     /silent       nothing at all
     /closed       the connection is closed instead of an answer
     /reset        the connection is reset instead of an answer
@@ -25,6 +26,9 @@ import socket
 import struct
 import sys
 
+# Requests on a connection before it goes without a word.
+FLEETING = 5
+
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n0123456789"
 
 
@@ -36,15 +40,16 @@ class Endpoint:
 
     async def serve(self, reader, writer):
         try:
-            while await self.exchange(reader, writer):
-                pass
+            answered = 0
+            while await self.exchange(reader, writer, answered):
+                answered += 1
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def exchange(self, reader, writer):
-        """Answers one request; false when the connection ends with it."""
+    async def exchange(self, reader, writer, answered):
+        """Answers one request, after so many others; false when the connection ends with it."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *lines = head.strip().split("\r\n")
         fields = [field.split(": ", 1) for field in lines]
@@ -92,7 +97,7 @@ class Endpoint:
         head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(answer)}\r\nx-endpoint: {self.name}\r\n\r\n"
         writer.write((head + ("" if line.startswith("HEAD ") else answer)).encode("latin-1"))
         await writer.drain()
-        return True
+        return kind != "fleeting" or answered < FLEETING
 
     async def events(self, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")

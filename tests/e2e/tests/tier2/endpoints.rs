@@ -1,6 +1,6 @@
 //! Endpoints that fail in every way they have: what the client saw, what was counted, and what was logged.
 
-use edge_lab::{Process, Signal, wait_until};
+use edge_lab::{Process, Signal, Wrk, wait_until};
 
 use crate::edge::{Edge, LIMIT, NOBODY, gateway, service, url};
 
@@ -195,4 +195,19 @@ fn an_endpoint_that_is_stopped_holds_its_requests_for_their_time_and_then_serves
     web.signal(Signal::CONT).expect("it is there");
     let answer = edge.curl().get(&url("/slow/0")).expect("an answer");
     assert_eq!((answer.status, answer.header("x-endpoint")), (200, Some("web")));
+}
+
+#[test]
+fn connections_that_end_as_they_are_used_again_fail_no_request() {
+    let (edge, _web) = failing();
+    let load = Wrk::new(edge.netns()).connections(16, 1);
+    let report = load.run(&url("/fleeting")).expect("wrk runs");
+    assert_eq!(report.failures(), 0, "{report:?}");
+    assert!(report.requests > 100, "{report:?}");
+    // It saw every request that was answered; those that met an end it has not seen.
+    let url = format!("http://127.0.0.1:{WEB}/count/fleeting");
+    let count = edge.curl().get(&url).expect("an answer").text();
+    let count: u64 = count.trim().parse().expect("a number");
+    assert!(count >= report.requests, "{count} of {report:?}");
+    edge.expect_metric("istio_requests_total", &["response_code=\"503\""], 0.0);
 }
