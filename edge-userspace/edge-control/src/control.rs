@@ -60,7 +60,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The files have errors; there is no earlier configuration to go on with.
-    #[error("the configuration has {} errors", .0.iter().filter(|problem| problem.is_error()).count())]
+    #[error("the configuration has errors ({})", .0.iter().filter(|problem| problem.is_error()).count())]
     Invalid(Vec<Problem>),
     /// The folder cannot be watched.
     #[error("the folder cannot be watched: {0} (see the sysctl fs.inotify.max_user_watches)")]
