@@ -7,6 +7,7 @@
 mod bounds;
 mod index;
 mod limits;
+mod needs;
 mod plan;
 mod splice;
 
