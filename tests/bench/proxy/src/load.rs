@@ -63,11 +63,29 @@ pub(crate) fn bodies(site: &Site, kind: Port, port: u16, seconds: u32) -> Result
     wrk(site, &url(kind, port, LARGE_PATH), LARGE_CONNECTIONS, seconds)
 }
 
-/// So many requests of HTTP/1.1 over 8 connections.
-pub(crate) fn count(site: &Site, port: u16, requests: u32) -> Result<()> {
+/// So many requests over as many connections as HTTP/2 has, of one stream each where it is HTTP/1.1.
+pub(crate) fn count(site: &Site, load: Load, port: u16, requests: u32) -> Result<()> {
     let mut h2load = on_core(site.load_core, "h2load");
-    h2load.args(["--h1", "-t", "1", "-c", "8", "-n", &requests.to_string()]);
-    let done = succeeded(&output(h2load.arg(url(Port::Http1, port, "/")))?)?;
+    let (connections, streams) = HTTP2;
+    h2load.args([
+        "-t",
+        "1",
+        "-c",
+        &connections.to_string(),
+        "-n",
+        &requests.to_string(),
+    ]);
+    let kind = match load {
+        Load::Http1(kind) | Load::Handshakes(kind) => {
+            h2load.arg("--h1");
+            kind
+        }
+        Load::Http2(kind) => {
+            h2load.args(["-m", &streams.to_string()]);
+            kind
+        }
+    };
+    let done = succeeded(&output(h2load.arg(url(kind, port, "/")))?)?;
     ensure!(
         done == u64::from(requests),
         "{done} of {requests} requests were answered"

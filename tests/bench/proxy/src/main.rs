@@ -14,6 +14,7 @@ mod idle;
 mod load;
 mod measure;
 mod peer;
+mod profile;
 mod report;
 mod site;
 
@@ -66,6 +67,10 @@ pub(crate) struct Arguments {
     /// The program `envoy`, if it can be had.
     #[arg(long, value_name = "FILE")]
     envoy: Option<PathBuf>,
+    /// Measure nothing, and print by function where the instructions of a request go, as callgrind counts them: for cases
+    /// of requests (h1, h2c, h2_tls, h1_tls, access_log, hosts_10000, routes_1000), which are to be named.
+    #[arg(long, requires = "cases", conflicts_with = "json")]
+    profile: bool,
     /// Print the names of the cases.
     #[arg(long)]
     list: bool,
@@ -126,8 +131,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let wanted = CASES
         .iter()
         .filter(|case| arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == case.name));
-    let mut report = Report::new(arguments.json);
     let mut bench = Bench::new(arguments)?;
+    if arguments.profile {
+        return wanted.into_iter().try_for_each(|case| bench.profile(case));
+    }
+    let mut report = Report::new(arguments.json);
     for case in wanted {
         report.add(&bench.measure(case)?);
     }

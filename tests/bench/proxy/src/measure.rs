@@ -11,14 +11,12 @@ use crate::backend::LARGE;
 use crate::case::{Case, Goal, Idle, Load, Port, Variant, What};
 use crate::load;
 use crate::peer::{Kind, Programs, Running};
+use crate::profile::{Counting, Profile};
 use crate::report::Figures;
 use crate::site::{Site, on_core};
 
 /// How long idle connections may take to be opened.
 const OPENING: Duration = Duration::from_secs(180);
-
-/// Requests of the two runs whose difference is counted: what a start costs falls out.
-const COUNTED: [u32; 2] = [300, 1800];
 
 /// The bench.
 pub(crate) struct Bench<'a> {
@@ -236,34 +234,38 @@ impl<'a> Bench<'a> {
 
     /// Instructions in user space for a request.
     fn instructions(&self, kind: Kind) -> Result<Option<f64>> {
-        let mut counts = Vec::new();
-        for requests in COUNTED {
-            let file = self
-                .site
-                .folder()
-                .join(format!("callgrind.{}.{requests}", kind.name()));
-            let out = format!("--callgrind-out-file={}", file.display());
-            let under = ["valgrind", "--tool=callgrind", &out];
-            let proxy = Running::start(
-                kind,
-                &self.site,
-                &self.programs,
-                Variant::Plain,
-                Port::Http1,
-                &under,
-            )?;
-            let Some(proxy) = proxy else { return Ok(None) };
-            let port = proxy.port(Port::Http1).context("no port")?;
-            load::count(&self.site, port, requests)?;
-            proxy.end()?;
-            counts.push(instructions(
-                &fs::read_to_string(&file).context("callgrind wrote no file")?,
-            )?);
-        }
-        let [few, many] = counts.as_slice() else {
-            return Ok(None);
+        let counted = self.counted(kind, Load::Http1(Port::Http1), Variant::Plain)?;
+        Ok(counted.map(|request| request.instructions()))
+    }
+
+    /// Prints where the instructions of a request go, in edge.
+    pub(crate) fn profile(&self, case: &Case) -> Result<()> {
+        let (load, variant) = match case.what {
+            What::Requests(load @ (Load::Http1(_) | Load::Http2(_))) => (load, Variant::Plain),
+            What::Against(_, variant) => (Load::Http1(Port::Http1), variant),
+            What::Instructions => (Load::Http1(Port::Http1), Variant::Plain),
+            What::Requests(Load::Handshakes(_)) | What::Bytes(_) | What::Latency | What::Idle(_) => {
+                bail!("{} is no case of requests that could be counted", case.name)
+            }
         };
-        Ok(Some((many - few) / f64::from(COUNTED[1] - COUNTED[0])))
+        let counted = self.counted(Kind::Edge, load, variant)?;
+        counted.context("edge did not start")?.print(case.name);
+        Ok(())
+    }
+
+    /// What callgrind counts for a request; `None` where this machine lacks the proxy.
+    fn counted(&self, kind: Kind, load: Load, variant: Variant) -> Result<Option<Profile>> {
+        let counting = Counting::new(&self.site, kind);
+        let port = port_of(load);
+        let under = counting.command();
+        let under: Vec<_> = under.iter().map(String::as_str).collect();
+        let proxy = Running::start(kind, &self.site, &self.programs, variant, port, &under)?;
+        let Some(proxy) = proxy else { return Ok(None) };
+        let number = proxy.port(port).context("no port")?;
+        let load = |requests| load::count(&self.site, load, number, requests);
+        let profile = counting.run(proxy.process.pid(), load)?;
+        proxy.end()?;
+        Ok(Some(profile))
     }
 }
 
@@ -271,16 +273,6 @@ fn port_of(load: Load) -> Port {
     match load {
         Load::Http1(port) | Load::Http2(port) | Load::Handshakes(port) => port,
     }
-}
-
-/// Instructions of a whole run.
-fn instructions(callgrind: &str) -> Result<f64> {
-    let total = callgrind.lines().find_map(|line| {
-        line.strip_prefix("totals: ")
-            .or_else(|| line.strip_prefix("summary: "))
-    });
-    let total = total.and_then(|text| text.split_whitespace().next()?.parse().ok());
-    total.context("callgrind's file has no total")
 }
 
 /// What keeps a peer from being measured is said, and the others are measured without it.
@@ -328,16 +320,6 @@ fn resident(pid: u32) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_files_total_is_the_number_behind_its_name() {
-        assert_eq!(
-            instructions("events: Ir\nfn=a\ntotals: 123\n").expect("a total"),
-            123.0
-        );
-        assert_eq!(instructions("summary: 77\n").expect("a total"), 77.0);
-        assert!(instructions("").is_err());
-    }
 
     #[test]
     fn a_process_has_used_time_and_memory() {

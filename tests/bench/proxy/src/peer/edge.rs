@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Ports, Prepared, ROUTES, check, write};
 use crate::case::Variant;
@@ -13,14 +13,17 @@ pub(super) fn prepare(site: &Site, folder: &Path, program: &Path, variant: Varia
     let mut ports = Ports::new(site)?;
     // One port speaks both versions.
     ports.http2 = ports.http1;
-    write(folder, "edge.yaml", &bootstrap(&ports, variant, folder))?;
-    write(folder, "gateway.yaml", &gateway(site, &ports))?;
-    write(folder, "services.yaml", &services(site))?;
-    write(folder, "routes.yaml", &routes(variant))?;
-    write(folder, "bytes.yaml", &bytes(&ports))?;
+    // A folder of its own, as edge looks after it: logs beside would make it read its configuration again and again.
+    let config = folder.join("config");
+    std::fs::create_dir(&config).context("cannot make a folder")?;
+    write(&config, "edge.yaml", &bootstrap(&ports, variant, folder))?;
+    write(&config, "gateway.yaml", &gateway(site, &ports))?;
+    write(&config, "services.yaml", &services(site))?;
+    write(&config, "routes.yaml", &routes(variant))?;
+    write(&config, "bytes.yaml", &bytes(&ports))?;
     let mut validate = std::process::Command::new(program);
-    check(validate.arg("validate").arg(folder))?;
-    let command = vec![program.into(), "run".into(), "--config".into(), folder.into()];
+    check(validate.arg("validate").arg(&config))?;
+    let command = vec![program.into(), "run".into(), "--config".into(), config];
     Ok(Prepared { command, ports })
 }
 
