@@ -1,5 +1,7 @@
 //! The streams of a connection, as far as rules and limits ask for them.
 
+use std::collections::VecDeque;
+
 use super::frame::{Code, Fault};
 
 /// The flow-control window before any SETTINGS (RFC 9113 section 6.9.2), and the largest one.
@@ -57,8 +59,8 @@ pub(crate) enum Blocked {
 
 #[derive(Debug)]
 pub(super) struct Streams {
-    /// By number, ascending.
-    open: Vec<Stream>,
+    /// By number, ascending. Most often the first ones end first.
+    open: VecDeque<Stream>,
     last: u32,
     closed: [u32; REMEMBERED],
     next_closed: usize,
@@ -83,7 +85,7 @@ pub(super) enum Known {
 impl Default for Streams {
     fn default() -> Self {
         Self {
-            open: Vec::new(),
+            open: VecDeque::new(),
             last: 0,
             closed: [0; REMEMBERED],
             next_closed: 0,
@@ -119,7 +121,7 @@ impl Streams {
             return Err(Fault::new(Code::EnhanceYourCalm, "too many streams"));
         }
         self.last = id;
-        self.open.push(Stream {
+        self.open.push_back(Stream {
             id,
             receiving: !ended,
             sending: true,
@@ -299,7 +301,7 @@ impl Streams {
 
     fn position(&self, id: u32) -> Option<usize> {
         // Most often it is the latest one.
-        match self.open.last() {
+        match self.open.back() {
             Some(last) if last.id == id => Some(self.open.len() - 1),
             _ => self.open.binary_search_by_key(&id, |stream| stream.id).ok(),
         }
@@ -314,7 +316,9 @@ impl Streams {
     }
 
     fn remove(&mut self, at: usize) {
-        let stream = self.open.remove(at);
+        let Some(stream) = self.open.remove(at) else {
+            return;
+        };
         self.disowned -= usize::from(stream.disowned);
         self.closed[self.next_closed] = stream.id;
         self.next_closed = (self.next_closed + 1) % REMEMBERED;
