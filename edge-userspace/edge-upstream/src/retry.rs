@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use edge_model::{RetryCondition, RetryPolicy};
 use fastrand::Rng;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: &str = "grpc-status";
+const RATE_LIMITED: &str = "x-envoy-ratelimited";
 
 /// How often a back-off's bound may have doubled in all: Envoy's `max_interval` is ten times the base.
 const LARGEST_FACTOR: u32 = 10;
@@ -49,11 +49,20 @@ impl Answer {
     /// Of a response's head.
     #[must_use]
     pub fn new(status: StatusCode, headers: &HeaderMap) -> Self {
-        let grpc = headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok());
+        // One walk over the few names costs half of two look-ups, which hash names that they know not.
+        let (mut grpc, mut rate_limited) = (None, false);
+        for (name, value) in headers {
+            match name.as_str() {
+                GRPC_STATUS => grpc = grpc.or(Some(value)),
+                RATE_LIMITED => rate_limited = true,
+                _ => {}
+            }
+        }
+        let grpc = grpc.and_then(|value| value.to_str().ok());
         Self {
             status,
             grpc_status: grpc.and_then(|text| text.parse().ok()),
-            rate_limited: headers.contains_key(RATE_LIMITED),
+            rate_limited,
         }
     }
 }

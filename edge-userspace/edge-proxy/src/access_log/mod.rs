@@ -9,7 +9,8 @@ mod writer;
 
 use std::path::PathBuf;
 
-use edge_model::{FormatString, Fraction};
+use edge_model::{Field, FormatCommand, FormatPart, FormatString, Fraction};
+use http::HeaderName;
 
 pub(crate) use render::{Scene, line};
 pub(crate) use writer::{Batch, Fill, PAUSE, Writer};
@@ -74,6 +75,28 @@ const ISTIO: [(&str, &str, &str); 23] = [
 ];
 
 impl AccessLogFormat {
+    /// The fields of responses that a line tells of.
+    pub(crate) fn response_fields(&self) -> Vec<HeaderName> {
+        let formats: Vec<_> = match self {
+            Self::Text(format) => vec![format],
+            Self::Json(members) => members.iter().map(|(_, format)| format).collect(),
+        };
+        let mut names = Vec::new();
+        for part in formats.into_iter().flat_map(|format| &format.parts) {
+            let FormatPart::Command(FormatCommand::Resp(wanted)) = part else {
+                continue;
+            };
+            for field in [Some(&wanted.field), wanted.alternative.as_ref()] {
+                if let Some(Field::Header(name)) = field
+                    && !names.contains(name)
+                {
+                    names.push(name.clone());
+                }
+            }
+        }
+        names
+    }
+
     /// Istio's default text.
     #[must_use]
     pub fn istio_text() -> Self {
@@ -104,6 +127,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fields_of_responses_are_those_that_a_format_names() {
+        let format = "%RESP(b?a)% %REQ(c)% %RESP(:STATUS?b)% %RESP(a):3%";
+        let text = AccessLogFormat::Text(FormatString::parse(format).unwrap());
+        assert_eq!(text.response_fields(), ["b", "a"]);
+        let json = AccessLogFormat::istio_json();
+        assert_eq!(json.response_fields(), ["x-envoy-upstream-service-time"]);
+    }
+
+    #[test]
     fn the_default_formats_have_all_their_commands() {
         let AccessLogFormat::Text(text) = AccessLogFormat::istio_text() else {
             panic!("text");
@@ -111,7 +143,7 @@ mod tests {
         let AccessLogFormat::Json(members) = AccessLogFormat::istio_json() else {
             panic!("JSON");
         };
-        let is_command = |part: &&edge_model::FormatPart| matches!(part, edge_model::FormatPart::Command(_));
+        let is_command = |part: &&FormatPart| matches!(part, FormatPart::Command(_));
         assert_eq!(text.parts.iter().filter(is_command).count(), 24);
         assert!(members.iter().all(|(_, format)| format.parts.len() == 1) && members.len() == 24);
     }

@@ -4,9 +4,10 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
 use edge_model::{ClusterName, Field, FieldRef, FormatCommand, FormatPart, FormatString, FormatValue};
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::{AccessLogFormat, time};
 use crate::connection::{Conn, Ends};
@@ -33,8 +34,7 @@ impl Scene<'_> {
             }
             FormatCommand::Trailer(_) => false,
             FormatCommand::StartTime(format) => {
-                let elapsed = self.account.started.elapsed();
-                let began = SystemTime::now().checked_sub(elapsed);
+                let began = SystemTime::now().checked_sub(self.account.took());
                 began.is_some_and(|began| {
                     time::append(began, format, out);
                     true
@@ -66,7 +66,7 @@ impl Scene<'_> {
             Field::Path => client.uri.path_and_query().map(PathAndQuery::as_str),
             Field::Authority => match client.uri.authority() {
                 Some(authority) => Some(authority.as_str()),
-                None => return header(&client.headers, "host", out),
+                None => return header(&client.headers, &HOST, out),
             },
             Field::Scheme => Some(self.conn.peer().scheme),
             Field::Status => None,
@@ -80,8 +80,8 @@ impl Scene<'_> {
                     return push_bytes(Some(list.as_bytes()), out);
                 }
                 // What a client says under the gateway's own names was not believed.
-                name if name.starts_with("x-envoy-") => None,
-                name => return header(&client.headers, name, out),
+                text if text.starts_with("x-envoy-") => None,
+                _ => return header(&client.headers, name, out),
             },
         };
         push(text, out)
@@ -90,9 +90,7 @@ impl Scene<'_> {
     fn response_field(&self, field: &Field, out: &mut String) -> bool {
         match field {
             Field::Status => push_number(Some(self.account.code), out),
-            Field::Header(name) => self
-                .response
-                .is_some_and(|headers| header(headers, name.as_str(), out)),
+            Field::Header(name) => self.response.is_some_and(|headers| header(headers, name, out)),
             Field::Method | Field::Path | Field::Authority | Field::Scheme => false,
         }
     }
@@ -119,14 +117,14 @@ impl Scene<'_> {
             V::ResponseFlagsLong => push(Some(&account.flags.long()), out),
             V::BytesReceived => push_number(Some(account.received()), out),
             V::BytesSent => push_number(Some(account.sent), out),
-            V::Duration => push_milliseconds(Some(account.started.elapsed()), out),
+            V::Duration => push_milliseconds(Some(account.took()), out),
             V::ResponseDuration => {
                 let took = |first: Instant| first.duration_since(account.started);
                 push_milliseconds(account.first_byte.map(took), out)
             }
             V::ResponseTxDuration => {
-                let took = |first: Instant| Instant::now().duration_since(first);
-                push_milliseconds(account.first_byte.map(took), out)
+                let took = account.first_byte.map(|first| account.until_end(first));
+                push_milliseconds(took, out)
             }
             V::UpstreamHost | V::UpstreamRemoteAddress => push(account.upstream(), out),
             V::UpstreamCluster | V::UpstreamClusterRaw => {
@@ -178,10 +176,16 @@ fn push(text: Option<&str>, out: &mut String) -> bool {
 }
 
 fn push_bytes(text: Option<&[u8]>, out: &mut String) -> bool {
-    push(text.map(String::from_utf8_lossy).as_deref(), out)
+    let Some(text) = text else { return false };
+    match std::str::from_utf8(text) {
+        Ok(text) => *out += text,
+        // Looks for places of errors, at many times the cost.
+        Err(_) => *out += &String::from_utf8_lossy(text),
+    }
+    true
 }
 
-fn header(headers: &HeaderMap, name: &str, out: &mut String) -> bool {
+fn header(headers: &HeaderMap, name: &HeaderName, out: &mut String) -> bool {
     push_bytes(headers.get(name).map(HeaderValue::as_bytes), out)
 }
 
@@ -246,7 +250,8 @@ fn text(format: &FormatString, scene: &Scene<'_>, out: &mut String) {
             FormatPart::Command(command) => {
                 let begin = out.len();
                 match scene.append(command, out) {
-                    true => escape_line(begin, out),
+                    true if is_free(command) => escape_line(begin, out),
+                    true => {}
                     false => out.push('-'),
                 }
             }
@@ -254,9 +259,44 @@ fn text(format: &FormatString, scene: &Scene<'_>, out: &mut String) {
     }
 }
 
+/// Whether others than the gateway say what a command stands for: the client, the endpoint, or the configuration.
+fn is_free(command: &FormatCommand) -> bool {
+    use FormatValue as V;
+    match command {
+        FormatCommand::Req(_) | FormatCommand::Resp(_) | FormatCommand::Trailer(_) => true,
+        FormatCommand::StartTime(format) => !format.is_empty(),
+        FormatCommand::Value(value) => !matches!(
+            value,
+            V::Protocol
+                | V::ResponseCode
+                | V::ResponseCodeDetails
+                | V::ResponseFlags
+                | V::ResponseFlagsLong
+                | V::BytesReceived
+                | V::BytesSent
+                | V::Duration
+                | V::ResponseDuration
+                | V::ResponseTxDuration
+                | V::UpstreamHost
+                | V::UpstreamRemoteAddress
+                | V::UpstreamRequestAttemptCount
+                | V::DownstreamLocalAddress
+                | V::DownstreamRemoteAddress
+                | V::DownstreamDirectRemoteAddress
+        ),
+    }
+}
+
 /// Makes one line of what stands behind `begin`, whatever a client has sent.
 fn escape_line(begin: usize, out: &mut String) {
-    let is_plain = |text: &str| memchr::memchr3(b'\n', b'\r', b'"', text.as_bytes()).is_none();
+    let breaks_out = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'"');
+    // Without a way out in the middle the compiler compares many bytes at once.
+    let is_plain = |text: &str| {
+        !text
+            .as_bytes()
+            .iter()
+            .fold(false, |bad, byte| bad | breaks_out(byte))
+    };
     if !out.get(begin..).is_none_or(is_plain) {
         let value = out.split_off(begin);
         *out += &value.replace(['\n', '\r'], " ").replace('"', "\\\"");
@@ -289,6 +329,17 @@ fn json(members: &[(String, FormatString)], scene: &Scene<'_>, out: &mut String)
 
 /// Makes a JSON string of what stands behind `begin`.
 fn quote_behind(begin: usize, out: &mut String) {
+    let needs_escape = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    let is_plain = |text: &str| {
+        !text
+            .as_bytes()
+            .iter()
+            .fold(false, |bad, byte| bad | needs_escape(byte))
+    };
+    if out.get(begin..).is_some_and(is_plain) {
+        out.insert(begin, '"');
+        return out.push('"');
+    }
     let value = out.split_off(begin);
     quote(&value, out);
 }
@@ -335,5 +386,11 @@ mod tests {
         let mut out = String::new();
         quote("a\"b\\c\nd\u{1}é", &mut out);
         assert_eq!(out, "\"a\\\"b\\\\c\\nd\\u0001é\"");
+        for text in ["é", "", "a\"b", "a\\", "\u{1f}", "a\nb"] {
+            let (mut quoted, mut behind) = (":".to_owned(), format!(":{text}"));
+            quote(text, &mut quoted);
+            quote_behind(1, &mut behind);
+            assert_eq!(behind, quoted);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 
-use super::{push_field, push_number_field};
+use super::{push_field, push_known, push_known_number};
 
 /// How the end of a response's body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +19,14 @@ pub(crate) enum Length {
 }
 
 /// Appends a response's head. Its framing is written from `length` alone; `closes` says that the connection ends with it.
+/// Answers whether its fields say so themselves.
 pub(crate) fn write_response_head(
     status: StatusCode,
     headers: &HeaderMap,
     length: Length,
     closes: bool,
     text: &mut Vec<u8>,
-) {
+) -> bool {
     match status {
         StatusCode::OK => text.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
         status => {
@@ -36,34 +37,37 @@ pub(crate) fn write_response_head(
             text.extend_from_slice(b"\r\n");
         }
     }
-    let (mut has_date, mut has_connection) = (false, false);
+    let (mut has_date, mut has_connection, mut says_close) = (false, false, false);
     for (name, value) in headers {
         let is_framing = *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH;
         if is_framing && length != Length::NoBody {
             continue;
         }
         has_date |= *name == DATE;
-        has_connection |= *name == CONNECTION;
+        if *name == CONNECTION {
+            has_connection = true;
+            says_close |= lists_close(value.as_bytes());
+        }
         push_field(text, name.as_str(), value.as_bytes());
     }
     match length {
         Length::NoBody => {}
-        Length::Known(length) => push_number_field(text, "content-length", length),
-        Length::Chunked => push_field(text, "transfer-encoding", b"chunked"),
+        Length::Known(length) => push_known_number(text, "content-length: ", length),
+        Length::Chunked => push_known(text, "transfer-encoding: ", b"chunked"),
     }
     if closes && !has_connection {
-        push_field(text, "connection", b"close");
+        push_known(text, "connection: ", b"close");
     }
     if !has_date {
         push_date(text);
     }
     text.extend_from_slice(b"\r\n");
+    says_close
 }
 
-/// Whether the fields of a response say that the connection ends with it.
-pub(crate) fn says_close(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CONNECTION).iter();
-    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+/// Whether `close` is among the options of a Connection field.
+fn lists_close(value: &[u8]) -> bool {
+    let mut options = value.split(|byte| *byte == b',');
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
@@ -86,7 +90,7 @@ fn push_date(text: &mut Vec<u8>) {
             *of = second;
             *date = httpdate::fmt_http_date(now);
         }
-        push_field(text, "date", date.as_bytes());
+        push_known(text, "date: ", date.as_bytes());
     });
 }
 
@@ -177,7 +181,10 @@ mod tests {
     #[test]
     fn close_is_one_option_among_others() {
         for (value, expected) in [("close", true), ("upgrade, Close", true), ("keep-alive", false)] {
-            assert_eq!(says_close(&map(&[("connection", value)])), expected, "{value}");
+            let fields = map(&[("x", "close"), ("connection", value)]);
+            let (length, mut text) = (Length::Known(0), Vec::new());
+            let says_close = write_response_head(StatusCode::OK, &fields, length, false, &mut text);
+            assert_eq!(says_close, expected, "{value}");
         }
     }
 }

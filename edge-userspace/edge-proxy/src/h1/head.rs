@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 
-use super::buffer::take;
+use super::{buffer::take, spare};
 use crate::strict::{Follows, Framing};
 
 /// Largest head, in bytes.
@@ -96,7 +96,7 @@ fn whole_head(text: &Bytes) -> Result<ResponseHead, &'static str> {
     };
     let mut head = ResponseHead {
         status: StatusCode::from_u16(code).map_err(|_| "an invalid status")?,
-        headers: HeaderMap::with_capacity(parsed.headers.len() + ADDED),
+        headers: spare::take(parsed.headers.len() + ADDED).map_err(|_| TOO_LARGE)?,
         framing: Framing::default(),
         is_http_1_0: version == 0,
     };

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use smallvec::SmallVec;
 
-use super::buffer::take;
+use super::{buffer::take, spare};
 use crate::strict::{Follows, Framing, RequestLine, Wrong, is_token, places};
 
 /// Longest target that a [`Uri`] holds.
@@ -28,7 +28,8 @@ pub(crate) struct HeadBounds {
 /// A request's head.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
-    pub(crate) parts: Parts,
+    /// Boxed, as it is passed on through many hands.
+    pub(crate) parts: Box<Parts>,
     /// What follows it.
     pub(crate) follows: Follows,
     /// What its fields say about its body and its connection.
@@ -157,17 +158,20 @@ impl RequestParser {
 
     /// The head, once its end was found; the parser is ready for the next one.
     fn head(&mut self, buffer: &mut BytesMut) -> Result<RequestHead, Refused> {
-        let parser = std::mem::take(self);
-        let Some(Start { line, at }) = parser.start else {
+        let framing = std::mem::take(&mut self.framing);
+        let length = std::mem::take(&mut self.line);
+        self.searched = 0;
+        let Some(Start { line, at }) = self.start.take() else {
             return Err(Refused::Malformed("no request line"));
         };
-        let follows = line.follows(&parser.framing)?;
+        let follows = line.follows(&framing)?;
         if line.target.len() > MAX_TARGET {
             return Err(Refused::TargetTooLong);
         }
-        let text = take(buffer, parser.line);
-        let mut headers = HeaderMap::try_with_capacity(parser.fields.len()).map_err(|_| Refused::TooLarge)?;
-        for field in &parser.fields {
+        let text = take(buffer, length);
+        let mut headers = spare::take(self.fields.len()).map_err(|_| Refused::TooLarge)?;
+        // Drained, so that the room for their places stays.
+        for field in self.fields.drain(..) {
             let name =
                 HeaderName::from_bytes(&text[range(field.name)]).map_err(|_| "an invalid field name")?;
             let value = value(&text, range(field.value));
@@ -184,9 +188,9 @@ impl RequestParser {
         };
         *request.headers_mut() = headers;
         Ok(RequestHead {
-            parts: request.into_parts().0,
+            parts: Box::new(request.into_parts().0),
             follows,
-            framing: parser.framing,
+            framing,
         })
     }
 }

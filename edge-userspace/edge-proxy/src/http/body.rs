@@ -45,7 +45,7 @@ pub(crate) enum BodyError {
 pub(crate) struct ResponseBody {
     kind: Kind,
     /// `None` where another protocol goes on, and has the account.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
 }
 
 enum Kind {
@@ -76,7 +76,7 @@ pub(crate) struct UpstreamBody {
 
 impl ResponseBody {
     /// A body of the gateway's own.
-    pub(crate) fn local(body: Bytes, mut record: Record) -> Self {
+    pub(crate) fn local(body: Bytes, mut record: Box<Record>) -> Self {
         // Nobody asks for the body of an answer to HEAD, so there is no later moment to call it complete.
         record.complete();
         record.sent(body.len());
@@ -99,7 +99,7 @@ impl ResponseBody {
     }
 
     /// The upstream's body.
-    pub(crate) fn upstream(body: Box<UpstreamBody>, mut record: Record) -> Self {
+    pub(crate) fn upstream(body: Box<UpstreamBody>, mut record: Box<Record>) -> Self {
         let kind = match body.body.is_end_stream() {
             true => {
                 body.release();

@@ -3,13 +3,13 @@
 //! The parsers (`h1`, and hyper for HTTP/2) frame, and refuse what they cannot frame; the rules here are those that a gateway
 //! owes on top, because the server behind it may read the same bytes in another way.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
-use super::Reply;
 use super::trailers::has_blank_ends;
+use super::{Present, Reply};
 use crate::options::Limits;
 
 /// Brings the head of an HTTP/2 request into the form that the rules here, routes and endpoints expect: Cookie is one
@@ -31,7 +31,7 @@ pub(crate) fn prepare(head: &mut Parts) {
 
 /// Checks a request's head; returns its authority: that of the target when it has one, else the Host field
 /// (RFC 9112 section 3.2).
-pub(crate) fn check<'a>(head: &'a Parts, limits: &Limits) -> Result<&'a str, Reply> {
+pub(super) fn check<'a>(head: &'a Parts, present: &Present<'a>, limits: &Limits) -> Result<&'a str, Reply> {
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     match head.version {
         Version::HTTP_11 => {}
@@ -42,13 +42,17 @@ pub(crate) fn check<'a>(head: &'a Parts, limits: &Limits) -> Result<&'a str, Rep
     if head.method == Method::CONNECT {
         return Err(Reply::connect_refused());
     }
-    check_framing(&head.headers)?;
-    check_expectation(&head.headers)?;
+    if present.transfer_encoding {
+        check_framing(&head.headers)?;
+    }
+    if present.expect {
+        check_expectation(&head.headers)?;
+    }
     check_target(head)?;
     if head.version == Version::HTTP_2 {
-        return http2_authority(head);
+        return http2_authority(head, present);
     }
-    let host = only_host(&head.headers)?.ok_or_else(|| Reply::malformed("missing Host"))?;
+    let host = only_host(present)?.ok_or_else(|| Reply::malformed("missing Host"))?;
     match head.uri.authority() {
         Some(authority) => checked(authority.as_str()),
         None => Ok(host),
@@ -103,8 +107,8 @@ fn check_http2(headers: &HeaderMap, target: &str) -> Result<(), Reply> {
 }
 
 /// `:authority`, and Host where it is missing; both only when they say the same (RFC 9113 section 8.3.1).
-fn http2_authority(head: &Parts) -> Result<&str, Reply> {
-    let host = only_host(&head.headers)?;
+fn http2_authority<'a>(head: &'a Parts, present: &Present<'a>) -> Result<&'a str, Reply> {
+    let host = only_host(present)?;
     match (head.uri.authority(), host) {
         (Some(authority), None) => checked(authority.as_str()),
         (None, Some(host)) => Ok(host),
@@ -115,14 +119,15 @@ fn http2_authority(head: &Parts) -> Result<&str, Reply> {
 }
 
 /// The Host field, which may not stand twice.
-fn only_host(headers: &HeaderMap) -> Result<Option<&str>, Reply> {
-    let mut lines = headers.get_all(HOST).iter();
-    let host = match (lines.next(), lines.next()) {
-        (Some(host), None) => host,
+fn only_host<'a>(present: &Present<'a>) -> Result<Option<&'a str>, Reply> {
+    let host = match (present.host, present.has_more_hosts) {
+        (Some(host), false) => host,
         (None, _) => return Ok(None),
-        (Some(_), Some(_)) => return Err(Reply::malformed("more than one Host")),
+        (Some(_), true) => return Err(Reply::malformed("more than one Host")),
     };
-    let host = host.to_str().ok().filter(|host| is_authority(host));
+    // An authority has no bytes but ASCII; `to_str` would look at each of them once more.
+    let host = std::str::from_utf8(host.as_bytes()).ok();
+    let host = host.filter(|host| is_authority(host));
     host.map(Some).ok_or_else(|| Reply::malformed("invalid Host"))
 }
 
@@ -219,7 +224,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let authority = check(&head, &Limits::default()).map(str::to_owned);
+        let authority = check(&head, &Present::of(&head.headers), &Limits::default()).map(str::to_owned);
         authority.unwrap_or_else(|reply| reply.status().as_u16().to_string())
     }
 

@@ -6,27 +6,27 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::request::Parts;
 use hyper::body::Body;
 
-use super::head::{Nominated, Peer, Plan, forwarded_for, is_hop_by_hop};
-use crate::h1::{push_field, push_number_field};
+use super::Present;
+use super::head::{FORWARDED_FOR, Nominated, Peer, Plan, forwarded_for, is_hop_by_hop};
+use crate::h1::{push_field, push_known, push_known_number};
 
-/// Whether the request can be written without the map: nothing edits its fields, its path or its authority, and it does
-/// not ask for another protocol.
-pub(super) fn is_plain(client: &Parts, plan: &Plan<'_>) -> bool {
+/// Whether a request that does not ask for another protocol can be written without the map: nothing edits its fields, its
+/// path or its authority.
+pub(super) fn is_plain(plan: &Plan<'_>) -> bool {
     plan.route.headers.request.is_empty()
         && plan.destination.headers.request.is_empty()
         && plan.rewritten.path_and_query.is_none()
         && plan.rewritten.authority.is_none()
-        && !client.headers.contains_key(UPGRADE)
 }
 
 /// Appends the head of a [plain](is_plain) request in the form of HTTP/1.1.
+#[expect(clippy::too_many_arguments, reason = "what a head is made of")]
 pub(super) fn write_head(
     client: &Parts,
+    present: &Present<'_>,
     peer: &Peer,
     plan: &Plan<'_>,
     body: &impl Body,
@@ -38,26 +38,37 @@ pub(super) fn write_head(
     text.extend_from_slice(b" ");
     text.extend_from_slice(plan.path.as_str().as_bytes());
     text.extend_from_slice(b" HTTP/1.1\r\n");
-    push_field(text, "host", plan.authority.as_bytes());
+    push_known(text, "host: ", plan.authority.as_bytes());
     let framing = match (body.is_end_stream(), body.size_hint().exact()) {
         (true, _) => Framing::Empty,
         (false, Some(length)) => Framing::Length(length),
         (false, None) => Framing::Chunked,
     };
-    let proto_is_known = write_fields(client, plan.trusted_address.is_some(), framing, text);
-    write_edge_fields(client, peer, plan.trusted_address, proto_is_known, text);
-    push_field(text, "x-request-id", request_id);
-    push_number_field(text, "x-envoy-attempt-count", u64::from(attempt));
+    let nominated = match present.connection {
+        true => Nominated::of(&client.headers),
+        false => Nominated::default(),
+    };
+    let fields = write_fields(client, &nominated, plan.trusted_address.is_some(), framing, text);
+    let has_list = present.forwarded_for && !nominated.contains(&FORWARDED_FOR);
+    write_edge_fields(
+        client,
+        peer,
+        plan.trusted_address,
+        (has_list, fields.proto_is_known),
+        text,
+    );
+    push_known(text, "x-request-id: ", request_id);
+    push_known_number(text, "x-envoy-attempt-count: ", u64::from(attempt));
     if let Some(expected) = plan.expected {
         let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        push_number_field(text, "x-envoy-expected-rq-timeout-ms", milliseconds);
+        push_known_number(text, "x-envoy-expected-rq-timeout-ms: ", milliseconds);
     }
     match framing {
-        Framing::Length(length) => push_number_field(text, "content-length", length),
-        Framing::Chunked => push_field(text, "transfer-encoding", b"chunked"),
+        Framing::Length(length) => push_known_number(text, "content-length: ", length),
+        Framing::Chunked => push_known(text, "transfer-encoding: ", b"chunked"),
         // A client that says that its body is empty is passed on as saying so: some servers ask for it on POST.
-        Framing::Empty if client.headers.contains_key(CONTENT_LENGTH) => {
-            push_number_field(text, "content-length", 0);
+        Framing::Empty if fields.length_is_told => {
+            push_known_number(text, "content-length: ", 0);
         }
         Framing::Empty => {}
     }
@@ -72,18 +83,35 @@ enum Framing {
     Chunked,
 }
 
-/// The client's fields that are meant for the server itself. Answers whether one of them is an `x-forwarded-proto` that
-/// is believed.
-fn write_fields(client: &Parts, is_trusted: bool, framing: Framing, text: &mut Vec<u8>) -> bool {
-    let nominated = Nominated::of(&client.headers);
-    let mut proto_is_known = false;
+/// What was met among a client's fields.
+#[derive(Debug, Default, Clone, Copy)]
+struct Met {
+    /// An `x-forwarded-proto` that is believed, and was written.
+    proto_is_known: bool,
+    /// A `content-length`.
+    length_is_told: bool,
+}
+
+/// The client's fields that are meant for the server itself.
+fn write_fields(
+    client: &Parts,
+    nominated: &Nominated<'_>,
+    is_trusted: bool,
+    framing: Framing,
+    text: &mut Vec<u8>,
+) -> Met {
+    let mut met = Met::default();
     for (name, value) in &client.headers {
         let is_left_out = match name.as_str() {
             "host" | "x-forwarded-for" | "x-forwarded-client-cert" | "x-request-id" => true,
             "x-forwarded-proto" if is_trusted => {
                 let is_nominated = nominated.contains(name);
-                proto_is_known |= !is_nominated;
+                met.proto_is_known |= !is_nominated;
                 is_nominated
+            }
+            "content-length" => {
+                met.length_is_told = true;
+                true
             }
             "x-forwarded-proto" => true,
             // Only a chunked body has trailers to tell of.
@@ -94,40 +122,35 @@ fn write_fields(client: &Parts, is_trusted: bool, framing: Framing, text: &mut V
             push_field(text, name.as_str(), value.as_bytes());
         }
     }
-    proto_is_known
+    met
 }
 
+/// `has_list` says whether the client sent an `x-forwarded-for` of its own that is meant for the server.
 fn write_edge_fields(
     client: &Parts,
     peer: &Peer,
     trusted: Option<IpAddr>,
-    proto_is_known: bool,
+    (has_list, proto_is_known): (bool, bool),
     text: &mut Vec<u8>,
 ) {
-    match passed_forwarded_for(&client.headers) {
-        true => push_field(
+    match has_list {
+        true => push_known(
             text,
-            "x-forwarded-for",
+            "x-forwarded-for: ",
             forwarded_for(&client.headers, peer).as_bytes(),
         ),
-        false => push_field(text, "x-forwarded-for", peer.text().as_bytes()),
+        false => push_known(text, "x-forwarded-for: ", peer.text().as_bytes()),
     }
     if !proto_is_known {
-        push_field(text, "x-forwarded-proto", peer.scheme.as_bytes());
+        push_known(text, "x-forwarded-proto: ", peer.scheme.as_bytes());
     }
     match trusted {
-        Some(address) => push_field(text, "x-envoy-external-address", address.to_string().as_bytes()),
-        None => push_field(text, "x-envoy-external-address", peer.text().as_bytes()),
+        Some(address) => push_known(text, "x-envoy-external-address: ", address.to_string().as_bytes()),
+        None => push_known(text, "x-envoy-external-address: ", peer.text().as_bytes()),
     }
     if let Some(certificate) = peer.certificate.get() {
-        push_field(text, "x-forwarded-client-cert", certificate.as_bytes());
+        push_known(text, "x-forwarded-client-cert: ", certificate.as_bytes());
     }
-}
-
-/// Whether the client sent a list of its own that is meant for the server.
-fn passed_forwarded_for(headers: &HeaderMap) -> bool {
-    let name = super::head::FORWARDED_FOR;
-    headers.contains_key(&name) && !Nominated::of(headers).contains(&name)
 }
 
 #[cfg(test)]
@@ -183,9 +206,10 @@ mod tests {
             values: &values,
             expected: Some(Duration::from_millis(1500)),
         };
-        assert!(is_plain(client, &plan));
+        assert!(is_plain(&plan));
         let mut text = Vec::new();
-        write_head(client, &peer, &plan, &body(), 2, b"id", &mut text);
+        let present = Present::of(&client.headers);
+        write_head(client, &present, &peer, &plan, &body(), 2, b"id", &mut text);
         let text = String::from_utf8(text).unwrap();
         let (line, fields) = text.strip_suffix("\r\n\r\n").unwrap().split_once("\r\n").unwrap();
         assert_eq!(line, format!("{} /x?y HTTP/1.1", client.method));

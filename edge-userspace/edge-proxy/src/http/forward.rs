@@ -10,7 +10,7 @@ use edge_upstream::outlier::Outcome;
 use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
 use edge_upstream::{ActiveRequest, Pick};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::body::{Places, UpstreamBody};
 use super::hash::hashed;
@@ -19,7 +19,9 @@ use super::pace::Pace;
 use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
-use super::{Flag, Flags, Incoming, Record, Reply, RequestBody, RequestId, direct, grpc, mirror, upgrade};
+use super::{
+    Flag, Flags, Incoming, Present, Record, Reply, RequestBody, RequestId, direct, grpc, mirror, upgrade,
+};
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, Lease, SendError, Sender, Want};
 use crate::protocol::Protocol;
@@ -30,6 +32,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) conn: &'a Rc<Conn>,
     pub(super) view: &'a View,
     pub(super) client: &'a Parts,
+    pub(super) present: &'a Present<'a>,
     pub(super) forward: &'a Forward,
     pub(super) plan: Plan<'a>,
     pub(super) cluster: &'a Rc<ClusterView>,
@@ -60,12 +63,12 @@ impl Forwarding<'_> {
     /// Tries until there is a response or nothing more to try.
     pub(super) async fn run(
         &self,
-        body: Incoming,
+        body: &mut Incoming,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let policy = &*self.forward.retries;
         let hashed = self.hash();
-        let body = ClientBody::new(body, policy.attempts > 0, |is_told| {
+        let body = ClientBody::new(std::mem::take(body), policy.attempts > 0, |is_told| {
             // The connection's own pace is that of HTTP/1.1's one body.
             let is_stream = self.conn.protocol() == Protocol::Http2;
             is_stream.then(|| Pace::new(self.conn, is_told, grpc::is_grpc(&self.client.headers)))
@@ -284,7 +287,7 @@ impl Forwarding<'_> {
                     upgrade: false,
                 };
                 let write_head = |sent: &RequestBody, text: &mut Vec<u8>| {
-                    direct::write_head(self.client, peer, plan, sent, number, id, text);
+                    direct::write_head(self.client, self.present, peer, plan, sent, number, id, text);
                 };
                 let response = link.exchange(asked, write_head, sent).await;
                 response.map(|response| response.map(EndpointBody::Http1))
@@ -295,7 +298,8 @@ impl Forwarding<'_> {
                 let Some(request) = request else {
                     return Tried::for_good(Reply::malformed("the request does not make a valid target"));
                 };
-                sender.send(request).await
+                // Boxed: it is larger than all else of a try, and most requests go the way above.
+                Box::pin(sender.send(request)).await
             }
         };
         match answer {
@@ -325,7 +329,7 @@ impl Forwarding<'_> {
 
     /// Whether its head can be written without a map of fields.
     fn is_plain(&self) -> bool {
-        direct::is_plain(self.client, &self.plan) && !upgrade::is_asked(self.client)
+        !self.present.upgrade && direct::is_plain(&self.plan) && !upgrade::is_asked(self.client)
     }
 
     /// Whether the endpoint has agreed to the protocol that the client asks for.
@@ -367,13 +371,9 @@ impl Forwarding<'_> {
         Reply::timeout("upstream_response_timeout")
     }
 
-    /// Time for all tries. Clients of gRPC tell theirs, which the route's bounds (Istio sets Envoy's `max_grpc_timeout` to
-    /// the route's timeout).
-    pub(super) fn timeout(forward: &Forward, client: &HeaderMap) -> Option<Duration> {
-        let told = match grpc::is_grpc(client) {
-            true => grpc::timeout(client),
-            false => None,
-        };
+    /// Time for all tries. Clients of gRPC have `told` theirs, which the route's bounds (Istio sets Envoy's
+    /// `max_grpc_timeout` to the route's timeout).
+    pub(super) fn timeout(forward: &Forward, told: Option<Duration>) -> Option<Duration> {
         match (told, forward.timeout) {
             (Some(told), Some(most)) => Some(told.min(most)),
             (told, most) => told.or(most),
@@ -391,8 +391,12 @@ impl Forwarding<'_> {
 
 /// Whether a response may be passed on. Of HTTP/1.1, white space around values is none of them; in HTTP/2 it is malformed.
 fn is_well_formed(response: &Response<EndpointBody>) -> bool {
-    let is_http2 = matches!(response.body(), EndpointBody::Http2(_));
-    is_passable(response) && !(is_http2 && has_blank_ends(response.headers()))
+    match response.body() {
+        // Its parser takes no coding but `chunked`.
+        EndpointBody::Http1(_) => !response.status().is_informational(),
+        EndpointBody::Http2(_) => is_passable(response) && !has_blank_ends(response.headers()),
+        EndpointBody::Http2Tunnel(_) => is_passable(response),
+    }
 }
 
 impl Tried {

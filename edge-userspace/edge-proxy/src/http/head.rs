@@ -15,6 +15,7 @@ use hyper::body::Body;
 use smallvec::SmallVec;
 
 use super::upgrade;
+use crate::h1::Digits;
 
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -250,20 +251,28 @@ impl RequestId {
 
 /// A UUID of random bits (version 4, RFC 9562 section 5.4) in its usual text form.
 fn uuid(mut bits: u128) -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     bits = (bits & !(0xf << 76)) | (4 << 76);
     bits = (bits & !(0b11 << 62)) | (0b10 << 62);
     let mut text = [b'-'; 36];
-    let mut at = 0;
-    for (number, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        // A hyphen stands before these bytes.
-        at += usize::from(matches!(number, 4 | 6 | 8 | 10));
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 0xf)];
-        at += 2;
+    // The places of the bytes, around the hyphens.
+    let places = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    for (place, byte) in places.into_iter().zip(bits.to_be_bytes()) {
+        text[place..place + 2].copy_from_slice(&HEX[usize::from(byte)]);
     }
     text
 }
+
+/// Each byte in hexadecimal.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    table
+};
 
 /// Writes the framing that the body really has (RFC 9112 section 6), whatever header operations may have put there.
 pub(super) fn frame_request(client: &Parts, headers: &mut HeaderMap, body: &impl Body) {
@@ -301,6 +310,7 @@ fn takes_trailers(client: &Parts) -> bool {
 }
 
 /// Fields that a Connection field names: they are for the next hop alone (RFC 9110 section 7.6.1).
+#[derive(Default)]
 pub(super) struct Nominated<'a>(Vec<&'a str>);
 
 impl<'a> Nominated<'a> {
@@ -334,9 +344,10 @@ pub(crate) fn is_passable<B>(response: &Response<B>) -> bool {
 }
 
 /// Makes the upstream's response into the client's: what concerns one connection goes, the gateway's own comes, and
-/// the length is left to the body, except where the length is told of a body that is not sent.
+/// the length is left to the body, except where the length is told of a body that is not sent. `body` is the length of the
+/// body, if it is known.
 pub(crate) fn downstream_headers(
-    method: &Method,
+    (method, body): (&Method, Option<u64>),
     status: StatusCode,
     headers: &mut HeaderMap,
     route: &Route,
@@ -347,7 +358,7 @@ pub(crate) fn downstream_headers(
         true => told_length(headers),
         false => None,
     };
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, body);
     apply_response_ops(headers, route, Some(destination), values);
     if !route.headers.response.is_empty() || !destination.headers.response.is_empty() {
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE] {
@@ -359,13 +370,24 @@ pub(crate) fn downstream_headers(
     }
 }
 
-/// Removes what belongs to one connection. The names are looked over first: to look each one up would cost more.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated = Nominated::of(headers);
-    let found = headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name) || nominated.contains(name));
-    let found: SmallVec<[HeaderName; 4]> = found.cloned().collect();
+/// Removes what belongs to one connection. The names are looked over first: to look each one up would cost more. A
+/// Content-Length may stay that is the `body`'s, as the same would be written in its place.
+fn remove_hop_by_hop(headers: &mut HeaderMap, body: Option<u64>) {
+    let length = body.filter(|length| *length > 0).map(Digits::new);
+    let mut is_told = false;
+    let mut found: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    for (name, value) in headers.iter().filter(|(name, _)| is_hop_by_hop(name)) {
+        let is_length = length
+            .as_ref()
+            .is_some_and(|length| *name == CONTENT_LENGTH && value == length.as_str());
+        if !is_length || std::mem::replace(&mut is_told, true) {
+            found.push(name.clone());
+        }
+    }
+    if found.contains(&CONNECTION) {
+        let nominated = Nominated::of(headers);
+        found.extend(headers.keys().filter(|name| nominated.contains(name)).cloned());
+    }
     for name in found {
         headers.remove(name);
     }

@@ -13,9 +13,10 @@ use crate::pool::{BodyFault, poll_http2};
 use crate::server::WireBody;
 
 /// The body of a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Incoming {
     /// None at all.
+    #[default]
     Empty,
     Http1(WireBody),
     Http2(Http2Body),

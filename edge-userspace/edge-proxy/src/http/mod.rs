@@ -14,17 +14,18 @@ mod incoming;
 mod limit;
 mod mirror;
 mod pace;
+mod present;
 mod rebuild;
 mod record;
 mod reply;
 mod request_body;
+mod service;
 mod trailers;
 mod upgrade;
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -39,7 +40,7 @@ use edge_routing::{
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
 use crate::access_log::Scene;
@@ -54,40 +55,25 @@ use head::{Plan, SERVICE_TIME, add_server, downstream_headers, trusted_address};
 pub(crate) use incoming::{Http2Body, Incoming};
 use limit::Limited;
 use pace::Pace;
+use present::Present;
 pub(crate) use rebuild::rebuilt;
 pub(crate) use record::{Account, Record};
 pub(crate) use reply::Reply;
 pub(crate) use request_body::{RequestBody, RequestBodyError};
+pub(crate) use service::service;
 pub(crate) use upgrade::Tunnel;
 
-/// What hyper calls with each request of a connection of HTTP/2.
-pub(crate) struct Service(pub(crate) Rc<Conn>);
-
-impl hyper::service::Service<Request<hyper::body::Incoming>> for Service {
-    type Response = Response<ResponseBody>;
-    type Error = Infallible;
-    /// Boxed: hyper moves it about before it is polled, and it is some kilobytes.
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
-
-    fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
-        let conn = Rc::clone(&self.0);
-        let record = Record::begin(&conn);
-        let request = request.map(|body| Incoming::Http2(Http2Body::new(body, &conn)));
-        Box::pin(async move {
-            conn.open_streams().turn(&conn).await;
-            Ok(serve(&conn, request, record).await)
-        })
-    }
-}
-
 /// Answers a request that came over `conn`, on whose account `record` was begun.
+///
+/// From here on down, futures are pinned where they are awaited: an `async fn` is as large as all that it awaits, and
+/// would else be moved, at 8 kB for a request of HTTP/1.1.
 pub(crate) async fn serve(
     conn: &Rc<Conn>,
-    request: Request<Incoming>,
-    mut record: Record,
+    mut head: Box<Parts>,
+    mut body: Incoming,
+    mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     let view = conn.worker().view();
-    let (mut head, body) = request.into_parts();
     check::prepare(&mut head);
     let asked = upgrade::asked(&mut head, conn);
     let exchange = Exchange {
@@ -97,7 +83,8 @@ pub(crate) async fn serve(
         head: &head,
     };
     let mut limited = Limited::default();
-    let mut response = match exchange.answer(body, &mut limited, &mut record).await {
+    let answered = pin!(exchange.answer(&mut body, &mut limited, &mut record)).await;
+    let mut response = match answered {
         Ok(response) => {
             record.answered(response.status(), Flags::NONE);
             record.log(head, response.headers());
@@ -153,14 +140,15 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn answer(
         &self,
-        body: Incoming,
+        body: &mut Incoming,
         limited: &mut Limited,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         if self.conn.worker().overload().refuses_request() {
             return Err(Reply::overloaded());
         }
-        let authority = check::check(self.head, self.conn.worker().limits())?;
+        let present = Present::of(&self.head.headers);
+        let authority = check::check(self.head, &present, self.conn.worker().limits())?;
         if self.conn.is_misdirected(self.view, host_of(authority)) {
             return Err(Reply::misdirected());
         }
@@ -185,7 +173,7 @@ impl Exchange<'_> {
             Decision::NoVirtualHost | Decision::NoRoute { .. } | Decision::RequireTls { .. } => None,
         };
         record.has_id(self.request_id());
-        if grpc::is_grpc(&self.head.headers) {
+        if present.content_type && grpc::is_grpc(&self.head.headers) {
             record.is_grpc();
         }
         if let Some(route) = route {
@@ -195,9 +183,16 @@ impl Exchange<'_> {
             Some(policy) => cors::check(policy, self.head)?,
             None => None,
         };
-        let answered = self
-            .filtered(table, &decision, &request, &path, body, limited, record)
-            .await;
+        let answered = pin!(self.filtered(
+            table,
+            &decision,
+            &request,
+            (&path, &present),
+            body,
+            limited,
+            record
+        ))
+        .await;
         match (answered, cors) {
             (answered, None) => answered,
             (Ok(mut response), Some(allowed)) => {
@@ -220,8 +215,8 @@ impl Exchange<'_> {
         table: &Table,
         decision: &Decision<'_>,
         request: &RequestView<'_>,
-        path: &PathAndQuery,
-        body: Incoming,
+        (path, present): (&PathAndQuery, &Present<'_>),
+        body: &mut Incoming,
         limited: &mut Limited,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
@@ -239,8 +234,7 @@ impl Exchange<'_> {
             }
             Decision::Route { route, .. } => match &route.action {
                 RouteAction::Forward(forward) => {
-                    self.forward(route, forward, request.authority, path, body, record)
-                        .await
+                    pin!(self.forward(route, forward, request.authority, (path, present), body, record)).await
                 }
                 RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => {
                     Err(self.answer_directly(route, request, record))
@@ -303,8 +297,8 @@ impl Exchange<'_> {
         route: &Route,
         forward: &Forward,
         authority: &str,
-        path: &PathAndQuery,
-        body: Incoming,
+        (path, present): (&PathAndQuery, &Present<'_>),
+        body: &mut Incoming,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let draw = self.conn.worker().rng().u64(..);
@@ -320,11 +314,16 @@ impl Exchange<'_> {
             let early = Account::new(started, id.clone());
             self.value(command, &early, None)
         };
-        let timeout = Forwarding::timeout(forward, &self.head.headers);
+        let told = match record.account().is_grpc {
+            true => grpc::timeout(&self.head.headers),
+            false => None,
+        };
+        let timeout = Forwarding::timeout(forward, told);
         let forwarding = Forwarding {
             conn: self.conn,
             view: self.view,
             client: self.head,
+            present,
             forward,
             plan: Plan {
                 route,
@@ -338,15 +337,18 @@ impl Exchange<'_> {
             },
             cluster,
         };
-        let body = settled(body, self.conn).await?;
-        let mut response = self.within(&forwarding, timeout, body, record).await?;
+        if !is_settled(body) {
+            settled(body, self.conn).await?;
+        }
+        let mut response = pin!(self.within(&forwarding, timeout, body, record)).await?;
         record.responded(response.headers());
-        let status = response.status();
+        let (status, length) = (response.status(), response.body().body.size_hint().exact());
         // Formats may ask for what the upstream sent, and there are few of them.
         let sent = self.view.has_formats().then(|| response.headers().clone());
         let headers = response.headers_mut();
         let values = |command: &FormatCommand| self.value(command, record.account(), sent.as_ref());
-        downstream_headers(&self.head.method, status, headers, route, destination, &values);
+        let asked = (&self.head.method, length);
+        downstream_headers(asked, status, headers, route, destination, &values);
         add_service_time(headers, record);
         Ok(response)
     }
@@ -356,17 +358,21 @@ impl Exchange<'_> {
         &self,
         forwarding: &Forwarding<'_>,
         timeout: Option<Duration>,
-        body: Incoming,
+        body: &mut Incoming,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
+        let routed = record.routed();
         let Some(timeout) = timeout else {
-            return forwarding.run(body, record).await;
+            return pin!(forwarding.run(body, record)).await;
         };
-        let mut timer = self.conn.worker().timers().since(record.routed(), timeout);
-        let ended = tokio::select! {
-            biased;
-            response = forwarding.run(body, record) => Some(response?),
-            () = &mut timer => None,
+        let mut timer = self.conn.worker().timers().since(routed, timeout);
+        let ended = {
+            let mut response = pin!(forwarding.run(body, record));
+            tokio::select! {
+                biased;
+                response = &mut response => Some(response?),
+                () = &mut timer => None,
+            }
         };
         match ended {
             Some(mut response) => {
@@ -378,15 +384,17 @@ impl Exchange<'_> {
     }
 }
 
+/// Whether a body has ended, or is not told to be empty.
+fn is_settled(body: &Incoming) -> bool {
+    body.is_end_stream() || body.size_hint().exact() != Some(0)
+}
+
 /// Waits for the end of a body that is told to be empty, as HTTP/2 tells the end apart from the length: whoever sends
 /// more than nothing has sent a malformed request, of which nothing may go upstream (RFC 9113 section 8.1.1).
-async fn settled(mut body: Incoming, conn: &Rc<Conn>) -> Result<Incoming, Reply> {
-    if body.size_hint().exact() != Some(0) || body.is_end_stream() {
-        return Ok(body);
-    }
+async fn settled(body: &mut Incoming, conn: &Rc<Conn>) -> Result<(), Reply> {
     let mut pace = Pace::new(conn, true, false);
     while !body.is_end_stream() {
-        let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
+        let next = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
             Poll::Pending => pace.poll_slow(cx).map(|()| Err(Reply::slow_body())),
         });
@@ -396,7 +404,7 @@ async fn settled(mut body: Incoming, conn: &Rc<Conn>) -> Result<Incoming, Reply>
             None => break,
         }
     }
-    Ok(body)
+    Ok(())
 }
 
 /// An authority without its port.

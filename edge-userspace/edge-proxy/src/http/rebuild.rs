@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
 use super::head::{copy_end_to_end, frame_request};
-use super::{check, normalized};
+use super::{Present, check, normalized};
 use crate::options::{Limits, PathPolicy};
 use crate::pool::write_head;
 
@@ -40,7 +40,7 @@ impl Body for Told {
 /// The head that goes upstream for a client's, in HTTP/1.1, without what the gateway adds; `None` where the request is
 /// refused. `body` is the length of its body, if it is known.
 pub(crate) fn rebuilt(client: &Parts, body: Option<u64>) -> Option<Vec<u8>> {
-    let authority = check::check(client, &Limits::default()).ok()?;
+    let authority = check::check(client, &Present::of(&client.headers), &Limits::default()).ok()?;
     let path = normalized(client, PathPolicy::default()).ok()?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, HeaderValue::from_str(authority).ok()?);

@@ -11,6 +11,7 @@ use super::request_body::ClientBody;
 use super::{Flag, Flags, RequestId, grpc};
 use crate::access_log::{Scene, line};
 use crate::connection::Conn;
+use crate::h1::spare;
 use crate::metrics::{Kind, Observed};
 use crate::protocol::Protocol;
 use crate::worker::{ClusterView, EndpointView};
@@ -19,6 +20,8 @@ use crate::worker::{ClusterView, EndpointView};
 pub(crate) struct Account {
     pub(crate) started: Instant,
     pub(crate) first_byte: Option<Instant>,
+    /// When it was over.
+    pub(crate) ended: Option<Instant>,
     pub(crate) code: u16,
     pub(crate) flags: Flags,
     pub(crate) details: &'static str,
@@ -27,7 +30,7 @@ pub(crate) struct Account {
     pub(crate) sent: u64,
     pub(crate) attempts: u32,
     pub(crate) request_id: Option<RequestId>,
-    is_grpc: bool,
+    pub(crate) is_grpc: bool,
     route: Option<String>,
     cluster: Option<Rc<ClusterView>>,
     endpoint: Option<Rc<EndpointView>>,
@@ -40,6 +43,7 @@ impl Account {
         Self {
             started,
             first_byte: None,
+            ended: None,
             code: 0,
             flags: Flags::NONE,
             details: "",
@@ -53,6 +57,18 @@ impl Account {
             endpoint: None,
             body: None,
         }
+    }
+
+    /// Time from its beginning to its end, or until now.
+    pub(crate) fn took(&self) -> Duration {
+        self.until_end(self.started)
+    }
+
+    /// Time from `begin` to its end, or until now.
+    pub(crate) fn until_end(&self, begin: Instant) -> Duration {
+        self.ended
+            .unwrap_or_else(Instant::now)
+            .saturating_duration_since(begin)
     }
 
     /// Bytes of the request's body.
@@ -76,33 +92,34 @@ impl Account {
 
 /// What the access log says besides the account.
 struct Logged {
-    client: Parts,
+    client: Box<Parts>,
+    /// What of the response's fields it names.
     response: HeaderMap,
 }
 
 /// Counts and logs the request when it is dropped: with its response's status and flags, or as DC with status 0 when the
-/// client went away before there was one.
+/// client went away before there was one. Boxed from its beginning, as it goes with the response through many hands.
 pub(crate) struct Record {
     conn: Rc<Conn>,
     account: Account,
     /// When the time of the route's timeouts began.
     routed: Instant,
     complete: bool,
-    logged: Option<Box<Logged>>,
+    logged: Option<Logged>,
 }
 
 impl Record {
     /// Begins the account of a request on `conn`.
-    pub(crate) fn begin(conn: &Rc<Conn>) -> Self {
+    pub(crate) fn begin(conn: &Rc<Conn>) -> Box<Self> {
         conn.request_began();
         let now = Instant::now();
-        Self {
+        Box::new(Self {
             conn: Rc::clone(conn),
             account: Account::new(now, None),
             routed: now,
             complete: false,
             logged: None,
-        }
+        })
     }
 
     /// What is known so far.
@@ -202,14 +219,23 @@ impl Record {
     }
 
     /// Keeps what the access log wants, if the request is drawn for it.
-    pub(crate) fn log(&mut self, client: Parts, response: &HeaderMap) {
+    pub(crate) fn log(&mut self, client: Box<Parts>, response: &HeaderMap) {
         let worker = self.conn.worker();
-        let Some(log) = worker.access_log() else { return };
-        if log.sample.takes(worker.rng().u32(..1_000_000)) {
-            self.logged = Some(Box::new(Logged {
-                client,
-                response: response.clone(),
-            }));
+        match worker.access_log() {
+            Some(log) if log.sample.takes(worker.rng().u32(..1_000_000)) => {
+                // Of a hundred fields a line tells of one or two, and to clone a map costs as much as the line.
+                let mut kept = HeaderMap::new();
+                for name in worker.logged_fields() {
+                    if let Some(value) = response.get(name) {
+                        kept.insert(name, value.clone());
+                    }
+                }
+                self.logged = Some(Logged {
+                    client,
+                    response: kept,
+                });
+            }
+            Some(_) | None => spare::give_back(client.headers),
         }
     }
 
@@ -253,7 +279,7 @@ impl Record {
         }
     }
 
-    fn write_log(&self, logged: &Logged) {
+    fn write_log(&self, logged: Logged) {
         let worker = self.conn.worker();
         if let Some(log) = worker.access_log() {
             let scene = Scene {
@@ -264,6 +290,7 @@ impl Record {
             };
             worker.log(|out| line(&log.format, &scene, out));
         }
+        spare::give_back(logged.client.headers);
     }
 }
 
@@ -272,6 +299,7 @@ impl Drop for Record {
         if !self.complete {
             self.client_left();
         }
+        self.account.ended = Some(Instant::now());
         let account = &self.account;
         let worker = self.conn.worker();
         let series = match (&account.endpoint, &account.cluster) {
@@ -287,13 +315,13 @@ impl Drop for Record {
             worker.metrics(),
             (account.code, account.flags, kind),
             &Observed {
-                took: account.started.elapsed(),
+                took: account.took(),
                 received: account.received(),
                 sent: account.sent,
             },
         );
         if let Some(logged) = self.logged.take() {
-            self.write_log(&logged);
+            self.write_log(logged);
         }
         self.conn.request_ended();
     }

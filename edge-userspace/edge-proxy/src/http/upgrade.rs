@@ -125,7 +125,7 @@ pub(crate) struct Tunnel {
     upstream: Switched,
     /// The endpoint's account, until the end.
     _held: Held,
-    record: Record,
+    record: Box<Record>,
     idle: Option<Duration>,
 }
 
@@ -160,7 +160,7 @@ pub(super) fn switched(
     conn: &Conn,
     asked: Asked,
     response: Response<Box<UpstreamBody>>,
-    record: Record,
+    record: Box<Record>,
     idle: Option<Duration>,
 ) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();

@@ -22,9 +22,20 @@ impl Pool {
         timeout: Duration,
         evict: impl Fn() -> bool,
     ) -> Result<Lease, ConnectError> {
-        if let Some(lease) = self.ready(want) {
-            return Ok(lease);
+        match self.ready(want) {
+            Some(lease) => Ok(lease),
+            // Boxed: what opens a connection is a kilobyte, and would be a part of every request's future.
+            None => Box::pin(self.open(want, timeout, evict)).await,
         }
+    }
+
+    /// Opens a connection, or waits for one.
+    async fn open(
+        self: &Rc<Self>,
+        want: Want,
+        timeout: Duration,
+        evict: impl Fn() -> bool,
+    ) -> Result<Lease, ConnectError> {
         let limits = self.limits();
         let _pending = limits.pending().ok_or(ConnectError::Overflow)?;
         loop {

@@ -142,7 +142,7 @@ impl Sender {
             Self::Http2(shared) => {
                 shared.requests.set(shared.requests.get().saturating_add(1));
                 if request.headers().contains_key(UPGRADE) {
-                    return shared.ask_for_websocket(request).await;
+                    return Box::pin(shared.ask_for_websocket(request)).await;
                 }
                 let sent = shared.sender.try_send_request(http2_request(request)).await;
                 sent.map(|response| response.map(EndpointBody::Http2))

@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame};
 
 use super::wire::{Came, Wire};
 use super::{ClientStream, Served};
 use crate::connection::Conn;
-use crate::h1::{Length, Outbox, Refused, RequestHead, RequestParser, says_close, write_response_head};
+use crate::h1::{Length, Outbox, Refused, RequestHead, RequestParser, spare, write_response_head};
 use crate::http::{self as exchange, Incoming, Record, ResponseBody};
 use crate::strict::Follows;
 
@@ -121,7 +121,7 @@ async fn refuse(conn: &Conn, wire: &Wire, refused: Refused) -> After {
     };
     conn.count_unparsed(status);
     wire.answer(|outbox| {
-        write_response_head(status, &HeaderMap::new(), Length::Known(0), true, outbox.next());
+        write_response_head(status, &HeaderMap::new(), Length::Known(0), true, outbox.next())
     });
     let written = poll_fn(|cx| {
         let written = wire.poll_write(cx);
@@ -145,7 +145,7 @@ struct Asked {
 }
 
 /// Answers a request.
-async fn answer(conn: &Rc<Conn>, wire: &Rc<Wire>, head: Box<RequestHead>) -> After {
+async fn answer(conn: &Rc<Conn>, wire: &Rc<Wire>, head: RequestHead) -> After {
     let asked = Asked {
         is_head: head.parts.method == Method::HEAD,
         keeps_alive: head.keeps_alive(),
@@ -154,9 +154,8 @@ async fn answer(conn: &Rc<Conn>, wire: &Rc<Wire>, head: Box<RequestHead>) -> Aft
     let body = wire.begin(&head).map_or(Incoming::Empty, Incoming::Http1);
     let record = Record::begin(conn);
     conn.asks_for_upgrade(head.follows == Follows::Undecided);
-    let request = Request::from_parts(head.parts, body);
     let response = {
-        let mut response = pin!(exchange::serve(conn, request, record));
+        let mut response = pin!(exchange::serve(conn, head.parts, body, record));
         poll_fn(|cx| unless_gone(conn, wire, cx, |cx| response.as_mut().poll(cx))).await
     };
     match response {
@@ -190,13 +189,12 @@ async fn send(conn: &Conn, wire: &Wire, asked: Asked, response: Response<Respons
     let (head, body) = response.into_parts();
     let length = length(asked, head.status, &body);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let says_close = says_close(&head.headers);
-    let closes = !switches && (!asked.keeps_alive || says_close || wire.owes_interim());
-    wire.answer(|outbox| {
-        write_response_head(head.status, &head.headers, length, closes, outbox.next());
-    });
+    let is_last = !switches && (!asked.keeps_alive || wire.owes_interim());
+    let says_close =
+        wire.answer(|outbox| write_response_head(head.status, &head.headers, length, is_last, outbox.next()));
+    let closes = is_last || (!switches && says_close);
     let mut sending = Sending::new(body, length, asked);
-    drop(head);
+    spare::give_back(head.headers);
     let sent = poll_fn(|cx| unless_gone(conn, wire, cx, |cx| sending.poll(cx, wire))).await;
     match sent {
         Some(Ok(())) if switches => After::Switch,

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 
 use crate::connection::Conn;
-use crate::http::Service;
+use crate::http::service;
 use crate::options::Http2Limits;
 use crate::protocol::Protocol;
 use crate::strict::Http2Guard;
@@ -105,7 +105,7 @@ pub(crate) async fn serve(conn: Rc<Conn>, stream: ClientStream, prefix: Bytes) -
 
 async fn http2(conn: &Rc<Conn>, io: TokioIo<Watched>) -> hyper::Result<()> {
     let http2 = conn.worker().http2();
-    let mut connection = pin!(http2.serve_connection(io, Service(Rc::clone(conn))));
+    let mut connection = pin!(http2.serve_connection(io, service(Rc::clone(conn))));
     let mut told = false;
     poll_fn(|cx| {
         conn.waits(cx);

@@ -51,7 +51,7 @@ enum Interim {
 
 /// What came of waiting for a request.
 pub(super) enum Came {
-    Request(Box<RequestHead>),
+    Request(RequestHead),
     /// It is no request.
     Refused(Refused),
     /// Nothing more comes, or nothing more is wanted.
@@ -94,7 +94,7 @@ impl Wire {
             }
             if !buffer.is_empty() {
                 match parser.parse(&mut buffer, bounds) {
-                    Ok(Some(head)) => return Poll::Ready(Came::Request(Box::new(head))),
+                    Ok(Some(head)) => return Poll::Ready(Came::Request(head)),
                     Ok(None) => self.conn.bytes_read(),
                     Err(refused) => return Poll::Ready(Came::Refused(refused)),
                 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use edge_model::{PathPolicy, Penalty, WorkerId};
 use fastrand::Rng;
+use http::HeaderName;
 use hyper::server::conn::http2;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
@@ -92,6 +93,8 @@ pub(crate) struct Worker {
     /// Lines of the access log that were not handed over yet.
     lines: RefCell<Batch>,
     lines_wanted: Notify,
+    /// Fields of responses that its lines tell of.
+    logged_fields: Vec<HeaderName>,
     accepted: Cell<u64>,
     open_gauge: IntGauge,
     accepted_counter: IntCounter,
@@ -110,6 +113,8 @@ impl Worker {
         let (open_gauge, accepted_counter) = shared.metrics.connections(id);
         let limits = &shared.options.limits;
         let http2 = http2_builder(limits);
+        let log = shared.options.access_log.as_ref();
+        let logged_fields = log.map_or_else(Vec::new, |log| log.format.response_fields());
         Self {
             shared,
             config: RefCell::new(config),
@@ -125,6 +130,7 @@ impl Worker {
             parkable_wanted: Notify::new(),
             lines: RefCell::default(),
             lines_wanted: Notify::new(),
+            logged_fields,
             accepted: Cell::new(0),
             open_gauge,
             accepted_counter,
@@ -202,6 +208,11 @@ impl Worker {
     /// What is logged, if anything.
     pub(crate) fn access_log(&self) -> Option<&AccessLog> {
         self.shared.options.access_log.as_ref()
+    }
+
+    /// Fields of responses that the access log tells of.
+    pub(crate) fn logged_fields(&self) -> &[HeaderName] {
+        &self.logged_fields
     }
 
     /// Adds the line that `write` writes to the access log.
