@@ -5,7 +5,9 @@
 //! at, those that changed are read, and everything is compiled.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,11 +97,18 @@ impl Store {
     pub(crate) fn refresh(&mut self, changes: &Changes) -> io::Result<()> {
         let is_followed = !self.is_stale && matches!(self.state, State::Compiled(_));
         self.is_stale = true;
-        match changes {
-            Changes::Paths(paths) if is_followed && paths.iter().all(|path| self.is_known_resource(path)) => {
-                self.read_some(paths);
+        let changed = match changes {
+            Changes::Paths(paths) if is_followed => {
+                let of_concern = paths.iter().filter(|path| !self.is_of_no_concern(path));
+                let changed: BTreeSet<_> = of_concern.cloned().collect();
+                let is_known = changed.iter().all(|path| self.is_known_resource(path));
+                is_known.then_some(changed)
             }
-            Changes::Paths(_) | Changes::Unknown => self.read_all()?,
+            Changes::Paths(_) | Changes::Unknown => None,
+        };
+        match changed {
+            Some(paths) => self.read_some(&paths),
+            None => self.read_all()?,
         }
         self.is_stale = false;
         self.gather_problems();
@@ -154,6 +163,30 @@ impl Store {
         let near = self.files.range(parent.to_owned()..).map(|(path, _)| path);
         let has_sibling = near.take(NEAR).any(|other| other.parent() == Some(parent));
         !is_bootstrap && !path.is_dir() && (self.files.contains_key(path) || has_sibling)
+    }
+
+    /// Whether a path is a file that is no resource and that nothing names, such as a log that is written to in the
+    /// folder. A file that a link leads to is known by its inode.
+    fn is_of_no_concern(&self, path: &Path) -> bool {
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return false;
+        };
+        let leads_here = |link: &Path| {
+            let target = fs::metadata(link);
+            target.is_ok_and(|target| (target.dev(), target.ino()) == (metadata.dev(), metadata.ino()))
+        };
+        let is_named = || {
+            self.named_files
+                .iter()
+                .any(|named| named == path || leads_here(named))
+        };
+        let is_resource = || {
+            self.files.iter().any(|(file, SourceFile { stamp, .. })| {
+                let stamp = stamp.as_ref();
+                stamp.map_or_else(|| leads_here(file), |stamp| stamp.is_of(&metadata))
+            })
+        };
+        metadata.is_file() && !file::is_resource_path(path) && !is_named() && !is_resource()
     }
 
     /// Looks at every file, reads those that changed, and compiles everything.
@@ -294,7 +327,6 @@ impl Store {
 mod tests {
     use super::*;
     use std::fmt::Write as _;
-    use std::fs;
 
     const GATEWAY: &str = "apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -425,6 +457,31 @@ spec:
             lab.change(name, text.as_deref());
             lab.check(what);
         }
+    }
+
+    #[test]
+    fn a_log_in_the_folder_costs_no_compiling_and_what_a_link_leads_to_is_read() {
+        let mut lab = Lab::new(1);
+        let listener = |store: &Store| Arc::clone(&store.snapshot().listeners[0]);
+        let before = listener(&lab.store);
+        lab.change("access.log", Some("GET /\n"));
+        assert!(Arc::ptr_eq(&before, &listener(&lab.store)));
+        for (link, target) in [("linked.yaml", "linked.txt"), ("denied", "denied.txt")] {
+            fs::write(lab.path(target), "").unwrap();
+            std::os::unix::fs::symlink(target, lab.path(link)).unwrap();
+        }
+        lab.change(
+            "edge.yaml",
+            Some("workers: 1\nhashSeed: 1\nsources: {denyFiles: [denied]}\n"),
+        );
+        for (target, text) in [
+            ("linked.txt", virtual_service("linked", "/")),
+            ("denied.txt", "192.0.2.0/24\n".to_owned()),
+        ] {
+            lab.change(target, Some(&text));
+            lab.check(target);
+        }
+        assert!(!Arc::ptr_eq(&before, &listener(&lab.store)));
     }
 
     #[test]
