@@ -173,8 +173,8 @@ fn enter_vlan(ctx: *mut xdp_md, packet: *mut Packet, vlan: u32) -> u32 {
     }
 }
 
-/// Gives a frame the link header of a VLAN, or of none (0), for one of so many bytes; its MAC addresses are still to be written.
-/// The answer is the new length; `None`: there is no room.
+/// Gives a frame the link header of a VLAN, or of none (0), for one of so many bytes; its MAC addresses are still to be
+/// written. The answer is the new length; `None`: there is no room.
 #[inline(always)]
 pub(crate) fn retag(ctx: *mut xdp_md, link_len: u32, is_v6: bool, vlan: u32) -> Option<u32> {
     let wanted = if vlan == 0 {

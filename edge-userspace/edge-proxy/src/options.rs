@@ -66,7 +66,8 @@ pub struct Bounds {
     /// Files that the process may open (RLIMIT_NOFILE). Connections of clients do not get the last eighth of them: it is for
     /// endpoints, without which those that are there could not be served; `None` is no bound.
     pub max_files: Option<u64>,
-    /// A kept-alive connection without a request, and a request's head on its way, from 80 % of any bound on. Clients that are at work ask again within it.
+    /// A kept-alive connection without a request, and a request's head on its way, from 80 % of any bound on. Clients
+    /// that are at work ask again within it.
     pub idle_in_haste: Duration,
 }
 

@@ -1,9 +1,10 @@
 //! Bounds of the whole process: connections of clients, and memory. What is over them is refused before it costs
 //! anything, new work first, so that what is under way can end (Envoy's overload manager).
 //!
-//! The count of connections is one atomic that is touched when a connection comes and goes. How many files are open is told
-//! by the descriptor of a new connection, as the kernel gives the lowest that is free (POSIX, open(2)). Memory is looked at by a
-//! thread of its own, ten times a second; requests read what it found from one byte that hardly ever changes.
+//! The count of connections is one atomic that is touched when a connection comes and goes. How many files are open is
+//! told by the descriptor of a new connection, as the kernel gives the lowest that is free (POSIX, open(2)). Memory is
+//! looked at by a thread of its own, ten times a second; requests read what it found from one byte that hardly ever
+//! changes.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! HTTP/1.1 on the wire, as this proxy itself reads and writes it (RFC 9112), on both sides.
 //!
-//! `request` takes a client's head apart, `head` an endpoint's (by httparse, and then held to the strict rules); `decode`
-//! finds the end of a body; `encode` and `answer` write messages; `spare` keeps maps of fields for the next ones. All of them work on buffers: connections are those of
-//! `server` and `pool`.
+//! `request` takes a client's head apart, `head` an endpoint's (by httparse, and then held to the strict rules);
+//! `decode` finds the end of a body; `encode` and `answer` write messages; `spare` keeps maps of fields for the next
+//! ones. All of them work on buffers: connections are those of `server` and `pool`.
 
 mod answer;
 mod buffer;
