@@ -17,7 +17,7 @@ pub struct Indexes<N: Ord> {
 
 /// Names that have a digest of their own.
 pub trait Digest {
-    /// What stands for the name where it is written down ([`tenant::digest`]).
+    /// What stands for the name where it is written down ([`edge_common::tenant::digest`]).
     fn digest(&self) -> u64;
 }
 
