@@ -56,23 +56,46 @@ fn expect_steady(mut client: Process) {
     assert!(rest.iter().all(|line| *line == "200 0"), "{log}");
 }
 
-#[test]
-fn when_descriptors_run_out_new_connections_are_shed_and_those_that_are_there_go_on() {
-    let edge = Setup::new(&(gateway("*", RULES) + &service("web", "http", &[WEB])))
-        // More connections than files.
-        .bootstrap("overload: {maxConnections: 10000}\ntimeouts: {requestHeaders: 600s}\n")
-        .under(&["prlimit", "--nofile=100"])
-        .start();
+/// An edge of so many files meets a crowd of silent clients: at least so many of them are shed for a bound, who is there
+/// is served on, and so is who comes once they are gone.
+fn check_crowd(
+    setup: Setup,
+    files: &str,
+    crowd: usize,
+    bound: &str,
+    shed: f64,
+    meanwhile: impl Fn(&Edge),
+) -> Edge {
+    let edge = setup.under(&["prlimit", files]).start();
     let _web = edge.endpoint("web", WEB);
     let client = steady(&edge);
-    let crowd = silent(&edge, 120);
-    let shed = ["what=\"connection\"", "bound=\"max_files\""];
-    edge.expect_at_least("edge_overload_shed_total", &shed, 1.0);
+    let crowd = silent(&edge, crowd);
+    let labels = ["what=\"connection\"", bound];
+    edge.expect_at_least("edge_overload_shed_total", &labels, shed);
     expect_steady(client);
-    // Those who do not say what they want make room for those who do.
-    serves_newcomers(&edge);
+    meanwhile(&edge);
     drop(crowd);
     serves_newcomers(&edge);
+    edge
+}
+
+fn web() -> Setup {
+    Setup::new(&(gateway("*", RULES) + &service("web", "http", &[WEB])))
+}
+
+#[test]
+fn when_descriptors_run_out_new_connections_are_shed_and_those_that_are_there_go_on() {
+    // More connections than files.
+    let setup = web().bootstrap("overload: {maxConnections: 10000}\ntimeouts: {requestHeaders: 600s}\n");
+    // Those who do not say what they want make room for those who do.
+    let edge = check_crowd(
+        setup,
+        "--nofile=100",
+        120,
+        "bound=\"max_files\"",
+        1.0,
+        serves_newcomers,
+    );
     edge.expect_metric("istio_requests_total", &["response_code=\"503\""], 0.0);
     edge.expect_metric("edge_accept_failures_total", &[], 0.0);
 }
@@ -84,18 +107,15 @@ fn serves_newcomers(edge: &Edge) {
 
 #[test]
 fn beyond_the_bound_of_connections_new_ones_are_closed_and_those_that_are_there_go_on() {
-    let edge = Setup::new(&(gateway("*", RULES) + &service("web", "http", &[WEB])))
-        // Of which 256 are for all else, and half of the others for endpoints.
-        .under(&["prlimit", "--nofile=356"])
-        .start();
-    let _web = edge.endpoint("web", WEB);
-    let client = steady(&edge);
-    let crowd = silent(&edge, 90);
-    let shed = ["what=\"connection\"", "bound=\"max_connections\""];
-    edge.expect_at_least("edge_overload_shed_total", &shed, 41.0);
-    expect_steady(client);
-    drop(crowd);
-    serves_newcomers(&edge);
+    // Of the files 256 are for all else, and half of the others for endpoints.
+    check_crowd(
+        web(),
+        "--nofile=356",
+        90,
+        "bound=\"max_connections\"",
+        41.0,
+        |_| {},
+    );
 }
 
 /// Resident memory of edge, in bytes.

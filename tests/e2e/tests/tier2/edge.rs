@@ -249,20 +249,27 @@ pub(crate) fn url(path: &str) -> String {
 
 /// A Gateway that takes these hosts, and a VirtualService with these rules for all of them.
 pub(crate) fn gateway(hosts: &str, rules: &str) -> String {
+    let server = format!("{{port: {{number: {PORT}, name: http, protocol: HTTP}}, hosts: ['{hosts}']}}");
+    gateway_of("web", &server, hosts, rules)
+}
+
+/// A Gateway of a name with one server, and a VirtualService of the same name with these rules for its hosts.
+pub(crate) fn gateway_of(name: &str, server: &str, hosts: &str, rules: &str) -> String {
     format!(
-        "apiVersion: networking.istio.io/v1
+        "---
+apiVersion: networking.istio.io/v1
 kind: Gateway
-metadata: {{name: web}}
+metadata: {{name: {name}}}
 spec:
   selector: {{istio: ingressgateway}}
-  servers: [{{port: {{number: {PORT}, name: http, protocol: HTTP}}, hosts: ['{hosts}']}}]
+  servers: [{server}]
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {{name: web}}
+metadata: {{name: {name}}}
 spec:
   hosts: ['{hosts}']
-  gateways: [web]
+  gateways: [{name}]
   http:
 {rules}
 "

@@ -1,28 +1,14 @@
 //! Where a Gateway listens.
 
-use crate::edge::{Edge, PORT};
+use crate::edge::{Edge, PORT, gateway_of};
 
 /// A Gateway of a name, at an address of its own if one is given, that answers everything with its name.
 fn gateway(name: &str, bind: Option<&str>) -> String {
     let bind = bind.map_or(String::new(), |address| format!("bind: {address}, "));
-    format!(
-        "apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: {name}}}
-spec:
-  selector: {{istio: ingressgateway}}
-  servers: [{{{bind}port: {{number: {PORT}, name: http-{name}, protocol: HTTP}}, hosts: ['*']}}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: ['*']
-  gateways: [{name}]
-  http: [{{directResponse: {{status: 200, body: {{string: {name}}}}}}}]
----
-"
-    )
+    let server =
+        format!("{{{bind}port: {{number: {PORT}, name: http-{name}, protocol: HTTP}}, hosts: ['*']}}");
+    let rule = format!("  - directResponse: {{status: 200, body: {{string: {name}}}}}");
+    gateway_of(name, &server, "*", &rule)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edge_lab::{Process, cert, wait_until};
 
-use crate::edge::{Edge, LIMIT, Setup, service};
+use crate::edge::{Edge, LIMIT, Setup, gateway_of, service};
 
 const PORT: u16 = 8443;
 const WEB: u16 = 9001;
@@ -18,26 +18,12 @@ const RATE: &str = "50";
 
 fn resources(certs: &Path) -> String {
     let certs = certs.display();
-    format!(
-        "apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: web}}
-spec:
-  selector: {{istio: ingressgateway}}
-  servers:
-  - port: {{number: {PORT}, name: https, protocol: HTTPS}}
-    hosts: [{HOST}]
-    tls: {{mode: SIMPLE, serverCertificate: {certs}/tls.crt, privateKey: {certs}/tls.key}}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: web}}
-spec:
-  hosts: [{HOST}]
-  gateways: [web]
-  http: [{{route: [{{destination: {{host: web.internal}}}}]}}]
-"
-    )
+    let server = format!(
+        "{{port: {{number: {PORT}, name: https, protocol: HTTPS}}, hosts: [{HOST}], tls: {{mode: SIMPLE, \
+         serverCertificate: {certs}/tls.crt, privateKey: {certs}/tls.key}}}}"
+    );
+    let rule = "  - route: [{destination: {host: web.internal}}]";
+    gateway_of("web", &server, HOST, rule)
 }
 
 /// The certificate that a new connection is shown, in PEM.
