@@ -130,9 +130,9 @@ impl News {
         &self.socket
     }
 
-    /// What was told since the last call; `None`: more than there was room for, or than is read at once, or something that is
-    /// not understood.
-    pub(crate) fn fetch(&self) -> Option<Vec<RouteNetlinkMessage>> {
+    /// What was told since the last call, and whether that is all: there may be more than there was room for, or than is read
+    /// at once, or something that is not understood.
+    pub(crate) fn fetch(&self) -> (Vec<RouteNetlinkMessage>, bool) {
         let mut news = Vec::new();
         let mut is_whole = true;
         for _ in 0..DATAGRAMS {
@@ -141,14 +141,14 @@ impl News {
                     Ok(messages) => news.extend(messages.into_iter().filter_map(inner)),
                     Err(_) => is_whole = false,
                 },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_whole.then_some(news),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (news, is_whole),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // ENOBUFS: the kernel threw some away, and tells it once.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => is_whole = false,
-                Err(_) => return None,
+                Err(_) => break,
             }
         }
-        None
+        (news, false)
     }
 }
 

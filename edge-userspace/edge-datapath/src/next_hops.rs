@@ -108,9 +108,9 @@ impl NextHops {
         self.ways.get(&address).is_some_and(Way::is_open)
     }
 
-    /// Whether nothing is followed, and no neighbour is kept.
+    /// Whether nothing is followed, no neighbour is kept, and the operator knows of it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ways.is_empty() && self.neighbours.is_empty()
+        self.ways.is_empty() && self.neighbours.is_empty() && self.told.is_empty()
     }
 
     /// Why packets do not get to a worker; `None` if they do.
@@ -129,10 +129,8 @@ impl NextHops {
 
     /// Reads what the kernel told; true if it changes a way.
     pub(crate) fn hear(&mut self) -> bool {
-        let Some(news) = self.news.fetch() else {
-            return true;
-        };
-        let mut changes = false;
+        let (news, is_whole) = self.news.fetch();
+        let mut changes = !is_whole;
         for message in news {
             changes |= if let RouteNetlinkMessage::NewNeighbour(message) = &message {
                 let neighbour = Neighbour::of(message).filter(|neighbour| self.neighbours.keeps(neighbour));

@@ -58,7 +58,7 @@ pub(crate) enum Way {
     Asked,
     /// Likewise, and those that came by some of the interfaces, or by each for another reason, do not get there.
     Partial {
-        /// Whether the MAC address of a neighbour is all that is missing.
+        /// Whether the MAC address of a neighbour is among what is missing.
         is_silent: bool,
         /// Why they do not.
         why: String,

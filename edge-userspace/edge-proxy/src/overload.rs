@@ -1,4 +1,4 @@
-//! Bounds of the whole process: connections of clients, and memory. What is over them is refused before it costs
+//! Bounds of the whole process: connections of clients, files, and memory. What is over them is refused before it costs
 //! anything, new work first, so that what is under way can end (Envoy's overload manager).
 //!
 //! The count of connections is one atomic that is touched when a connection comes and goes. How many files are open is
@@ -8,7 +8,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -69,8 +69,9 @@ impl Pressure {
 pub(crate) struct Overload {
     bounds: Bounds,
     connections: AtomicUsize,
-    /// Files were scarce when a connection was last accepted.
-    files_scarce: AtomicBool,
+    /// When a connection was last accepted as files were scarce, in milliseconds since `start`; 0 if they are not.
+    files_scarce: AtomicU64,
+    start: Instant,
     pressure: AtomicU8,
     pressure_gauge: IntGauge,
     memory_gauge: IntGauge,
@@ -122,7 +123,8 @@ impl Overload {
         Ok(Arc::new(Self {
             bounds,
             connections: AtomicUsize::new(0),
-            files_scarce: AtomicBool::new(false),
+            files_scarce: AtomicU64::new(0),
+            start: Instant::now(),
             pressure: AtomicU8::new(0),
             pressure_gauge,
             memory_gauge,
@@ -144,10 +146,11 @@ impl Overload {
             self.shed.by_memory.inc();
             return None;
         }
-        let is_reserved = self.reaches_files(file, CLIENT_FILES);
-        let is_scarce = self.reaches_files(file, HASTE_FROM);
-        if self.files_scarce.load(Ordering::Relaxed) != is_scarce {
-            self.files_scarce.store(is_scarce, Ordering::Relaxed);
+        let is_reserved = self.is_reserved(file);
+        if self.reaches_files(file, HASTE_FROM) {
+            self.files_scarce.store(self.now().max(1), Ordering::Relaxed);
+        } else if self.files_scarce.load(Ordering::Relaxed) != 0 {
+            self.files_scarce.store(0, Ordering::Relaxed);
         }
         if !is_reserved && self.take_place() {
             return Some(Admitted(Arc::clone(self)));
@@ -169,6 +172,22 @@ impl Overload {
             .connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.is_ok()
+    }
+
+    /// Whether a connection that was accepted as `file` has one of the files that are for endpoints.
+    pub(crate) fn is_reserved(&self, file: RawFd) -> bool {
+        self.reaches_files(file, CLIENT_FILES)
+    }
+
+    /// Milliseconds since the start.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether files were scarce of late: who has accepted nothing since does not know.
+    fn lacks_files(&self) -> bool {
+        let at = self.files_scarce.load(Ordering::Relaxed);
+        at != 0 && u128::from(self.now().saturating_sub(at)) < self.bounds.idle_in_haste.as_millis()
     }
 
     /// Whether so many percent of the files that the process may open are open, when `file` was the next one.
@@ -195,7 +214,7 @@ impl Overload {
     fn is_in_haste(&self) -> bool {
         let open = self.connections.load(Ordering::Relaxed) as u128;
         let is_crowded = open * 100 >= self.bounds.max_connections as u128 * u128::from(HASTE_FROM);
-        is_crowded || self.files_scarce.load(Ordering::Relaxed) || self.pressure() >= Pressure::Haste
+        is_crowded || self.lacks_files() || self.pressure() >= Pressure::Haste
     }
 
     /// Counts an accept that failed for want of something.
@@ -338,6 +357,13 @@ mod tests {
         assert!(overload.admit(99, || true).is_some(), "another one makes room");
         assert!(overload.admit(10, || false).is_some());
         assert!(!overload.is_in_haste(), "files are there again");
+        let bounds = Bounds {
+            idle_in_haste: Duration::ZERO,
+            ..bounds
+        };
+        let later = Overload::new(bounds, &Registry::new()).unwrap();
+        assert!(later.admit(80, || false).is_some());
+        assert!(!later.is_in_haste(), "nobody has come for so long");
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Answer {
     /// Of a response's head.
     #[must_use]
     pub fn new(status: StatusCode, headers: &HeaderMap) -> Self {
-        // One walk over the few names costs half of two look-ups, which hash names that they know not.
+        // One walk over the few names: a look-up hashes a name that most responses do not have.
         let (mut grpc, mut rate_limited) = (None, false);
         for (name, value) in headers {
             match name.as_str() {

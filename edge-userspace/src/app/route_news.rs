@@ -78,8 +78,10 @@ mod tests {
         let watched = watch(socket.try_clone().expect("a socket").into()).expect("a runtime");
         let mut news = RouteNews::of(Some(watched));
         let read = || socket.recv(&mut [0; 8]).expect("there is something to read");
+        // News that were lost must fail the test, and not hang it.
+        let limit = Duration::from_secs(10);
         kernel.send(b"first").expect("sent");
-        news.wait().await;
+        tokio::time::timeout(limit, news.wait()).await.expect("not lost");
         read();
         for (took, rest) in [(0, 20), (1, 20), (5, 45)] {
             let looked = Instant::now();
@@ -92,7 +94,7 @@ mod tests {
                 "{took}"
             );
             if stopped.is_err() {
-                news.wait().await;
+                tokio::time::timeout(limit, news.wait()).await.expect("not lost");
             }
             assert!(looked.elapsed() >= Duration::from_millis(rest), "{took}");
             read();

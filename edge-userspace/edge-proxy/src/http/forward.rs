@@ -267,10 +267,14 @@ impl Forwarding<'_> {
         let active = ActiveRequest::begin(endpoint.load());
         let mut checked_out = self.checkout(endpoint, want).await;
         if let Err(ConnectError::Io(error)) = &checked_out
-            && is_starved(error)
+            && is_out_of_files(error)
         {
             // What others have left idle is worth less than what is asked for.
             self.conn.worker().close_idle_upstreams();
+            // A connection of HTTP/2 is closed by its task, and that by hyper's.
+            for _ in 0..2 {
+                tokio::task::yield_now().await;
+            }
             checked_out = self.checkout(endpoint, want).await;
         }
         let mut lease = match checked_out {
@@ -448,8 +452,17 @@ impl Tried {
 
 /// Whether this process has run out of descriptors, memory or local ports.
 fn is_starved(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRNOTAVAIL)
-    )
+    let is_other = || {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENOMEM | libc::ENOBUFS | libc::EADDRNOTAVAIL)
+        )
+    };
+    is_out_of_files(error) || is_other()
+}
+
+/// Whether there are no descriptors left. They are there again once something is closed, which local ports are not
+/// (TIME-WAIT, RFC 9293 section 3.6.1).
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -66,7 +66,7 @@ pub(crate) use upgrade::Tunnel;
 /// Answers a request that came over `conn`, on whose account `record` was begun.
 ///
 /// From here on down, futures are pinned where they are awaited: an `async fn` is as large as all that it awaits, and
-/// would else be moved, at 8 kB for a request of HTTP/1.1.
+/// would else be moved (ARCHITECTURE.md, "What a request costs", says how that is seen).
 pub(crate) async fn serve(
     conn: &Rc<Conn>,
     mut head: Box<Parts>,

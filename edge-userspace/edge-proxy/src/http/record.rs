@@ -223,7 +223,7 @@ impl Record {
         let worker = self.conn.worker();
         match worker.access_log() {
             Some(log) if log.sample.takes(worker.rng().u32(..1_000_000)) => {
-                // Of a hundred fields a line tells of one or two, and to clone a map costs as much as the line.
+                // Of the fields a line tells of one or two; a clone of the map has them all.
                 let mut kept = HeaderMap::new();
                 for name in worker.logged_fields() {
                     if let Some(value) = response.get(name) {

@@ -71,7 +71,7 @@ const MAX_SPARE: usize = 16;
 /// A future in a room that the next one is given, too.
 ///
 /// It is boxed, as hyper moves it about before it is polled. At some kilobytes it is larger than what the allocator has at
-/// hand, and to find so much and to let it go, with what lies around it, would cost about 2,500 instructions of 47,000
+/// hand, and to find so much and to let it go, with what lies around it, would cost about 2,500 instructions
 /// (`bench-proxy --profile --case h2c`). A connection without requests keeps no room.
 struct InRoom<F> {
     /// `None` once it is dropped.

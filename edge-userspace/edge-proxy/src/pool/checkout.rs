@@ -24,7 +24,7 @@ impl Pool {
     ) -> Result<Lease, ConnectError> {
         match self.ready(want) {
             Some(lease) => Ok(lease),
-            // Boxed: what opens a connection is a kilobyte, and would be a part of every request's future.
+            // Boxed: what opens a connection is large, and would be a part of every request's future.
             None => Box::pin(self.open(want, timeout, evict)).await,
         }
     }

@@ -246,14 +246,19 @@ impl Shared {
     async fn takes_connect(&self) -> bool {
         let settings = &self.settings;
         let end = tokio::time::Instant::from_std(self.opened + SETTINGS_COME);
+        // Nobody is told who holds no handle.
+        let told = Rc::clone(&settings.heard);
         loop {
-            let mut heard = pin!(settings.heard.notified());
+            let mut heard = pin!(told.notified());
             // From here on nothing is missed.
             heard.as_mut().enable();
             settings.wake();
             tokio::task::yield_now().await;
             let is_known = settings.takes_connect.get() || self.sender.is_closed();
-            if is_known || tokio::time::timeout_at(end, heard).await.is_err() {
+            if is_known
+                || tokio::time::Instant::now() >= end
+                || tokio::time::timeout_at(end, heard).await.is_err()
+            {
                 return settings.takes_connect.get();
             }
         }

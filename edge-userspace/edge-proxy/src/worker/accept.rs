@@ -45,6 +45,8 @@ pub(super) struct Port {
     pub(super) config: Arc<ListenerConfig>,
     /// When it was last said that connections cannot be accepted.
     pub(super) starved: Option<Instant>,
+    /// When idle connections to endpoints were last closed, because their files were wanted.
+    pub(super) made_room: Option<Instant>,
 }
 
 impl Port {
@@ -100,8 +102,14 @@ impl Port {
     }
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let (overload, make_room) = (self.worker.overload(), || self.worker.crowd_out());
-        let Some(admitted) = overload.admit(stream.as_raw_fd(), make_room) else {
+        let (overload, file) = (self.worker.overload(), stream.as_raw_fd());
+        let is_due = |last: Instant| last.elapsed() >= ACCEPT_PAUSE;
+        if overload.is_reserved(file) && self.made_room.is_none_or(is_due) {
+            // Those who come next have what is idle.
+            self.worker.close_idle_upstreams();
+            self.made_room = Some(Instant::now());
+        }
+        let Some(admitted) = overload.admit(file, || self.worker.crowd_out()) else {
             // Closed at once, unread: to answer would cost what is scarce.
             return;
         };

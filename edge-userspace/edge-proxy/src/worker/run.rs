@@ -162,6 +162,7 @@ impl Running {
             listener,
             config,
             starved: None,
+            made_room: None,
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::task::spawn_local(port.run(stopped));
