@@ -181,7 +181,8 @@ impl Follower {
         while self.watch.wait() == Wake::Changed {
             let changes = self.watch.take_changes();
             match self.store.refresh(&changes) {
-                Ok(()) => self.take(),
+                Ok(true) => self.take(),
+                Ok(false) => {}
                 Err(error) => self.refuse([unreadable_folder(&self.folder, &error)].into()),
             }
         }

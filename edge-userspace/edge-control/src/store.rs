@@ -90,29 +90,33 @@ impl Store {
         Ok(store)
     }
 
-    /// Reads what changed.
+    /// Reads what changed; false when that is nothing which the configuration has to do with.
     ///
     /// # Errors
     /// When a folder cannot be read. What was read before stays.
-    pub(crate) fn refresh(&mut self, changes: &Changes) -> io::Result<()> {
-        let is_followed = !self.is_stale && matches!(self.state, State::Compiled(_));
-        self.is_stale = true;
+    pub(crate) fn refresh(&mut self, changes: &Changes) -> io::Result<bool> {
         let changed = match changes {
-            Changes::Paths(paths) if is_followed => {
+            Changes::Paths(paths) if !self.is_stale => {
                 let of_concern = paths.iter().filter(|path| !self.is_of_no_concern(path));
-                let changed: BTreeSet<_> = of_concern.cloned().collect();
-                let is_known = changed.iter().all(|path| self.is_known_resource(path));
-                is_known.then_some(changed)
+                Some(of_concern.cloned().collect::<BTreeSet<_>>())
             }
             Changes::Paths(_) | Changes::Unknown => None,
         };
+        if changed.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(false);
+        }
+        let is_compiled = matches!(self.state, State::Compiled(_));
+        let is_followed =
+            |paths: &BTreeSet<PathBuf>| is_compiled && paths.iter().all(|path| self.is_known_resource(path));
+        let changed = changed.filter(is_followed);
+        self.is_stale = true;
         match changed {
             Some(paths) => self.read_some(&paths),
             None => self.read_all()?,
         }
         self.is_stale = false;
         self.gather_problems();
-        Ok(())
+        Ok(true)
     }
 
     /// The bootstrap file; its default when it is wrong.
@@ -464,7 +468,9 @@ spec:
         let mut lab = Lab::new(1);
         let listener = |store: &Store| Arc::clone(&store.snapshot().listeners[0]);
         let before = listener(&lab.store);
-        lab.change("access.log", Some("GET /\n"));
+        fs::write(lab.path("access.log"), "GET /\n").unwrap();
+        let changes = Changes::Paths([lab.path("access.log")].into());
+        assert!(!lab.store.refresh(&changes).unwrap());
         assert!(Arc::ptr_eq(&before, &listener(&lab.store)));
         for (link, target) in [("linked.yaml", "linked.txt"), ("denied", "denied.txt")] {
             fs::write(lab.path(target), "").unwrap();
