@@ -10,9 +10,11 @@ mod demo;
 mod fuzz;
 mod paths;
 mod pktgen;
+mod release;
 mod setup;
 mod sh;
 mod test;
+mod train;
 
 use std::process::ExitCode;
 
@@ -36,22 +38,26 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Setup(setup::Args),
+    Build(release::Args),
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Pktgen(pktgen::Args),
+    Train(train::Args),
     Ci(ci::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Build(args) => release::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Pktgen(args) => pktgen::run(&args),
+        Verb::Train(args) => train::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     done.unwrap_or_else(|error| {

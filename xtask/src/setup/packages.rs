@@ -1,6 +1,7 @@
 //! The programs that tests and demo call, and Debian's packages that have them.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
@@ -80,7 +81,23 @@ pub(super) fn missing(_: &Toolchain) -> Result<Option<String>> {
 }
 
 pub(super) fn install(_: &Toolchain) -> Result<()> {
-    let names = package_names();
+    install_all(&package_names())
+}
+
+/// Installs packages that are wanted by one verb alone, each given with a file of it that tells whether it is there.
+///
+/// # Errors
+/// If one is missing and cannot be installed.
+pub(crate) fn ensure(packages: &[(&str, &str)]) -> Result<()> {
+    let missing = packages.iter().filter(|(_, file)| !Path::new(file).exists());
+    let names: Vec<_> = missing.map(|(name, _)| *name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    install_all(&names)
+}
+
+fn install_all(names: &[&str]) -> Result<()> {
     let install = format!(
         "apt-get install --yes --no-install-recommends {}",
         names.join(" ")
@@ -110,7 +127,12 @@ fn apt(install: &str) -> Result<()> {
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // In run level 1 Debian's packages start no daemon, which would take ports (invoke-rc.d(8)).
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1");
+    // A verb's result goes to standard output, and nothing else.
+    command.stdout(Stdio::null());
     command
 }
 
