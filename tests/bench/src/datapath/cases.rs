@@ -29,9 +29,8 @@ const DENIED_STEP: u32 = 1 << 16;
 /// An address that is nobody's VIP.
 const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
 
-/// Flows that the connection table has room for, unless told otherwise: four times those of the largest case of known
-/// flows.
-pub(crate) const FLOWS: u32 = 1 << 22;
+/// Flows that the connection table has room for at least: the default of edge.yaml (`connections.flows`).
+const FLOWS: u32 = 1 << 20;
 
 /// First worker elsewhere.
 const MEMBERS: u32 = u32::from_be_bytes([10, 200, 0, 1]);
@@ -266,6 +265,12 @@ fn denied(n: u32) -> Option<Prefix> {
 }
 
 impl Case {
+    /// Flows that the connection table has room for, unless told otherwise: four times those that it is to hold.
+    pub(crate) fn table(&self) -> u32 {
+        let held = u32::try_from(self.warm_up).unwrap_or(u32::MAX);
+        FLOWS.max(held.saturating_mul(4))
+    }
+
     /// Loads and configures the program under test, every stage at work, with a connection table for so many flows.
     pub(crate) fn load(&self, flows: u32) -> Result<Detached> {
         let mut tier_1 = Detached::load(Flows { limit: flows })?;
