@@ -89,6 +89,21 @@ impl Packet {
         frame
     }
 
+    /// A SYN with the options of Linux.
+    #[must_use]
+    pub fn linux_syn(self) -> Vec<u8> {
+        let options = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+        let frame = Self { flags: SYN, ..self }.frame();
+        let (tcp, lengths) = if self.source.is_ipv4() {
+            (34, (16, 60))
+        } else {
+            (54, (18, 40))
+        };
+        let frame = with(frame, tcp + 12, &[0xa0]);
+        let frame = with(frame, lengths.0, &[0, lengths.1]);
+        inserted(frame, tcp + 20, &options)
+    }
+
     fn payload(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(self.source_port.to_be_bytes());

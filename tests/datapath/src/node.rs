@@ -1,12 +1,14 @@
 //! A client and a node in namespaces, with code of this process at work inside.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use edge_datapath::WorkerSocket;
 use edge_lab::{End, NetNs, veth};
 use edge_model::{Protocol, WorkerId};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 use socket2::{Domain, Socket, Type};
 
 /// Client and node, joined by a veth pair, with routes to the virtual addresses over the node.
@@ -46,6 +48,54 @@ impl Pair {
         pair.client.ip("route add 10.77.100.0/24 via 10.77.0.2")?;
         pair.client.ip("route add fd77:100::/64 via fd77::2")?;
         Ok(pair)
+    }
+
+    /// Index of the node's interface.
+    ///
+    /// # Errors
+    /// ip(8) refuses, or says something else.
+    pub fn index(&self) -> Result<u32> {
+        let shown = self.shown()?;
+        let (index, _) = shown.split_once(':').context("an index")?;
+        Ok(index.trim().parse()?)
+    }
+
+    /// MAC address of the node's interface.
+    ///
+    /// # Errors
+    /// As [`Pair::index`].
+    pub fn mac(&self) -> Result<[u8; 6]> {
+        let shown = self.shown()?;
+        let (_, mac) = shown.split_once("link/ether ").context("a MAC address")?;
+        let mac = mac.split(' ').next().unwrap_or_default();
+        let octets = mac.split(':').map(|octet| u8::from_str_radix(octet, 16));
+        let octets = octets.collect::<Result<Vec<_>, _>>()?;
+        octets.try_into().ok().context("six octets")
+    }
+
+    fn shown(&self) -> Result<String> {
+        self.node.ip("-oneline link show node0")
+    }
+
+    /// Sends a frame from the client as it is.
+    ///
+    /// # Errors
+    /// The kernel does not send it.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        inside(&self.client, || {
+            let is_link = |address: &InterfaceAddress| {
+                let address = address
+                    .address
+                    .as_ref()
+                    .filter(|_| address.interface_name == "client0");
+                address.and_then(|address| address.as_link_addr().copied())
+            };
+            let link = getifaddrs()?.find_map(|address| is_link(&address));
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)?;
+            let to = &link.context("an address of the link")?;
+            sendto(socket.as_raw_fd(), frame, to, MsgFlags::empty())?;
+            Ok(())
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use edge_datapath::{Action, Explainer, NextHop};
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, UDP4, inserted, tagged};
 use edge_datapath_tests::node::{Pair, inside};
@@ -84,9 +84,7 @@ fn packets_leave_in_the_vlan_of_their_worker_whatever_they_came_in() {
 #[test]
 fn a_packet_leaves_by_the_interface_that_leads_to_its_worker() -> Result<()> {
     let pair = Pair::new()?;
-    let shown = pair.node.ip("-oneline link show node0")?;
-    let (other, _) = shown.split_once(':').context("an index")?;
-    let other = other.trim().parse()?;
+    let other = pair.index()?;
     inside(&pair.node, || {
         let address: IpAddr = [10, 0, 0, 1].into();
         for mode in [ForwardMode::Ipip, ForwardMode::L2] {
@@ -138,9 +136,7 @@ fn where_nobody_has_looked_for_long_each_packet_asks_the_kernel() -> Result<()> 
     pair.node
         .ip("neighbour replace 10.77.0.1 lladdr 02:00:00:00:00:99 dev node0 nud permanent")?;
     pair.node.sysctl("net.ipv4.ip_forward", "1")?;
-    let shown = pair.node.ip("-oneline link show node0")?;
-    let (node0, _) = shown.split_once(':').context("an index")?;
-    let said = hop(node0.trim().parse()?, 0);
+    let said = hop(pair.index()?, 0);
     inside(&pair.node, || {
         let address: IpAddr = [10, 77, 0, 1].into();
         for mut explainer in both() {

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,8 +15,6 @@ use edge_datapath_tests::setup::{self, VIP4, VIP6};
 use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
 use edge_lab::{BpfFs, wait_until};
 use edge_model::{DataPathConfig, ForwardMode, MemberState, TunnelRole, Tunnels};
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 use socket2::{Domain, Socket, Type};
 
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
@@ -227,34 +224,6 @@ fn counts(stats: &Stats) -> (u64, u64) {
     )
 }
 
-/// Sends a frame from the client as it is.
-fn send(pair: &Pair, frame: &[u8]) -> Result<()> {
-    inside(&pair.client, || {
-        let is_link = |address: &InterfaceAddress| {
-            let address = address
-                .address
-                .as_ref()
-                .filter(|_| address.interface_name == "client0");
-            address.and_then(|address| address.as_link_addr().copied())
-        };
-        let link = getifaddrs()?.find_map(|address| is_link(&address));
-        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)?;
-        let to = &link.context("an address of the link")?;
-        sendto(socket.as_raw_fd(), frame, to, MsgFlags::empty())?;
-        Ok(())
-    })
-}
-
-/// The MAC address of the node's interface.
-fn mac(pair: &Pair) -> Result<[u8; 6]> {
-    let shown = pair.node.ip("-oneline link show node0")?;
-    let (_, mac) = shown.split_once("link/ether ").context("a MAC address")?;
-    let mac = mac.split(' ').next().unwrap_or_default();
-    let octets = mac.split(':').map(|octet| u8::from_str_radix(octet, 16));
-    let octets = octets.collect::<Result<Vec<_>, _>>()?;
-    octets.try_into().ok().context("six octets")
-}
-
 #[test]
 fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
     let pair = Pair::new()?;
@@ -284,7 +253,7 @@ fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
             socket.set_read_timeout(Some(LIMIT))?;
             Ok(socket)
         })?;
-        let node = mac(&pair)?;
+        let node = pair.mac()?;
         let nested = |source_port: u16| {
             let packet = Packet {
                 source: ip("10.77.0.1"),
@@ -302,7 +271,7 @@ fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
         let client = inside(&pair.client, || Ok(TcpStream::connect((IpAddr::from(VIP4), 80))?))?;
         let (mut accepted, _) = server.accept()?;
         let before = counts(&datapath.stats()?);
-        send(&pair, &nested(client.local_addr()?.port()))?;
+        pair.send(&nested(client.local_addr()?.port()))?;
         wait_until("the packet is taken", LIMIT, || {
             Ok(counts(&datapath.stats()?) == (before.0, before.1 + 1))
         })?;
@@ -314,7 +283,7 @@ fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
             anyhow::bail!("IPv4")
         };
         for (name, frame) in [("untagged", nested(9)), ("tagged", tagged(nested(10)))] {
-            send(&pair, &frame)?;
+            pair.send(&frame)?;
             let mut received = [0; 256];
             let len = (&tunnels).read(&mut received).context(name)?;
             ensure!(

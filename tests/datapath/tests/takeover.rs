@@ -168,8 +168,7 @@ fn an_interface_that_was_made_anew_or_is_no_longer_wanted_does_not_disturb() -> 
         assert!(!pair.node.ip("link show extra0")?.contains("prog/xdp"));
         drop(second);
 
-        let index = pair.node.ip("-oneline link show node0")?;
-        let index = index.split(':').next().context("an index")?.to_owned();
+        let index = pair.index()?;
         pair.node.ip("link delete node0")?;
         pair.node.ip(&format!(
             "link add node0 index {index} type veth peer name other0"

@@ -8,20 +8,6 @@ use edge_model::{DataPathConfig, SynCookies, TokenRate};
 
 use crate::WORKERS;
 
-/// A SYN with the options of Linux.
-fn linux_syn(packet: Packet) -> Vec<u8> {
-    let options = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
-    let frame = packet.frame();
-    let (tcp, lengths) = if packet.source.is_ipv4() {
-        (34, (16, 60))
-    } else {
-        (54, (18, 40))
-    };
-    let frame = with(frame, tcp + 12, &[0xa0]);
-    let frame = with(frame, lengths.0, &[0, lengths.1]);
-    inserted(frame, tcp + 20, &options)
-}
-
 #[test]
 fn a_syn_is_answered_with_a_cookie_that_its_ack_brings_back() {
     let mut explainer = explainer(&DataPathConfig {
@@ -30,9 +16,9 @@ fn a_syn_is_answered_with_a_cookie_that_its_ack_brings_back() {
     });
     for (packet, tcp, tagged_too) in [(TCP4, 34, false), (TCP6, 54, false), (TCP4, 38, true)] {
         let syn = if tagged_too {
-            tagged(linux_syn(packet))
+            tagged(packet.linux_syn())
         } else {
-            linux_syn(packet)
+            packet.linux_syn()
         };
         // One a second is left to the kernel.
         if !tagged_too {
