@@ -2,10 +2,10 @@
 //! connection, once to the worker that had their slot before.
 //!
 //! A load balancer wraps such a packet twice: inside for the previous owner of the slot, outside for the selected worker.
-//! The worker's node looks for the connection's socket. If there is one, both tunnels come off; else the outer one alone,
-//! and the packet goes on to the previous owner, to whom it is a packet in a tunnel like any other. There is nothing more to
-//! take off then, so no packet is handed on twice. UDP has no connections to look for: its packets go to the selected worker
-//! alone.
+//! The worker's node looks for the connection's socket. If there is one, or the packet brings a cookie of this node and so
+//! opens the connection, both tunnels come off; else the outer one alone, and the packet goes on to the previous owner, to
+//! whom it is a packet in a tunnel like any other. There is nothing more to take off then, so no packet is handed on twice.
+//! UDP has no connections to look for: its packets go to the selected worker alone.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_md;
@@ -13,6 +13,7 @@ use aya_ebpf::helpers::generated::bpf_xdp_store_bytes;
 use aya_ebpf::programs::XdpContext;
 use edge_common::cursor::{Cursor as _, Window as _};
 use edge_common::decap::{self, CONGESTION_EXPERIENCED, Outer};
+use edge_common::header::{IPV4_LEN, IPV6_LEN};
 use edge_common::verdict::Trace;
 use edge_common::worker;
 use edge_common::{Address, Config, DropReason, FlowReason, PassReason, TCP, Verdict};
@@ -21,6 +22,7 @@ use edge_common::{connection, parse};
 use super::decap::{UNPACKED, is_trusted, strip};
 use super::forward::{SEND, TOO_BIG};
 use super::route::Failure;
+use super::syncookie::brings_cookie;
 use super::{route, socket, tunnel, vip};
 use crate::maps;
 use crate::packet::Frame;
@@ -49,7 +51,7 @@ pub extern "C" fn forward_twice(ctx: *mut xdp_md) -> u32 {
     let is_here = chosen.mode == worker::LOCAL;
     if is_here || previous.mode == worker::LOCAL {
         // One of both is this node, which sees by itself whether it has the connection.
-        if is_here != socket::has_connection(ctx, &packet.network, &packet.transport) {
+        if is_here != is_own(ctx, packet) {
             packet.worker = before;
             packet.flow = FlowReason::SecondHop;
         }
@@ -73,6 +75,14 @@ pub extern "C" fn forward_twice(ctx: *mut xdp_md) -> u32 {
         opens_connection: false,
     };
     settle(&context, forwarded.into(), u64::from(bytes))
+}
+
+/// Whether this node has the connection of the packet in work, or has answered its SYN with a cookie.
+#[inline(always)]
+fn is_own(ctx: *mut xdp_md, packet: &Packet) -> bool {
+    let (network, transport) = (&packet.network, &packet.transport);
+    socket::has_connection(ctx, network, transport)
+        || network.is_plain() && brings_cookie(ctx, network.is_v6(), packet.transport_at as usize)
 }
 
 /// Who had the slot of the packet's flow before; the chosen worker if nobody did.
@@ -154,12 +164,15 @@ fn judge(ctx: &XdpContext, config: &Config) -> Result<Fate, DropReason> {
     let ports = frame.take::<4>().ok_or(DropReason::TunnelInner)?.word::<0>();
     let ([a, b, c, d], [e, f, g, h]) = (inner.source.0, inner.destination.0);
     let ctx: *mut xdp_md = ctx.as_ptr().cast();
-    let is_here = if second.is_inner_v6 {
+    let is_v6 = second.is_inner_v6;
+    let has_connection = if is_v6 {
         socket::has_connection6(ctx, [a, b, c, d, e, f, g, h, ports])
     } else {
         socket::has_connection4(ctx, [d, h, ports])
     };
-    if is_here {
+    let header_len = if is_v6 { IPV6_LEN } else { IPV4_LEN };
+    // A SYN that was answered with a cookie left nothing behind: its ACK is what opens the connection.
+    if has_connection || brings_cookie(ctx, is_v6, link_len + outer.len + second.len + header_len) {
         let is_marked = outer.ecn == CONGESTION_EXPERIENCED || second.ecn == CONGESTION_EXPERIENCED;
         let both = Outer {
             len: outer.len + second.len,

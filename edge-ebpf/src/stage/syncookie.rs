@@ -15,7 +15,7 @@ use edge_common::syncookie::{Guard, Handshake};
 use edge_common::verdict::ReplyReason;
 use edge_common::{Config, DropReason, TCP, Verdict};
 
-pub(crate) use self::general::Scratch;
+pub(crate) use self::general::{Scratch, brings_cookie};
 use self::general::{ANSWERED, CONNECTION, COOKIE, place, syncookie_answer, syncookie_check};
 use self::in_place::{USUAL_SYN_LEN, answer_in_place};
 use crate::{clock, maps};

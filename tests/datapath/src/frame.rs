@@ -104,6 +104,15 @@ impl Packet {
         inserted(frame, tcp + 20, &options)
     }
 
+    /// The ACK that ends the handshake of the SYN by its cookie.
+    #[must_use]
+    pub fn cookie_ack(self, cookie: u32) -> Vec<u8> {
+        let tcp = if self.source.is_ipv4() { 34 } else { 54 };
+        let frame = Self { flags: ACK, ..self }.frame();
+        let frame = with(frame, tcp + 4, &[0, 0, 0, 2]);
+        with(frame, tcp + 8, &cookie.wrapping_add(1).to_be_bytes())
+    }
+
     fn payload(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(self.source_port.to_be_bytes());

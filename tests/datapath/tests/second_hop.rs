@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use edge_datapath::{DataPath, Explainer, LoadOptions, OnStop, Pinning, Stats};
-use edge_datapath_tests::explained::explainer;
+use edge_datapath_tests::explained::{explainer, run};
 use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4, tagged, with};
 use edge_datapath_tests::node::{Pair, inside};
 use edge_datapath_tests::setup::{self, VIP4, VIP6};
 use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
 use edge_lab::{BpfFs, wait_until};
-use edge_model::{DataPathConfig, ForwardMode, MemberState, TunnelRole, Tunnels};
+use edge_model::{DataPathConfig, ForwardMode, MemberState, SynCookies, TunnelRole, Tunnels};
 use socket2::{Domain, Socket, Type};
 
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
@@ -178,6 +178,105 @@ fn a_worker_with_weight_0_is_who_had_its_slots_on_a_node_that_starts_now() {
         let nests = flow(&mut after, &packet).0 == Some("second_hop");
         assert_eq!(nests, owner == Some(ip("10.0.0.2")));
     }
+}
+
+/// The cookie with which this kernel, in all its namespaces, answers the SYN of a packet.
+fn cookie(answers: &mut Explainer, packet: &Packet) -> u32 {
+    let tcp = if packet.source.is_ipv4() { 34 } else { 54 };
+    let syn = packet.linux_syn();
+    // Once a second one is left to the kernel.
+    let mut tries = std::iter::repeat_with(|| run(answers, &syn));
+    let answer = tries.find(|answer| answer.reason == "syn_cookie");
+    let out = answer.expect("without end").packet_out;
+    u32::from_be_bytes(out[tcp + 4..tcp + 8].try_into().expect("four bytes"))
+}
+
+/// A node that answers SYNs with cookies.
+fn answering() -> Explainer {
+    explainer(&DataPathConfig {
+        syn_cookies: Some(SynCookies::Always),
+        ..setup::config(4)
+    })
+}
+
+#[test]
+fn what_brings_a_nodes_cookie_is_not_handed_on() {
+    let mut answers = answering();
+    let trusted = ["10.77.0.0/24", "fd77::/64"];
+    let gateway = |endpoint: &str| DataPathConfig {
+        tunnels: host(endpoint, &trusted).tunnels.map(|tunnels| Tunnels {
+            role: TunnelRole::Gateway,
+            ..tunnels
+        }),
+        ..setup::config(4)
+    };
+    let gue = Kind::Gue(6080);
+    let rows = [
+        (TCP4, Kind::Ip, ["10.77.0.2", "10.77.0.3"]),
+        (TCP4, gue, ["fd77::2", "fd77::3"]),
+        (TCP6, Kind::Ip, ["10.77.0.2", "fd77::3"]),
+        (TCP6, gue, ["fd77::2", "10.77.0.3"]),
+        (TCP6, Kind::GueWithHeader(6080), ["fd77::2", "fd77::3"]),
+    ];
+    for (packet, kind, ends) in rows {
+        let name = format!("{packet:?} {kind:?} {ends:?}");
+        let cookie = cookie(&mut answers, &packet);
+        let nested = |frame: &[u8]| {
+            ends.iter().rev().fold(frame.to_vec(), |frame, end| {
+                let from = if ip(end).is_ipv4() { "10.77.0.9" } else { "fd77::9" };
+                tunnelled(&frame, kind, ip(from), ip(end))
+            })
+        };
+        for (config, taken) in [
+            (host(ends[0], &trusted), "decapsulated"),
+            (gateway(ends[0]), "deliver"),
+        ] {
+            let mut worker = explainer(&config);
+            let right = packet.cookie_ack(cookie);
+            let answer = run(&mut worker, &nested(&right));
+            assert_eq!(answer.reason, taken, "{name}");
+            assert_eq!(answer.packet_out[12..], aged(right.clone())[12..], "{name}");
+            let flags = right.len() - 20 + 13;
+            for (what, frame) in [
+                ("another number", packet.cookie_ack(cookie.wrapping_add(999))),
+                ("a reset", with(right.clone(), flags, &[0x14])),
+            ] {
+                let reason = run(&mut worker, &nested(&frame)).reason;
+                let goes_on = ["hand_on", "handed_to_stack", "no_route"].contains(&reason);
+                assert!(goes_on, "{name}, {what}: {reason}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_balancer_that_is_a_worker_keeps_what_brings_its_cookie() {
+    let mut answers = answering();
+    let mut config = balancer(ForwardMode::Ipip, ["127.0.0.1", "10.0.0.2"]);
+    let mut before = explainer(&config);
+    let owners: Vec<_> = unknown(TCP4).map(|packet| flow(&mut before, &packet).1).collect();
+    config.pools[0].members[1].state = MemberState::Draining;
+    let mut after = explainer(&config);
+    let mut handed_on = 0;
+    for (packet, owner) in unknown(TCP4).zip(owners) {
+        let cookie = cookie(&mut answers, &packet);
+        let right = run(&mut after, &packet.cookie_ack(cookie));
+        let worker = right.member.map(|member| member.address);
+        assert_eq!(
+            (right.reason, worker),
+            ("deliver", Some(ip("127.0.0.1"))),
+            "{packet:?}"
+        );
+        let wrong = run(&mut after, &packet.cookie_ack(cookie.wrapping_add(999)));
+        let is_others = owner == Some(ip("10.0.0.2"));
+        assert_eq!(
+            wrong.flow == Some("second_hop"),
+            is_others,
+            "{packet:?}: {wrong:?}"
+        );
+        handed_on += u32::from(is_others);
+    }
+    assert!(handed_on > 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{
     bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use edge_common::header::{IPV4_LEN, IPV6_LEN, TCP_LEN};
-use edge_common::malformed::tcp_flags::SYN;
+use edge_common::malformed::tcp_flags::{ACK, RST, SYN};
 use edge_common::parse::Network;
 use edge_common::syncookie::{MAX_OPTIONS, OFFER_WORDS, Offer, SYN_ACK_WORDS, SynAck};
 
@@ -18,12 +18,19 @@ use crate::stage::socket;
 /// Where a packet's headers are, as one number: a function of its own gets no structures.
 const IS_V6: u32 = 1 << 31;
 const OPTIONS_SHIFT: u32 = 16;
+const OFFSET: u32 = 0xffff;
 
 /// Offset of the TCP header, length of its options, family.
 #[inline(always)]
 pub(super) fn place(network: &Network, offset: usize, options_len: usize) -> u32 {
-    let family = if network.is_v6() { IS_V6 } else { 0 };
-    family | (options_len as u32) << OPTIONS_SHIFT | (offset as u32 & 0xff)
+    placed(network.is_v6(), offset) | (options_len as u32) << OPTIONS_SHIFT
+}
+
+/// The same without options.
+#[inline(always)]
+fn placed(is_v6: bool, offset: usize) -> u32 {
+    let family = if is_v6 { IS_V6 } else { 0 };
+    family | (offset as u32 & OFFSET)
 }
 
 /// Answers of [`syncookie_answer`].
@@ -55,7 +62,7 @@ pub(crate) struct Scratch {
 /// Reads IP and TCP header.
 #[inline(always)]
 fn load(ctx: *mut xdp_md, scratch: *mut Scratch, place: u32) -> bool {
-    let offset = place & 0xff;
+    let offset = place & OFFSET;
     let options_len = (opaque((place >> OPTIONS_SHIFT) as usize) & 0xff).min(MAX_OPTIONS);
     // SAFETY: the scratch memory is this CPU's, and the helper checks the frame's bounds.
     unsafe {
@@ -122,7 +129,7 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
         *out = [a, b, c, d, e, 0, 0, 0, 0, 0];
         (IPV4_LEN, words * 4)
     };
-    send(ctx, scratch, place & 0xff, header_len, len)
+    send(ctx, scratch, place & OFFSET, header_len, len)
 }
 
 /// The kernel's cookie for a SYN. The helper reads no option but the MSS, so it gets a header that has no other: one
@@ -207,22 +214,10 @@ pub extern "C" fn syncookie_check(ctx: *mut xdp_md, place: u32) -> u32 {
     if !load(ctx, scratch, place) {
         return NOTHING;
     }
-    // SAFETY: the element is this CPU's alone; both headers in it are whole.
-    let is_cookie = unsafe {
-        let (ip, tcp) = (
-            (&raw mut (*scratch).ip).cast::<u8>(),
-            (&raw mut (*scratch).tcp).cast(),
-        );
-        if place & IS_V6 != 0 {
-            bpf_tcp_raw_check_syncookie_ipv6(ip.cast(), tcp)
-        } else {
-            bpf_tcp_raw_check_syncookie_ipv4(ip.cast(), tcp)
-        }
-    };
-    if is_cookie == 0 {
+    if is_cookie(scratch, place) {
         return COOKIE;
     }
-    // SAFETY: as above.
+    // SAFETY: the element is this CPU's alone.
     let (ip, tcp) = unsafe { (&(*scratch).ip, &(*scratch).tcp) };
     let ports = u32::from_ne_bytes([tcp[0], tcp[1], tcp[2], tcp[3]]);
     let connects = if place & IS_V6 != 0 {
@@ -234,4 +229,45 @@ pub extern "C" fn syncookie_check(ctx: *mut xdp_md, place: u32) -> u32 {
         socket::has_connection4(ctx, [ip[3], ip[4], ports])
     };
     if connects { CONNECTION } else { NOTHING }
+}
+
+/// Whether the headers that were loaded are those of a segment that brings a cookie, XDP's or the kernel's own.
+#[inline(always)]
+fn is_cookie(scratch: *mut Scratch, place: u32) -> bool {
+    // SAFETY: the element is this CPU's alone; both headers in it are whole.
+    let answer = unsafe {
+        let (ip, tcp) = (
+            (&raw mut (*scratch).ip).cast::<u8>(),
+            (&raw mut (*scratch).tcp).cast(),
+        );
+        if place & IS_V6 != 0 {
+            bpf_tcp_raw_check_syncookie_ipv6(ip.cast(), tcp)
+        } else {
+            bpf_tcp_raw_check_syncookie_ipv4(ip.cast(), tcp)
+        }
+    };
+    answer == 0
+}
+
+/// Whether the segment whose TCP header begins at `offset`, behind an IP header without options, opens a connection by a
+/// cookie of this node. So do one of 2^29 segments of other connections (`__cookie_v4_check`: four values of the MSS and two
+/// minutes are right, of 2^32), so whoever can asks first whether the connection is there.
+#[inline(always)]
+pub(crate) fn brings_cookie(ctx: *mut xdp_md, is_v6: bool, offset: usize) -> bool {
+    syncookie_brought(ctx, placed(is_v6, offset)) != 0
+}
+
+/// See [`brings_cookie`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn syncookie_brought(ctx: *mut xdp_md, place: u32) -> u32 {
+    let Some(scratch) = maps::SYN_SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    if !load(ctx, scratch, place) {
+        return 0;
+    }
+    // SAFETY: the element is this CPU's alone.
+    let flags = u32::from(unsafe { (*scratch).tcp[13] });
+    u32::from(flags & (ACK | RST | SYN) == ACK && is_cookie(scratch, place))
 }
