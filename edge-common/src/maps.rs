@@ -15,6 +15,11 @@ pub const VIP_PREFIXES: &str = "VIP_PREFIXES";
 pub const WORKERS: &str = "WORKERS";
 /// `DevMapHash` by the index of the interface: those that forwarded packets leave by. Written by userspace.
 pub const DEVICES: &str = "DEVICES";
+/// `HashMap<u32, route::Uplink>` by the index of the interface: those that answers to clients leave by which did not come from
+/// there. Written by userspace.
+pub const UPLINKS: &str = "UPLINKS";
+/// `PerCpuArray<u64>` by [`LeftToKernel`](crate::verdict::LeftToKernel). Written by the data path.
+pub const LEFT_TO_KERNEL: &str = "LEFT_TO_KERNEL";
 /// `Array<u64>`, one element: the last timer tick (`bpf_jiffies64`) at which next hops that userspace found are good. It looks
 /// at routes and neighbours as long as it runs, and sets this anew each time. Written by userspace.
 pub const WATCHED_UNTIL: &str = "WATCHED_UNTIL";

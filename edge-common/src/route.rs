@@ -26,6 +26,23 @@ pub struct Lookup {
 
 assert_size!(Lookup = 64);
 
+/// Value of the map `UPLINKS`, by the index of an interface: answers to clients may leave by it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uplink {
+    /// Largest segment that the kernel would offer to a client whose route leaves by it, over IPv4: the least of all such
+    /// routes.
+    pub mss4: u16,
+    /// Likewise over IPv6.
+    pub mss6: u16,
+}
+
+assert_size!(Uplink = 4);
+
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX` in the kernel). A look-up of routes for
+/// packets that come by it is that for packets which the node itself sends (`ip_route_output_key_hash_rcu`).
+pub const LOOPBACK: u32 = 1;
+
 /// The next hop and its MAC address are known.
 pub const FOUND: i32 = 0;
 /// The node forwards nothing that comes by the interface (`net.ipv4.conf.*.forwarding`).

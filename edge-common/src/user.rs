@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Config, bench, connection, counter, decap, flood, maglev, penalty, pktgen, prefix, prefix_table,
-    tenant, verdict, vip, vip_table, worker,
+    route, tenant, verdict, vip, vip_table, worker,
 };
 
 /// Marks types as plain data.
@@ -36,6 +36,7 @@ pod!(
     prefix::Prefix,
     prefix_table::Bucket,
     decap::Trusted,
+    route::Uplink,
     tenant::Tenant,
     verdict::Trace,
     vip::Entry,

@@ -227,10 +227,28 @@ reasons! {
     ReplyReason {
         /// A SYN into a SYN-ACK with a cookie.
         SynCookie = "syn_cookie",
+        /// A SYN that came by a tunnel into a SYN-ACK with a cookie, which goes to the client by this node's own route and not
+        /// back to the load balancer.
+        RoutedSynCookie = "routed_syn_cookie",
         /// An ICMP echo request into its reply.
         Echo = "echo",
         /// A packet that is too big for the tunnel into ICMP "fragmentation needed" or ICMPv6 "packet too big".
         TooBig = "icmp_too_big",
+    }
+}
+
+reasons! {
+    /// Why a SYN that came by a tunnel was left to the kernel, whose own cookie answers it, while XDP's were in use.
+    LeftToKernel {
+        /// The kernel says no way: `net.ipv4.conf.lo.forwarding` (or `net.ipv6...`) is 0, and edge could not set it.
+        ForwardingOff = "answer_forwarding_off",
+        /// No route leads from the virtual address to the client, or one that XDP cannot take: to this node itself, or by an
+        /// encapsulation of the kernel's.
+        NoRoute = "answer_no_route",
+        /// The MAC address of the next hop is not known; the kernel asks for it when it answers.
+        NoNeighbour = "answer_no_neighbour",
+        /// The route leaves by an interface that edge is not attached to, or that is a VLAN of one.
+        OtherInterface = "answer_other_interface",
     }
 }
 
@@ -412,7 +430,10 @@ mod tests {
         for (at, (index, _)) in drops.clone().enumerate().chain(passes.clone().enumerate()) {
             assert_eq!(at, index as usize);
         }
+        let replies = ReplyReason::ALL.iter().map(|reason| reason.name());
+        let left = LeftToKernel::ALL.iter().map(|reason| reason.name());
         let names: Vec<_> = drops.chain(passes).map(|(_, name)| name).collect();
+        let names: Vec<_> = names.into_iter().chain(replies).chain(left).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
     }
 

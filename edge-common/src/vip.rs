@@ -127,6 +127,8 @@ impl Entry {
     /// Packets of TCP connections that the table does not know from their beginning carry the slot's previous owner, to which
     /// the selected worker hands them on if it has no such connection.
     pub const SECOND_HOP: u32 = 1 << 5;
+    /// The VIP stands for all ports, or for all addresses of a prefix: behind it is more than one listening socket.
+    pub const IS_WIDE: u32 = 1 << 6;
     /// Of a marker: the node has the address on an interface too, with services of its own (ssh, say): what no VIP serves
     /// passes to them, and the node answers ICMP itself.
     pub const SHARED: u32 = 1 << 16;

@@ -34,6 +34,12 @@ pub(crate) fn reply(reason: u32) {
     update(&maps::REPLIES, reason, |count| *count += 1);
 }
 
+/// Counts a SYN that was left to the kernel though cookies are in use, by the index of the reason.
+#[inline(always)]
+pub(crate) fn left_to_kernel(reason: u32) {
+    update(&maps::LEFT_TO_KERNEL, reason, |count| *count += 1);
+}
+
 /// Counts how the worker of a forwarded packet was found, by the index of the reason.
 #[inline(always)]
 pub(crate) fn flow(reason: u32) {

@@ -15,9 +15,10 @@ use edge_common::maps::{
 };
 use edge_common::prefix::Prefix;
 use edge_common::prefix_table::Bucket;
+use edge_common::route::Uplink;
 use edge_common::syncookie::{Guard, HANDSHAKE_BITS};
 use edge_common::tenant::{self, Tenant};
-use edge_common::verdict::{Eviction, ReplyReason, Trace};
+use edge_common::verdict::{Eviction, LeftToKernel, ReplyReason, Trace};
 use edge_common::{
     Address, Config, DropReason, FlowReason, PassReason, decap, penalty, vip, vip_table, worker,
 };
@@ -73,6 +74,8 @@ pub(crate) static WORKERS: Array<worker::Entry> = Array::with_max_entries(MAX_WO
 #[map]
 pub(crate) static DEVICES: DevMapHash = DevMapHash::with_max_entries(MAX_DEVICES, 0);
 #[map]
+pub(crate) static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(MAX_DEVICES, 0);
+#[map]
 pub(crate) static WATCHED_UNTIL: Array<u64> = Array::with_max_entries(1, 0);
 /// One element: the program of the general way.
 #[map]
@@ -110,6 +113,9 @@ pub(crate) static ICMP_SCRATCH: PerCpuArray<too_big::Scratch> = PerCpuArray::wit
 pub(crate) static ICMP_LIMIT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static REPLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(ReplyReason::ALL.len() as u32, 0);
+#[map]
+pub(crate) static LEFT_TO_KERNEL: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(LeftToKernel::ALL.len() as u32, 0);
 #[map]
 pub(crate) static PASSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PassReason::ALL.len() as u32, 0);
 #[map]

@@ -23,7 +23,7 @@ use crate::packet::Frame;
 use crate::settle;
 use crate::stage::connection::Bucket;
 use crate::stage::source::Trust;
-use crate::stage::syncookie::{self, Admission, Segment};
+use crate::stage::syncookie::{self, Admission, Answers, Segment};
 use crate::stage::{
     connection as table, flood, forward, malformed, penalty, prefixes, route, select, source, tunnel, vip,
 };
@@ -136,7 +136,8 @@ fn guarded(
         offset: ETHERNET_LEN + network.header_len(),
         is_ordinary: true,
     };
-    let admission = match syncookie::check(ctx, config, &segment, vip, !forwards) {
+    let answers = if forwards { Answers::Nowhere } else { Answers::Back };
+    let admission = match syncookie::check(ctx, config, &segment, vip, answers) {
         Ok(admission) => admission,
         Err(verdict) => return Some(settle::settle(ctx, verdict.into(), u64::from(bytes))),
     };

@@ -13,13 +13,13 @@ use crate::settle::{self, settle};
 use crate::stage::forward::{SECOND_HOP, SEND, TOO_BIG};
 use crate::stage::icmp::QUOTES;
 use crate::stage::source::Trust;
-use crate::stage::syncookie::{Admission, Segment};
+use crate::stage::syncookie::{Admission, Answers, Segment};
 use crate::stage::vip::Target;
 use crate::stage::{
     flood, forward, icmp, malformed, penalty, prefixes, quoted, second_hop, select, source, syncookie,
     too_big, vip,
 };
-use crate::state::{self, Packet, SETTLE, settle_later};
+use crate::state::{self, DIRECT, FOR_THIS_NODE, Packet, SETTLE, settle_later};
 
 /// What a function of the pipeline answers if the next is to be asked; else it answers with the XDP action.
 const NEXT: u32 = u32::MAX;
@@ -148,6 +148,17 @@ pub extern "C" fn stages(ctx: *mut xdp_md) -> u32 {
     }
 }
 
+/// Which way the answer to a SYN takes that is for a VIP and came so. One to a relay is balanced here, but its way back leads
+/// to the balancer before.
+#[inline(always)]
+fn answers(vip: Entry, came: u32) -> Answers {
+    match came {
+        DIRECT if !vip.has(Entry::FORWARDS) => Answers::Back,
+        FOR_THIS_NODE if !vip.has(Entry::IS_WIDE) => Answers::ByRoute,
+        _ => Answers::Nowhere,
+    }
+}
+
 /// What happens to the packet, line by line; `Err` ends it early. Each end is settled where it is reached: were verdicts
 /// handed out of here, the compiler would read parts of them on ways on which they were never written.
 #[inline(always)]
@@ -181,15 +192,14 @@ fn diary(ctx: &XdpContext, packet: &Packet) -> Result<u32, u32> {
     }
     let came = state::came(config, packet);
     let forwards = state::forwards(packet.vip.flags, came) != 0;
-    // What answers a packet leaves by the way it came, which for one out of a tunnel does not lead to the client.
-    let may_answer = (packet.vip.flags & Entry::FORWARDS) | came == 0;
+    let answers = answers(packet.vip, came);
     let segment = Segment {
         network,
         transport,
         offset: packet.transport_at as usize,
         is_ordinary: false,
     };
-    let admission = syncookie::check(ctx, config, &segment, vip, may_answer)
+    let admission = syncookie::check(ctx, config, &segment, vip, answers)
         .map_err(|verdict| settle(ctx, verdict.into(), bytes))?;
     if forwards {
         if packet.network.has_options() {

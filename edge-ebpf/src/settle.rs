@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use edge_common::DropReason;
-use edge_common::verdict::Trace;
+use edge_common::verdict::{ReplyReason, Trace};
 
 use crate::stage::forward;
 use crate::{EXPLAIN, counters, events, log_limit, maps, state};
@@ -35,7 +35,11 @@ pub(crate) fn settle(ctx: &XdpContext, verdict: Trace, bytes: u64) -> u32 {
         }
         Trace::REPLY => {
             counters::reply(reason);
-            XDP_TX
+            if reason == ReplyReason::RoutedSynCookie.index() {
+                forward::send()
+            } else {
+                XDP_TX
+            }
         }
         _ => dropped(ctx.ctx, reason, vip, bytes as u32),
     }

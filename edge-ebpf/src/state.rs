@@ -112,6 +112,8 @@ pub(crate) struct Route {
     pub(crate) macs: [u16; 6],
     /// Not 0: no router is on the way.
     pub(crate) is_direct: u32,
+    /// Of an answer to a client: largest segment that the node would offer on the way.
+    pub(crate) mss: u32,
 }
 
 /// This CPU's packet.

@@ -48,6 +48,14 @@ fn families(stats: &Stats, penalties: usize) -> prometheus::Result<Vec<MetricFam
         &["reason"],
         replied,
     )?;
+    let left = stats.left_to_kernel.iter();
+    counters(
+        &registry,
+        "edge_datapath_syns_left_to_kernel_total",
+        "SYNs that came by tunnels and were left to the kernel's own cookies",
+        &["reason"],
+        left.map(|(reason, count)| (vec![reason.name().to_owned()], *count)),
+    )?;
     vips(&registry, stats)?;
     workers(&registry, stats)?;
     pools(&registry, stats)?;

@@ -59,6 +59,12 @@ pub(crate) struct DataPathStatus {
     pub(crate) vips: Vec<VipStatus>,
     /// Packets that went up the stack unchanged, by reason.
     pub(crate) passed: BTreeMap<String, u64>,
+    /// Packets that were turned into an answer, by what it is.
+    #[serde(default)]
+    pub(crate) replied: BTreeMap<String, u64>,
+    /// SYNs that came by tunnels and were left to the kernel's own cookies, by reason.
+    #[serde(default)]
+    pub(crate) left_to_kernel: BTreeMap<String, u64>,
     /// Packets delivered to workers.
     pub(crate) delivered: u64,
     /// Packets dropped, by reason.
@@ -409,7 +415,12 @@ fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Res
         "\npackets delivered {}, steering misses {}",
         datapath.delivered, datapath.steer_misses
     )?;
-    for (heading, counts) in [("passed", &datapath.passed), ("dropped", &datapath.dropped)] {
+    for (heading, counts) in [
+        ("passed", &datapath.passed),
+        ("answered", &datapath.replied),
+        ("left", &datapath.left_to_kernel),
+        ("dropped", &datapath.dropped),
+    ] {
         for (reason, count) in counts.iter().filter(|(_, count)| **count > 0) {
             writeln!(out, "  {heading:<8} {reason:<24} {count:>12}")?;
         }

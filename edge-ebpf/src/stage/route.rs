@@ -8,9 +8,10 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::XdpContext;
 use edge_common::header::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, VLAN_LEN};
-use edge_common::route::{FOUND, Lookup, NO_NEIGHBOUR};
+use edge_common::route::{FORWARDING_IS_OFF, FOUND, LOOPBACK, Lookup, NO_NEIGHBOUR};
+use edge_common::verdict::LeftToKernel;
 use edge_common::worker::{self, Entry as Worker};
-use edge_common::{Address, DropReason};
+use edge_common::{Address, DropReason, TCP};
 
 use super::source::{pair, unpair};
 use crate::state::Packet;
@@ -249,20 +250,30 @@ pub extern "C" fn fib_search(ctx: *mut xdp_md, high: u64, low: u64) -> u32 {
         NO_NEIGHBOUR => return STACK_MAY_KNOW,
         _ => return NO_ROUTE,
     }
+    if !note(packet, &lookup, came_by) {
+        return STACK_MAY_KNOW;
+    }
+    // SAFETY: the element is this CPU's alone.
+    unsafe { (*packet).route.is_direct = u32::from(hop_of(&lookup) == address) };
+    0
+}
+
+/// Writes the way that was found down with the packet in work; false if XDP may not send by its interface.
+#[inline(always)]
+fn note(packet: *mut Packet, lookup: &FibLookup, came_by: u32) -> bool {
     let interface = if lookup.ifindex == came_by {
         0
     } else {
         lookup.ifindex
     };
     if interface != 0 && maps::DEVICES.get_ifindex(interface).is_none() {
-        return STACK_MAY_KNOW;
+        return false;
     }
     let pair = |mac: &[u8; 6], at: usize| u16::from_ne_bytes([mac[at], mac[at + 1]]);
     let (to, from) = (&lookup.dmac, &lookup.smac);
     // SAFETY: the element is this CPU's alone.
     unsafe {
         (*packet).route.interface = interface;
-        (*packet).route.is_direct = u32::from(hop_of(&lookup) == address);
         (*packet).route.macs = [
             pair(to, 0),
             pair(to, 2),
@@ -272,7 +283,53 @@ pub extern "C" fn fib_search(ctx: *mut xdp_md, high: u64, low: u64) -> u32 {
             pair(from, 4),
         ];
     }
-    0
+    true
+}
+
+/// What [`route_answer`] answers if it found the way; else the index of a [`LeftToKernel`].
+pub(crate) const ANSWERABLE: u32 = u32::MAX;
+
+/// Finds the way of an answer to the packet in work, from its destination to its source, and writes it down with the packet.
+///
+/// It is asked for as that of a packet which the node itself sends: by the loopback interface. So it is the one that an answer
+/// of the node's own socket would take, whatever rules there are, and the interface that the packet came by need not forward.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route_answer(ctx: *mut xdp_md) -> u32 {
+    let Some(packet) = crate::state::packet() else {
+        return LeftToKernel::NoRoute.index();
+    };
+    // SAFETY: the element is this CPU's alone, and `headers` wrote what is read.
+    let (network, transport) = unsafe { (&(*packet).network, &(*packet).transport) };
+    // SAFETY: a structure of numbers and unions of numbers, for which zeroes are a value.
+    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+    let [a, b, c, d] = network.destination.0;
+    if network.is_v6() {
+        lookup.__bindgen_anon_3.ipv6_src = [a, b, c, d];
+    } else {
+        lookup.__bindgen_anon_3.ipv4_src = d;
+    }
+    lookup.l4_protocol = TCP;
+    lookup.sport = (transport.destination_port as u16).to_be();
+    lookup.dport = (transport.source_port as u16).to_be();
+    match look_up(ctx, &mut lookup, LOOPBACK, network.source) {
+        FOUND => {}
+        NO_NEIGHBOUR => return LeftToKernel::NoNeighbour.index(),
+        FORWARDING_IS_OFF => return LeftToKernel::ForwardingOff.index(),
+        _ => return LeftToKernel::NoRoute.index(),
+    }
+    // SAFETY: the value is copied out at once.
+    let Some(&uplink) = (unsafe { maps::UPLINKS.get(lookup.ifindex) }) else {
+        return LeftToKernel::OtherInterface.index();
+    };
+    // SAFETY: the context is the kernel's.
+    if !note(packet, &lookup, unsafe { (*ctx).ingress_ifindex }) {
+        return LeftToKernel::OtherInterface.index();
+    }
+    let mss = if network.is_v6() { uplink.mss6 } else { uplink.mss4 };
+    // SAFETY: the element is this CPU's alone.
+    unsafe { (*packet).route.mss = u32::from(mss) };
+    ANSWERABLE
 }
 
 /// Asks the kernel, by a structure of zeroes.

@@ -1,8 +1,10 @@
 //! Answers SYNs with cookies, and holds each VIP to its rate of new connections.
 //!
-//! The SYN-ACK leaves by the interface that the SYN came in by, and nothing is remembered. The client's ACK goes up
-//! the stack, whose listener takes the cookie for one of its own: both are made by the same secret.
+//! The SYN-ACK leaves by the interface that the SYN came in by, or, if that came by a tunnel, by the node's own route to the
+//! client; and nothing is remembered. The client's ACK goes up the stack, whose listener takes the cookie for one of its own:
+//! both are made by the same secret.
 
+mod by_route;
 mod general;
 mod in_place;
 mod syn_ack;
@@ -15,8 +17,9 @@ use edge_common::syncookie::{Guard, Handshake};
 use edge_common::verdict::ReplyReason;
 use edge_common::{Config, DropReason, TCP, Verdict};
 
-pub(crate) use self::general::{Scratch, brings_cookie};
+use self::by_route::answer_by_route;
 use self::general::{ANSWERED, CONNECTION, COOKIE, place, syncookie_answer, syncookie_check};
+pub(crate) use self::general::{Scratch, brings_cookie};
 use self::in_place::{USUAL_SYN_LEN, answer_in_place};
 use crate::{clock, maps};
 
@@ -27,6 +30,18 @@ pub(crate) enum Admission {
     Ordinary,
     /// It brings a right cookie, and so opens a connection whose SYN nobody has seen.
     Opens,
+}
+
+/// Which way the answer to a packet takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// The one that the packet came by.
+    Back,
+    /// The node's own route to the client: the packet came by a tunnel for this node, and the way back leads to the balancer.
+    ByRoute,
+    /// None. The cookies are those of this node's stack, so they are of no use to workers elsewhere; and a listener takes them
+    /// only if the kernel answers a SYN to it now and then, which nobody sees to where a VIP stands for many.
+    Nowhere,
 }
 
 /// What the stage looks at.
@@ -43,15 +58,14 @@ pub(crate) struct Segment<'p> {
 }
 
 /// Answers a SYN while cookies are in use, lets an ACK pass that brings one, and refuses new connections above the
-/// VIP's rate. Cookies are those of this node's stack, so they are of no use to workers elsewhere; and an answer leaves by
-/// the way the SYN came, which for one out of a tunnel leads to the balancer. `is_local`: neither is the case.
+/// VIP's rate. A SYN that no way is known for to answer goes on to the kernel, which answers it with a cookie of its own.
 #[inline(always)]
 pub(crate) fn check(
     ctx: &XdpContext,
     config: &Config,
     segment: &Segment<'_>,
     vip: u32,
-    is_local: bool,
+    answers: Answers,
 ) -> Result<Admission, Verdict> {
     let Segment {
         network,
@@ -71,7 +85,7 @@ pub(crate) fn check(
     };
     let now = clock::inlined();
     if transport.opens_connection {
-        if is_local
+        if answers != Answers::Nowhere
             && uses_cookies_now(config, guard, network, transport, now)
             && !is_for_the_kernel(guard, now)
         {
@@ -79,18 +93,22 @@ pub(crate) fn check(
             if !network.is_plain() {
                 return Err(dropped(DropReason::SynOptions));
             }
-            return Err(match answer(ctx, config, segment) {
-                ANSWERED => Verdict::Reply {
-                    reason: ReplyReason::SynCookie,
-                    vip,
-                },
-                _ => dropped(DropReason::NoSynCookie),
-            });
+            let (answer, reason) = match answers {
+                Answers::ByRoute => (answer_by_route(ctx, segment), ReplyReason::RoutedSynCookie),
+                Answers::Back | Answers::Nowhere => {
+                    (Some(answer(ctx, config, segment)), ReplyReason::SynCookie)
+                }
+            };
+            match answer {
+                Some(ANSWERED) => return Err(Verdict::Reply { reason, vip }),
+                Some(_) => return Err(dropped(DropReason::NoSynCookie)),
+                None => {}
+            }
         }
         take(config, guard, now).map_err(dropped)?;
         return Ok(Admission::Ordinary);
     }
-    if !is_local || transport.tcp_flags & (ACK | RST | SYN) != ACK {
+    if answers == Answers::Nowhere || transport.tcp_flags & (ACK | RST | SYN) != ACK {
         return Ok(Admission::Ordinary);
     }
     if !is_in_use(config, guard, now) {

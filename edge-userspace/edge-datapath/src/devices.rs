@@ -22,9 +22,11 @@ pub(crate) struct Device {
     pub(crate) index: u32,
     /// Its name.
     pub(crate) name: String,
+    /// Largest packet that it sends, in bytes.
+    pub(crate) mtu: u32,
     kind: Kind,
     /// The device that it is a member of.
-    controller: Option<u32>,
+    pub(crate) controller: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,7 @@ impl Device {
         Self {
             index,
             name: name.to_owned(),
+            mtu: 1500,
             kind: Kind::Plain,
             controller: None,
         }
@@ -126,10 +129,13 @@ pub(crate) fn all() -> io::Result<Vec<Device>> {
 
 fn device(message: &LinkMessage) -> Option<Device> {
     let (mut name, mut kind, mut parent, mut controller) = (None, None, None, None);
-    let mut vlan = None;
+    let (mut vlan, mut mtu) = (None, 0);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(value) = attribute {
             name = Some(value.clone());
+        }
+        if let LinkAttribute::Mtu(value) = attribute {
+            mtu = *value;
         }
         if let LinkAttribute::Link(value) = attribute {
             parent = Some(*value);
@@ -170,6 +176,7 @@ fn device(message: &LinkMessage) -> Option<Device> {
     Some(Device {
         index: message.header.index,
         name: name?,
+        mtu,
         kind,
         controller,
     })

@@ -75,6 +75,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The routes that answers to clients take could not be read.
+    #[error("netlink, for the routes of answers to clients: {source}")]
+    Uplinks {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The way to workers elsewhere could not be looked for.
     #[error("netlink, for the next hops of workers elsewhere: {source}")]
     NextHops {

@@ -12,7 +12,8 @@ use edge_model::{DataPathConfig, Penalty, WorkerId};
 use crate::flows::Flows;
 use crate::image::{MemberId, VipId};
 use crate::kernel::{Kernel, Purpose};
-use crate::{Error, NextHop, Plan};
+use crate::ways::{Ingress, Links};
+use crate::{Error, NextHop, Plan, devices};
 
 /// Shortest frame that the kernel runs a program on: an Ethernet header (`bpf_prog_test_run_xdp`).
 const SHORTEST: usize = 14;
@@ -138,6 +139,26 @@ impl Explainer {
     pub fn forget_next_hops(&mut self) -> Result<(), Error> {
         // Timer ticks are counted from the kernel's start on.
         self.kernel.maps.write_watched_until(0)
+    }
+
+    /// Says that the program is attached to these interfaces, of those that there are: by them answers leave to packets that
+    /// came by tunnels.
+    ///
+    /// # Errors
+    /// The kernel does not say which interfaces there are, or refuses an entry.
+    pub fn set_interfaces(&mut self, names: &[String]) -> Result<(), Error> {
+        let devices = devices::all().map_err(|source| Error::Devices { source })?;
+        let named = devices.iter().filter(|device| names.contains(&device.name));
+        let ingress: Vec<_> = named
+            .map(|device| Ingress {
+                device: device.index,
+                is_native: false,
+            })
+            .collect();
+        self.kernel.answer_by(Links {
+            devices: &devices,
+            ingress: &ingress,
+        })
     }
 
     /// Gives a source a penalty, so that its packets can be explained.

@@ -49,6 +49,9 @@ impl Kernel {
         if !self.devices.is_empty() {
             self.allow_devices(&devices)?;
         }
+        if is_told {
+            self.find_uplinks()?;
+        }
         let changed = self.look(None)?;
         if let Some(next_hops) = self.next_hops.as_mut().filter(|_| is_due) {
             next_hops.tell();

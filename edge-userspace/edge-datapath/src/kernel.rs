@@ -9,6 +9,7 @@ use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
 use edge_common::maglev::Table;
+use edge_common::route::Uplink;
 use edge_common::{Config, maps::socket_index};
 use edge_common::{maps as names, worker};
 use edge_model::{DataPathConfig, Penalty};
@@ -53,6 +54,10 @@ pub(crate) struct Kernel {
     inherited: Inherited,
     /// Interfaces that forwarded packets may leave by.
     pub(crate) devices: BTreeSet<u32>,
+    /// Interfaces that answers to clients may leave by, as the map has them.
+    pub(crate) uplinks: BTreeMap<u32, Uplink>,
+    /// Whether answers leave by any.
+    pub(crate) answers_by_route: bool,
     /// Next hops that are known, by the workers' addresses.
     pub(crate) hops: BTreeMap<IpAddr, NextHop>,
     /// Finds them; `None` where no interface has the program.
@@ -110,6 +115,8 @@ impl Kernel {
             tables: BTreeMap::new(),
             inherited,
             devices: BTreeSet::new(),
+            uplinks: BTreeMap::new(),
+            answers_by_route: false,
             hops: BTreeMap::new(),
             next_hops: None,
             buckets,
@@ -156,6 +163,10 @@ impl Kernel {
         if desired.syn_cookies.is_some() && self.purpose == Purpose::Forward {
             syncookies::prepare()?;
         }
+        self.answers_by_route = syncookies::answer_by_route(desired);
+        if self.answers_by_route && self.purpose == Purpose::Forward {
+            syncookies::open_own_routes();
+        }
         let plan = Plan::between(&self.image, &next);
         // Before the first packet is written down for a new owner of an index.
         self.tenants.write(&mut self.maps, &next)?;
@@ -169,13 +180,15 @@ impl Kernel {
             .tunnels
             .as_ref()
             .is_some_and(|tunnels| !tunnels.trusted.is_empty());
-        if (!desired.pools.is_empty() || hands_on) && self.purpose == Purpose::Forward {
+        let sends = !desired.pools.is_empty() || hands_on || self.answers_by_route;
+        if sends && self.purpose == Purpose::Forward {
             let devices = devices::all().map_err(|source| Error::Devices { source })?;
             self.allow_devices(&devices)?;
             if let Some(next_hops) = &mut self.next_hops {
                 next_hops.devices = devices;
             }
         }
+        self.find_uplinks()?;
         self.find_routes(&next.pools)?;
         let fds = descriptors(&next, sockets);
         for step in &plan.steps {

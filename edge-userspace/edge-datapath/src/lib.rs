@@ -48,13 +48,14 @@ mod sys;
 mod table;
 mod tenants;
 mod tunnels;
+mod uplinks;
 mod ways;
 
 pub use attach::{AttachedMode, InterfaceStatus, XdpMode};
 pub use connections::{Connection, ConnectionPage};
 pub use datapath::{DataPath, LoadOptions};
 pub use detached::Detached;
-pub use edge_common::verdict::{Eviction, ReplyReason};
+pub use edge_common::verdict::{Eviction, LeftToKernel, ReplyReason};
 pub use edge_common::{DropReason, FlowReason, PassReason};
 pub use error::Error;
 pub use events::DropEvent;

@@ -5,12 +5,15 @@ use std::os::fd::BorrowedFd;
 
 use aya::maps::lpm_trie::{self, LpmTrie};
 use aya::maps::xdp::{DevMapHash, XdpMapError};
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, SockMap};
+use aya::maps::{
+    Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, SockMap,
+};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, Pod};
 use edge_common::connection::{Bucket4, Bucket6};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
+use edge_common::route::Uplink;
 use edge_common::tenant::Tenant;
 use edge_common::verdict::Trace;
 use edge_common::{Address, Config, decap, maps as names, penalty, prefix_table, vip, vip_table, worker};
@@ -27,6 +30,7 @@ pub(crate) struct Maps {
     workers: Array<MapData, worker::Entry>,
     vip_prefixes: LpmTrie<MapData, Address, u32>,
     devices: DevMapHash<MapData>,
+    uplinks: HashMap<MapData, u32, Uplink>,
     watched_until: Array<MapData, u64>,
     pub(crate) flows: PerCpuArray<MapData, u64>,
     sockets: SockMap<MapData>,
@@ -41,6 +45,7 @@ pub(crate) struct Maps {
     pub(crate) worker_counters: PerCpuArray<MapData, WorkerCounters>,
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
     pub(crate) replies: PerCpuArray<MapData, u64>,
+    pub(crate) left_to_kernel: PerCpuArray<MapData, u64>,
     pub(crate) events: RingBuf<MapData>,
     tunnel_peers: Array<MapData, decap::Trusted>,
     pub(crate) tenants: Array<MapData, Tenant>,
@@ -62,6 +67,7 @@ impl Maps {
             workers: take(ebpf, names::WORKERS)?,
             vip_prefixes: take(ebpf, names::VIP_PREFIXES)?,
             devices: take(ebpf, names::DEVICES)?,
+            uplinks: take(ebpf, names::UPLINKS)?,
             watched_until: take(ebpf, names::WATCHED_UNTIL)?,
             flows: take(ebpf, names::FLOWS)?,
             sockets: take(ebpf, names::WORKER_SOCKETS)?,
@@ -76,6 +82,7 @@ impl Maps {
             worker_counters: take(ebpf, names::WORKER_COUNTERS)?,
             steer_counters: take(ebpf, names::STEER_COUNTERS)?,
             replies: take(ebpf, names::REPLIES)?,
+            left_to_kernel: take(ebpf, names::LEFT_TO_KERNEL)?,
             events: take(ebpf, names::EVENTS)?,
             tunnel_peers: take(ebpf, names::TUNNEL_PEERS)?,
             tenants: take(ebpf, names::TENANTS)?,
@@ -140,6 +147,21 @@ impl Maps {
                 other => MapError::IoError(std::io::Error::other(other)),
             })
             .map_err(Error::map(names::DEVICES, "write an entry"))
+    }
+
+    /// Allows answers to clients to leave by an interface.
+    pub(crate) fn write_uplink(&mut self, index: u32, uplink: Uplink) -> Result<(), Error> {
+        self.uplinks
+            .insert(index, uplink, 0)
+            .map_err(Error::map(names::UPLINKS, "write an entry"))
+    }
+
+    /// Allows it no longer.
+    pub(crate) fn remove_uplink(&mut self, index: u32) -> Result<(), Error> {
+        match self.uplinks.remove(&index) {
+            Err(error) if !is_absent(&error) => Err(Error::map(names::UPLINKS, "remove an entry")(error)),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn write_vip(&mut self, key: &vip::Key, entry: vip::Entry) -> Result<(), Error> {

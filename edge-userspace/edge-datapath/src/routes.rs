@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use edge_common::route::LOOPBACK;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -21,8 +22,6 @@ use crate::netlink::Netlink;
 pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xed);
 /// The table that holds what is local (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
-/// The kernel gives every namespace's loopback interface the first index.
-const LOOPBACK: u32 = 1;
 
 /// Adds and removes local routes; only its own.
 pub(crate) struct Routes {
@@ -130,16 +129,22 @@ impl Routes {
     fn left_behind(&mut self) -> io::Result<Vec<IpAddr>> {
         let mut addresses = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut query = RouteMessage::default();
-            query.header.address_family = family;
-            let answer = self
-                .netlink
-                .request(RouteNetlinkMessage::GetRoute(query), NLM_F_DUMP)?;
-            addresses
-                .extend(routes(answer).filter_map(|route| our_address(&route.header, &route.attributes)));
+            let routes = all(&mut self.netlink, family)?;
+            addresses.extend(routes.filter_map(|route| our_address(&route.header, &route.attributes)));
         }
         Ok(addresses)
     }
+}
+
+/// The routes of a family, of all tables.
+pub(crate) fn all(
+    netlink: &mut Netlink,
+    family: AddressFamily,
+) -> io::Result<impl Iterator<Item = RouteMessage>> {
+    let mut query = RouteMessage::default();
+    query.header.address_family = family;
+    let answer = netlink.request(RouteNetlinkMessage::GetRoute(query), NLM_F_DUMP)?;
+    Ok(routes(answer))
 }
 
 /// The routes in an answer.

@@ -4,7 +4,7 @@ use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maps as names;
-use edge_common::verdict::{Eviction, ReplyReason};
+use edge_common::verdict::{Eviction, LeftToKernel, ReplyReason};
 use edge_common::{DropReason, FlowReason, PassReason, worker};
 use edge_model::{MemberState, WorkerId};
 
@@ -22,6 +22,8 @@ pub struct Stats {
     pub passed: Vec<(PassReason, u64)>,
     /// Packets that were turned into an answer, by what it is; every kind is there.
     pub replied: Vec<(ReplyReason, u64)>,
+    /// SYNs that came by tunnels and were left to the kernel's own cookies, by reason; every reason is there.
+    pub left_to_kernel: Vec<(LeftToKernel, u64)>,
     /// Packets that were dropped, by reason; every reason is there.
     pub dropped: Vec<(DropReason, u64)>,
     /// By VIP.
@@ -50,6 +52,13 @@ impl Stats {
     #[must_use]
     pub fn replied_with(&self, reason: ReplyReason) -> u64 {
         let found = self.replied.iter().find(|&&(of, _)| of == reason);
+        found.map_or(0, |&(_, count)| count)
+    }
+
+    /// SYNs that were left to the kernel's own cookies.
+    #[must_use]
+    pub fn left_to_kernel_for(&self, reason: LeftToKernel) -> u64 {
+        let found = self.left_to_kernel.iter().find(|&&(of, _)| of == reason);
         found.map_or(0, |&(_, count)| count)
     }
 
@@ -212,6 +221,12 @@ pub(crate) fn read(
 ) -> Result<Stats, Error> {
     let passed = |&reason: &PassReason| Ok((reason, sum(&maps.passes, names::PASSES, reason.index())?));
     let replied = |&reason: &ReplyReason| Ok((reason, sum(&maps.replies, names::REPLIES, reason.index())?));
+    let left = |&reason: &LeftToKernel| {
+        Ok((
+            reason,
+            sum(&maps.left_to_kernel, names::LEFT_TO_KERNEL, reason.index())?,
+        ))
+    };
     let flow = |&reason: &FlowReason| Ok((reason, sum(&maps.flows, names::FLOWS, reason.index())?));
     let evicted = |&kind: &Eviction| Ok((kind, sum(&maps.evictions, names::EVICTIONS, kind.index())?));
     let worker = |&worker: &WorkerId| {
@@ -238,6 +253,7 @@ pub(crate) fn read(
             .iter()
             .map(replied)
             .collect::<Result<_, Error>>()?,
+        left_to_kernel: LeftToKernel::ALL.iter().map(left).collect::<Result<_, Error>>()?,
         dropped: DropReason::ALL.iter().map(dropped).collect(),
         vips,
         workers: image.workers.iter().map(worker).collect::<Result<_, Error>>()?,

@@ -1,11 +1,11 @@
 //! What SYN cookies need to know of the kernel, and what they need of it.
 
-use std::fs;
+use std::{fs, io};
 
 use edge_common::Config;
 use edge_common::flood::Rate;
 use edge_common::syncookie::Settings;
-use edge_model::{DataPathConfig, SynCookies, TokenRate};
+use edge_model::{DataPathConfig, SynCookies, TokenRate, TunnelRole};
 
 use crate::Error;
 
@@ -15,6 +15,18 @@ const MSS6: u16 = 1440;
 
 /// The sysctl by which the kernel answers every SYN that it sees with a cookie, and so accepts those of XDP.
 const SYNCOOKIES: &str = "net/ipv4/tcp_syncookies";
+
+/// The sysctls by which the kernel says the routes of what the node itself sends, which are those of packets that come by `lo`.
+/// Nothing is forwarded because of them: no packet of somebody else comes by it.
+const OWN_ROUTES: [&str; 2] = ["net/ipv4/conf/lo/forwarding", "net/ipv6/conf/lo/forwarding"];
+
+/// Whether SYNs are answered that come by tunnels for this node. A plain host does not look into what is in tunnels.
+pub(crate) fn answer_by_route(desired: &DataPathConfig) -> bool {
+    let tunnels = desired.tunnels.as_ref();
+    let ends_tunnels =
+        tunnels.is_some_and(|tunnels| tunnels.role == TunnelRole::Gateway && !tunnels.endpoints.is_empty());
+    desired.syn_cookies.is_some() && ends_tunnels
+}
 
 /// The flags and settings that a configuration asks for by itself.
 pub(crate) fn desired(desired: &DataPathConfig) -> (u32, Settings) {
@@ -72,6 +84,23 @@ pub(crate) fn prepare() -> Result<(), Error> {
         "sysctl {SYNCOOKIES} set to 2: the kernel answers SYNs with cookies, so that it accepts those of XDP"
     );
     Ok(())
+}
+
+/// Has the kernel say the routes of answers to what came by tunnels. Where it does not, it answers by itself.
+pub(crate) fn open_own_routes() {
+    for name in OWN_ROUTES.into_iter().filter(|name| numbers(name) != [1]) {
+        match fs::write(format!("/proc/sys/{name}"), "1") {
+            Ok(()) => {
+                tracing::info!("sysctl {name} set to 1: XDP finds its way to clients by the node's routes")
+            }
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(
+                %error,
+                "sysctl {name} cannot be set to 1: SYNs that come by tunnels are answered by the kernel, and not by XDP"
+            ),
+        }
+    }
 }
 
 /// First window (`tcp_select_initial_window`): half of the buffer, in whole segments.

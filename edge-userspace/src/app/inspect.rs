@@ -163,6 +163,16 @@ impl App {
                 .iter()
                 .map(|(reason, count)| (reason.name().to_owned(), *count))
                 .collect(),
+            replied: stats
+                .replied
+                .iter()
+                .map(|(reason, count)| (reason.name().to_owned(), *count))
+                .collect(),
+            left_to_kernel: stats
+                .left_to_kernel
+                .iter()
+                .map(|(reason, count)| (reason.name().to_owned(), *count))
+                .collect(),
             delivered: stats.workers.iter().map(|worker| worker.traffic.packets).sum(),
             dropped: stats
                 .dropped

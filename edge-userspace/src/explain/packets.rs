@@ -54,6 +54,7 @@ pub(crate) fn run(args: &ExplainPacketsArgs) -> Result<(), Failure> {
     let answers = || -> Result<()> {
         let mut explainer = Explainer::load()?;
         explainer.configure(&loaded.snapshot.datapath)?;
+        explainer.set_interfaces(&loaded.bootstrap.interfaces)?;
         let mut out = std::io::stdout().lock();
         for packet in &packets {
             let explanation = explainer

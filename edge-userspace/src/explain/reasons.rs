@@ -1,7 +1,7 @@
 //! `edge explain reasons`: what each reason to pass, drop or answer a packet means.
 
 use anyhow::anyhow;
-use edge_datapath::{DropReason, FlowReason, PassReason, ReplyReason};
+use edge_datapath::{DropReason, FlowReason, LeftToKernel, PassReason, ReplyReason};
 use serde_json::json;
 
 use crate::cli::ExplainReasonsArgs;
@@ -43,10 +43,18 @@ fn all() -> Vec<Reason> {
     let replies = ReplyReason::ALL
         .iter()
         .map(|reason| ("reply", reason.name(), reason.meaning()));
+    let left = LeftToKernel::ALL
+        .iter()
+        .map(|reason| ("left", reason.name(), reason.meaning()));
     let flows = FlowReason::ALL
         .iter()
         .map(|reason| ("forward", reason.name(), reason.meaning()));
-    drops.chain(passes).chain(replies).chain(flows).collect()
+    drops
+        .chain(passes)
+        .chain(replies)
+        .chain(left)
+        .chain(flows)
+        .collect()
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ use edge_common::parse::Network;
 use edge_common::syncookie::{MAX_OPTIONS, OFFER_WORDS, Offer, SYN_ACK_WORDS, SynAck};
 
 use super::syn_ack::{IPV6_WORDS, MSS_ONLY_LEN, SHORTEST_FRAME, header4, header6, syn_ack, takes_options};
-use crate::maps;
 use crate::opaque::opaque;
 use crate::stage::socket;
+use crate::{maps, state};
 
 /// Where a packet's headers are, as one number: a function of its own gets no structures.
 const IS_V6: u32 = 1 << 31;
+/// The answer offers the MSS of the way that was found for it.
+pub(super) const BY_ROUTE: u32 = 1 << 30;
 const OPTIONS_SHIFT: u32 = 16;
 const OFFSET: u32 = 0xffff;
 
@@ -114,7 +116,13 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
     };
     let with_options = takes_options(settings, &offer);
     let words = SynAck::words((TCP_LEN + options_len) / 4, with_options);
-    let syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie);
+    let mut syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie);
+    if place & BY_ROUTE != 0
+        && let Some(packet) = state::packet()
+    {
+        // SAFETY: the element is this CPU's alone, and the search for the way wrote it.
+        syn_ack.mss = unsafe { (*packet).route.mss } as u16;
+    }
     let (ip, out) = (&scratch.ip, &mut scratch.answer);
     let (header_len, len) = if is_v6 {
         let addresses = (2..IPV6_WORDS).fold(0, |sum, at| sum + u64::from(u32::from_be(ip[at])));

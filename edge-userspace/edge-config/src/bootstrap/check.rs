@@ -12,8 +12,8 @@ use edge_model::{
 
 use super::clients::{RawLimits, RawProxyProtocol, paths};
 use super::raw::{
-    RawAccessLog, RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawVipLimit,
-    SynCookieMode, Workers,
+    RawAccessLog, RawBootstrap, RawFlood, RawPenalties, RawPinning, RawSources, RawSynCookies, RawTunnelRole,
+    RawTunnels, RawVipLimit, RawVirtualAddress, SynCookieMode, Workers,
 };
 use super::{AccessLog, AccessLogEncoding, Bootstrap, Pinning, Sources};
 use crate::{Problem, Severity, SourceRef};
@@ -57,6 +57,13 @@ pub(super) fn check(raw: RawBootstrap, source: &SourceRef, problems: &mut Vec<Pr
     check.limits(&raw.limits);
     if raw.forwarding.second_hop {
         check.second_hop(&raw.pools, raw.hash_seed.is_some());
+    }
+    if raw
+        .syn_cookies
+        .as_ref()
+        .is_some_and(|raw| raw.mode != SynCookieMode::Never)
+    {
+        check.syns_are_answered(raw.tunnels.as_ref(), &raw.virtual_addresses);
     }
     Bootstrap {
         paths: paths(raw.path_normalization, raw.path_with_escaped_slashes),
@@ -360,6 +367,26 @@ impl Check<'_> {
                 per_second: raw.unanswered_per_second,
                 burst: raw.unanswered_per_second,
             })),
+        }
+    }
+
+    /// Warns where XDP answers no SYN.
+    fn syns_are_answered(&mut self, tunnels: Option<&RawTunnels>, addresses: &[RawVirtualAddress]) {
+        let has_pools_alone = |own: &RawVirtualAddress| {
+            !own.ports.is_empty() && own.ports.iter().all(|port| port.pool.is_some())
+        };
+        match tunnels.map(|tunnels| tunnels.role) {
+            Some(RawTunnelRole::Host) => self.warn(
+                "synCookies",
+                "answers nothing in XDP on a host, whose ports edge does not know",
+                "leave it out: the kernel's own cookies guard the host's servers",
+            ),
+            None if !addresses.is_empty() && addresses.iter().all(has_pools_alone) => self.warn(
+                "synCookies",
+                "answers nothing: every port has a pool, and SYNs are answered where their connections will be",
+                "set it on the workers' nodes, where tunnels end",
+            ),
+            Some(RawTunnelRole::Gateway) | None => {}
         }
     }
 

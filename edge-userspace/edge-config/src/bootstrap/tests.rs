@@ -373,6 +373,45 @@ fn cookies_are_off_by_default_and_automatic_where_nothing_else_is_said() {
 }
 
 #[test]
+fn cookies_that_xdp_answers_none_of_are_warned_of() {
+    let (host, pools) = (
+        "answers nothing in XDP on a host",
+        "answers nothing: every port has a pool",
+    );
+    let ports = |ports: &str| format!("virtualAddresses: [{{address: 192.0.2.10, ports: [{ports}]}}]\n");
+    let pool = "pools: [{name: web, workers: [{address: 192.0.2.1, mode: ipip}]}]\nforwarding: {source4: 192.0.2.9}\n";
+    let tunnels = |role: &str| format!("tunnels: {{endpoints: [192.0.2.20], role: {role}}}\n");
+    let (elsewhere, here) = ("{port: 80, pool: web}", "{port: 81}");
+    for (rest, expected) in [
+        (String::new(), None),
+        (ports("") + &tunnels("gateway"), None),
+        (ports("") + &tunnels("host"), Some(host)),
+        (ports(elsewhere) + pool, Some(pools)),
+        (ports(elsewhere) + pool + &tunnels("gateway"), None),
+        (ports(&format!("{elsewhere}, {here}")) + pool, None),
+    ] {
+        for mode in ["auto", "always", "never"] {
+            let text = format!("synCookies: {{mode: {mode}}}\n{rest}");
+            let mut problems = Vec::new();
+            let read = Bootstrap::read("edge.yaml", &text, &mut problems);
+            assert!(read.is_some(), "{text}{problems:?}");
+            let expected = expected.filter(|_| mode != "never");
+            let found: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+            assert_eq!(
+                found,
+                Vec::from_iter(expected.map(|_| "synCookies")),
+                "{text}{problems:?}"
+            );
+            let message = problems.first().map_or("", |problem| &problem.message);
+            assert!(
+                message.starts_with(expected.unwrap_or_default()),
+                "{text}{message}"
+            );
+        }
+    }
+}
+
+#[test]
 fn lists_and_limits_of_tier_1_are_checked() {
     check(
         "sources: {deny: [192.0.2.0/33, 192.0.2.1], allow: [host]}

@@ -95,6 +95,9 @@ pub(super) fn flags(vip: &Vip, desired: &DataPathConfig) -> u32 {
     if !vip.remembers {
         flags |= Entry::NO_CONNECTION_TABLE;
     }
+    if vip.port == 0 || vip.free_bits > 0 {
+        flags |= Entry::IS_WIDE;
+    }
     if vip.pool.is_some() {
         flags |= Entry::FORWARDS;
         if desired.tunnel.second_hop && vip.protocol == Protocol::Tcp {
