@@ -109,6 +109,19 @@ pub struct Settings {
     pub health: Option<Health>,
     /// More keys, as YAML.
     pub more: String,
+    /// What takes the packets on the workers. It does not change while they run.
+    pub role: Role,
+}
+
+/// What takes packets that a worker's edge takes out of tunnels.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Role {
+    /// The worker's [`Server`](super::Server) itself.
+    #[default]
+    Host,
+    /// A gateway worker, which proxies TCP to the server on the same node; with these keys more, as YAML. Datagrams go to the
+    /// server itself.
+    Gateway(String),
 }
 
 impl Default for Settings {
@@ -121,6 +134,7 @@ impl Default for Settings {
             second_hop: false,
             health: None,
             more: String::new(),
+            role: Role::Host,
         }
     }
 }
@@ -192,12 +206,58 @@ fn write(yaml: &mut String, settings: &Settings) -> std::fmt::Result {
 }
 
 /// Of a worker: it takes packets of the balancers out of tunnels.
-pub(super) fn worker(number: usize) -> String {
+pub(super) fn worker(number: usize, role: &Role) -> String {
     let [v4, v6] = segment_address(worker_host(number));
+    let (ports, role, more) = match role {
+        Role::Host => (String::new(), "host", ""),
+        Role::Gateway(more) => {
+            let port = |mode: Mode| format!("{{port: {}, listenerPort: {}}}", mode.port(), proxy_port(mode));
+            let ports = Mode::ALL.map(port).join(", ");
+            (format!(", ports: [{ports}]"), "gateway", more.as_str())
+        }
+    };
     format!(
-        "{COMMON}virtualAddresses: [{{address: {VIP}}}, {{address: '{VIP_V6}'}}]\ntunnels:\n  endpoints: [{v4}, \
-         '{v6}']\n  trusted: [172.16.0.0/16, 'fd80:ed9e::/96', 10.80.1.0/24, 'fd80:1::/64']\n  role: host\n"
+        "{COMMON}virtualAddresses: [{{address: {VIP}{ports}}}, {{address: '{VIP_V6}'{ports}}}]\ntunnels:\n  endpoints: \
+         [{v4}, '{v6}']\n  trusted: [172.16.0.0/16, 'fd80:ed9e::/96', 10.80.1.0/24, 'fd80:1::/64']\n  role: {role}\n{more}\n"
     )
+}
+
+/// Where a gateway worker listens for a mode.
+const fn proxy_port(mode: Mode) -> u16 {
+    10_000 + mode.port()
+}
+
+/// The resources of a worker: its gateway proxies each mode's port to its server.
+pub(super) fn resources(role: &Role) -> Option<String> {
+    let Role::Gateway(_) = role else { return None };
+    let each = |line: &dyn Fn(Mode) -> String| Mode::ALL.map(line).concat();
+    let servers = each(&|mode| {
+        let port = proxy_port(mode);
+        format!("    - {{port: {{number: {port}, name: tcp-{port}, protocol: TCP}}, hosts: ['*']}}\n")
+    });
+    let routes = each(&|mode| {
+        let (port, server) = (proxy_port(mode), mode.port());
+        format!(
+            "    - match: [{{port: {port}}}]\n      route: [{{destination: {{host: server.lab, port: {{number: \
+             {server}}}}}}}]\n"
+        )
+    });
+    let ports = each(&|mode| {
+        let port = mode.port();
+        format!("    - {{number: {port}, name: tcp-{port}, protocol: TCP}}\n")
+    });
+    let head = |kind: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: lab, namespace: istio-system}}\nspec:\n"
+        )
+    };
+    let (gateway, service) = (head("Gateway"), head("VirtualService"));
+    let entry = head("ServiceEntry");
+    Some(format!(
+        "{gateway}  selector: {{istio: ingressgateway}}\n  servers:\n{servers}---\n{service}  hosts: ['*']\n  gateways: \
+         [lab]\n  tcp:\n{routes}---\n{entry}  hosts: [server.lab]\n  location: MESH_EXTERNAL\n  resolution: STATIC\n  \
+         endpoints: [{{address: 127.0.0.1}}]\n  ports:\n{ports}"
+    ))
 }
 
 /// Of the router: nothing but a program on the ports of balancers and workers, which both send frames back by XDP.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Balancers run edge with pools; a packet comes to one of them by the router's choice, and leaves for a worker by the
-//! interface that it came in by. Workers run edge as `role: host`, which takes packets out of tunnels, and [`Server`]s
-//! of this process. Answers go to the client by way of the router, past the balancers (direct server return).
+//! interface that it came in by. Workers run edge, which takes packets out of tunnels, as `role: host` or as gateways, and
+//! [`Server`]s of this process. Answers go to the client by way of the router, past the balancers (direct server return).
 //!
 //! What virtual links ask for and wires do not: a frame that XDP sends back (XDP_TX) arrives at a veth's peer only if
 //! that has a program, too, so an edge without virtual addresses runs on the router; packets of this machine carry
@@ -35,7 +35,7 @@ mod config;
 mod server;
 
 pub use client::{Client, Connection, Datagrams, Reply};
-pub use config::{Health, Mode, Settings, WorkerState};
+pub use config::{Health, Mode, Role, Settings, WorkerState};
 pub use server::{Illness, Server, pattern};
 
 /// Balancers of a fabric.
@@ -149,7 +149,10 @@ impl Fabric {
         // All at once: each takes about a second to load its programs.
         router.start(dir.path(), &config::router())?;
         for (number, worker) in workers.iter_mut().enumerate() {
-            worker.start(dir.path(), &config::worker(number))?;
+            if let Some(resources) = config::resources(&settings.role) {
+                worker.write("lab.yaml", &resources)?;
+            }
+            worker.start(dir.path(), &config::worker(number, &settings.role))?;
         }
         for balancer in &mut balancers {
             balancer.start(dir.path(), &config::balancer(&settings))?;
@@ -267,7 +270,7 @@ impl Fabric {
         }
         for balancer in &self.balancers {
             let before = balancer.snapshot().ok();
-            balancer.write(&text)?;
+            balancer.write("edge.yaml", &text)?;
             let Some(before) = before else { continue };
             wait_until(&format!("{}'s new configuration", balancer.name), START, || {
                 Ok(balancer.snapshot()? > before)
@@ -318,17 +321,29 @@ impl Fabric {
         self.node(number)?.status()
     }
 
+    /// The same on a worker.
+    ///
+    /// # Errors
+    /// If there is no such worker, or edge does not answer.
+    pub fn worker_status(&self, number: usize) -> Result<Value> {
+        self.workers.get(number).context("no such worker")?.status()
+    }
+
     /// The sum of a number of the status of all balancers that run, by its JSON pointer.
     ///
     /// # Errors
     /// If one does not answer, or its status has no such number.
     pub fn total(&self, pointer: &str) -> Result<u64> {
-        let of = |node: &Node| {
-            let number = node.status()?.pointer(pointer).and_then(Value::as_u64);
-            number.with_context(|| format!("the status of {} has no number {pointer}", node.name))
-        };
         let running = self.balancers.iter().filter(|node| node.edge.is_some());
-        running.map(of).sum()
+        running.map(|node| node.count(pointer)).sum()
+    }
+
+    /// The same of all workers.
+    ///
+    /// # Errors
+    /// As [`Fabric::total`].
+    pub fn total_of_workers(&self, pointer: &str) -> Result<u64> {
+        self.workers.iter().map(|node| node.count(pointer)).sum()
     }
 
     /// A command of edge in a balancer's namespace.
@@ -347,14 +362,14 @@ impl Fabric {
 }
 
 impl Node {
-    fn write(&self, text: &str) -> Result<()> {
+    fn write(&self, file: &str, text: &str) -> Result<()> {
         fs::create_dir_all(&self.config)?;
-        let file = self.config.join("edge.yaml");
+        let file = self.config.join(file);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
     fn start(&mut self, logs: &Path, text: &str) -> Result<()> {
-        self.write(text)?;
+        self.write("edge.yaml", text)?;
         let mut command = self.netns.command(Programs::default().path("edge")?);
         command.args(["run", "--config"]).arg(&self.config);
         self.edge = Some(Process::spawn(
@@ -380,6 +395,11 @@ impl Node {
 
     fn status(&self) -> Result<Value> {
         serde_json::from_str(&self.admin("/status")?.1).context("the status is not JSON")
+    }
+
+    fn count(&self, pointer: &str) -> Result<u64> {
+        let number = self.status()?.pointer(pointer).and_then(Value::as_u64);
+        number.with_context(|| format!("the status of {} has no number {pointer}", self.name))
     }
 
     fn snapshot(&self) -> Result<u64> {

@@ -1,0 +1,108 @@
+//! SYN cookies of workers whose clients come by way of a load balancer: answered in XDP, past the balancer.
+
+use std::time::Duration;
+
+use edge_lab::fabric::{Fabric, Mode, Role, Settings, VIP, WORKERS};
+use edge_lab::{Process, bin};
+
+use crate::kept::Kept;
+
+/// Connections of each kind: more than a second's, of which the kernel answers one on each worker.
+const EACH: usize = 24;
+/// Bytes of a transfer.
+const TRANSFER: u64 = 2 << 20;
+/// How long a flood may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Where a status counts SYNs that were answered past the balancer.
+const ANSWERED: &str = "/datapath/replied/routed_syn_cookie";
+
+/// Workers that are gateways, with these cookies.
+fn open(cookies: &str, flows: u32) -> Fabric {
+    let settings = Settings {
+        flows,
+        role: Role::Gateway(format!("synCookies: {cookies}")),
+        ..Settings::default()
+    };
+    let fabric = Fabric::open(settings).expect("the fabric comes up");
+    for worker in 0..WORKERS {
+        let netns = fabric.worker(worker).expect("it is there");
+        netns.sysctl("net.ipv4.tcp_timestamps", "2").expect("root may");
+    }
+    fabric
+}
+
+#[test]
+fn connections_by_cookie_through_tunnels_carry_data_both_ways() {
+    let fabric = open("{mode: always}", 65_536);
+    let client = fabric.client();
+    for mode in [Mode::Ipip4, Mode::Ipip6, Mode::Gue4, Mode::Gue6] {
+        for is_v6 in [false, true] {
+            let name = format!("{mode:?}, IPv6: {is_v6}");
+            let before = fabric.total_of_workers(ANSWERED).expect("counted");
+            let mut connections = client.connect(mode, is_v6, EACH).expect(&name);
+            let answered = fabric.total_of_workers(ANSWERED).expect("counted") - before;
+            // At least those that were not the first of a second at a worker, on a machine that is slow.
+            assert!(answered as usize >= EACH / 2, "{name}: {answered} of {EACH}");
+            for connection in &mut connections {
+                connection
+                    .ask()
+                    .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            }
+            let connection = &mut connections[0];
+            connection
+                .download(TRANSFER)
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            connection
+                .upload(TRANSFER)
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        }
+    }
+    for worker in 0..WORKERS {
+        let status = fabric.worker_status(worker).expect("a status");
+        let left = status.pointer("/datapath/left_to_kernel").expect("reasons");
+        let counts = left.as_object().expect("by reason").values();
+        assert!(counts.into_iter().all(|count| *count == 0), "{left}");
+    }
+}
+
+#[test]
+fn a_flood_that_comes_by_tunnels_is_answered_with_cookies_and_clients_notice_nothing() {
+    // The balancers forget SYNs before their ACKs come.
+    let fabric = open("{mode: auto, unansweredPerSecond: 200}", 512);
+    let mut kept = Kept::open(&fabric.client(), Mode::Ipip4, EACH);
+    assert_eq!(
+        fabric.total_of_workers(ANSWERED).expect("counted"),
+        0,
+        "few SYNs bring no cookies"
+    );
+    fabric.let_floods_through().expect("GRO is there");
+    let client = fabric.client();
+    let mut command = client.netns().command(bin("edge-pktgen").expect("it is built"));
+    command.args(["--interface", "eth0", "--kind", "syn", "--json", "--pps", "20000"]);
+    command.args(["--src-base", "198.18.0.1", "--src-count", "60000"]);
+    let port = Mode::Ipip4.port().to_string();
+    command.args(["--dst", VIP, "--dst-port", &port, "--seconds", "4"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut flood = Process::spawn("flood", &mut command, folder.path()).expect("it starts");
+    let (mut opened, mut asked) = (0, 0);
+    while flood.is_running().expect("a process") {
+        kept.assert_unbroken("while the flood lasts");
+        asked += 1;
+        let mut fresh = client.connect(Mode::Ipip4, false, 1).expect("a connection");
+        fresh[0].ask().expect("an answer");
+        opened += 1;
+    }
+    assert!(flood.wait(LIMIT).expect("it ends").success(), "{}", flood.tail());
+    let log = flood.log().expect("a log");
+    let report: serde_json::Value =
+        serde_json::from_str(log.lines().last().expect("a report")).expect("JSON");
+    let sent = report["sent"].as_u64().expect("a number");
+    let answered = fabric.total_of_workers(ANSWERED).expect("counted");
+    println!("{sent} sent, {answered} answered; {asked} times all asked, {opened} opened");
+    assert!(opened > 0 && sent > 10_000, "{opened} opened, {sent} sent");
+    assert!(answered * 10 > sent * 8, "{answered} of {sent}");
+    // What the flood pushed out of the balancers' tables would show now, had it gone elsewhere.
+    kept.assert_unbroken("after the flood");
+    fabric.route_over(&[1]).expect("routed");
+    kept.assert_unbroken("by the other balancer");
+}
