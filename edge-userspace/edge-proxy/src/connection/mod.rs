@@ -87,6 +87,8 @@ pub(crate) struct Conn {
     active: Cell<u32>,
     /// The request that came last asks for another protocol.
     asks_for_upgrade: Cell<bool>,
+    /// The request that came last is to be the last.
+    asks_for_end: Cell<bool>,
     /// Where the bytes go once both sides have agreed to another protocol.
     /// Boxed, as few connections have one and all have room for it.
     tunnel: RefCell<Option<Box<Tunnel>>>,
@@ -143,6 +145,7 @@ impl Conn {
             since: Cell::new(now),
             active: Cell::new(0),
             asks_for_upgrade: Cell::new(false),
+            asks_for_end: Cell::new(false),
             tunnel: RefCell::default(),
             write_pending: Cell::new(false),
             last_write: Cell::new(now),
@@ -271,7 +274,7 @@ impl Conn {
 
     /// Whether the next response is the connection's last.
     pub(crate) fn closes_after_response(&self) -> bool {
-        self.orphaned.get() || self.worker.drain() != Drain::No
+        self.orphaned.get() || self.asks_for_end.get() || self.worker.drain() != Drain::No
     }
 
     /// Whether a request is on it that would be lost if it were cut now.
@@ -305,9 +308,10 @@ impl Conn {
         self.body.set(BodyPace::new(self.worker.now()));
     }
 
-    /// Whether the request that now comes asks for another protocol (HTTP/1.1 only).
-    pub(crate) fn asks_for_upgrade(&self, asks: bool) {
-        self.asks_for_upgrade.set(asks);
+    /// Whether the request that now comes asks for another protocol, and for the end of the connection (HTTP/1.1 only).
+    pub(crate) fn asks_for(&self, upgrade: bool, end: bool) {
+        self.asks_for_upgrade.set(upgrade);
+        self.asks_for_end.set(end);
     }
 
     /// Whether the request that came last asks for another protocol.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::SystemTime;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{push_field, push_known, push_known_number};
 
@@ -81,6 +81,15 @@ thread_local! {
 
 /// What a gateway owes a response that has none (RFC 9110 section 6.6.1).
 fn push_date(text: &mut Vec<u8>) {
+    with_date(|date| push_known(text, "date: ", date.as_bytes()));
+}
+
+/// The present as a Date field has it.
+pub(crate) fn date() -> HeaderValue {
+    with_date(|date| HeaderValue::from_str(date).unwrap_or(HeaderValue::from_static("")))
+}
+
+fn with_date<R>(then: impl FnOnce(&str) -> R) -> R {
     let now = SystemTime::now();
     let second = now
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -90,14 +99,14 @@ fn push_date(text: &mut Vec<u8>) {
             *of = second;
             *date = httpdate::fmt_http_date(now);
         }
-        push_known(text, "date: ", date.as_bytes());
-    });
+        then(date)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &'static str)| {

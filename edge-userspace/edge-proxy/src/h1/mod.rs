@@ -12,7 +12,7 @@ mod head;
 mod request;
 pub(crate) mod spare;
 
-pub(crate) use answer::{Length, write_response_head};
+pub(crate) use answer::{Length, date, write_response_head};
 pub(crate) use buffer::poll_read;
 pub(crate) use decode::{Decoded, Decoder};
 pub(crate) use encode::{Digits, Outbox, push_field, push_known, push_known_number};

@@ -77,7 +77,7 @@ pub(crate) struct UpstreamBody {
 impl ResponseBody {
     /// A body of the gateway's own.
     pub(crate) fn local(body: Bytes, mut record: Box<Record>) -> Self {
-        // Nobody asks for the body of an answer to HEAD, so there is no later moment to call it complete.
+        // It is at hand, and not asked for where it is empty: there is no later moment to call it complete.
         record.complete();
         record.sent(body.len());
         let kind = match body.is_empty() {

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use edge_model::{Route, WeightedDestination};
-use edge_routing::{FormatValues, Rewritten, apply_request_ops, apply_response_ops};
+use edge_routing::{FormatValues, Rewritten, apply_request_ops};
 use fastrand::Rng;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use hyper::body::Body;
 use smallvec::SmallVec;
 
+use super::finish::edit;
 use super::upgrade;
 use crate::h1::Digits;
 
@@ -343,37 +344,26 @@ pub(crate) fn is_passable<B>(response: &Response<B>) -> bool {
     !response.status().is_informational() && codings.next().is_none_or(plain) && codings.next().is_none()
 }
 
-/// Makes the upstream's response into the client's: what concerns one connection goes, the gateway's own comes, and
-/// the length is left to the body, except where the length is told of a body that is not sent. `body` is the length of the
-/// body, if it is known.
+/// Makes the upstream's response into the client's: what concerns one connection goes, the gateway's own comes, and of
+/// the length stands there what is `told`.
 pub(crate) fn downstream_headers(
-    (method, body): (&Method, Option<u64>),
-    status: StatusCode,
+    told: Option<u64>,
     headers: &mut HeaderMap,
     route: &Route,
     destination: &WeightedDestination,
     values: FormatValues<'_>,
 ) {
-    let length = match *method == Method::HEAD {
-        true => told_length(headers),
-        false => None,
-    };
-    remove_hop_by_hop(headers, body);
-    apply_response_ops(headers, route, Some(destination), values);
-    if !route.headers.response.is_empty() || !destination.headers.response.is_empty() {
-        for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE] {
-            headers.remove(name);
-        }
-    }
-    if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
+    let mut is_told = remove_hop_by_hop(headers, told);
+    is_told &= !edit(headers, route, Some(destination), values);
+    if let Some(length) = told.filter(|_| !is_told) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 
 /// Removes what belongs to one connection. The names are looked over first: to look each one up would cost more. A
-/// Content-Length may stay that is the `body`'s, as the same would be written in its place.
-fn remove_hop_by_hop(headers: &mut HeaderMap, body: Option<u64>) {
-    let length = body.filter(|length| *length > 0).map(Digits::new);
+/// Content-Length stays where it says what is `told`; answers whether one does.
+fn remove_hop_by_hop(headers: &mut HeaderMap, told: Option<u64>) -> bool {
+    let length = told.map(Digits::new);
     let mut is_told = false;
     let mut found: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for (name, value) in headers.iter().filter(|(name, _)| is_hop_by_hop(name)) {
@@ -388,13 +378,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, body: Option<u64>) {
         let nominated = Nominated::of(headers);
         found.extend(headers.keys().filter(|name| nominated.contains(name)).cloned());
     }
+    is_told &= !found.contains(&CONTENT_LENGTH);
     for name in found {
         headers.remove(name);
     }
+    is_told
 }
 
 /// The Content-Length of a response, if it is the only one and a number.
-fn told_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn own_length(headers: &HeaderMap) -> Option<u64> {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let only = lines.next().filter(|_| lines.next().is_none())?;
     let text = only.to_str().ok()?;

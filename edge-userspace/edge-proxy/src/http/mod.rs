@@ -5,6 +5,7 @@ mod check;
 mod cors;
 mod direct;
 mod fault;
+mod finish;
 mod flag;
 mod forward;
 mod grpc;
@@ -32,12 +33,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_model::{FormatCommand, Forward, PathPolicy, Route, RouteAction};
+use edge_model::{FormatCommand, Forward, PathPolicy, Route, RouteAction, WeightedDestination};
 use edge_routing::{
-    Decision, RequestView, Table, apply_response_ops, choose_destination, normalize_path_by,
-    redirect_location, rewrite, tls_redirect_location,
+    Decision, RequestView, Table, choose_destination, normalize_path_by, redirect_location, rewrite,
+    tls_redirect_location,
 };
-use http::header::CONNECTION;
+use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -45,13 +46,13 @@ use http_body::Body;
 
 use crate::access_log::Scene;
 use crate::connection::Conn;
-use crate::protocol::Protocol;
 use crate::worker::View;
 pub(crate) use body::{ResponseBody, UpstreamBody};
+use finish::{Content, frame_own, tell_of_connection, told_length};
 pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
 pub(crate) use head::{Peer, RequestId, forwarded_for};
-use head::{Plan, SERVICE_TIME, add_server, downstream_headers, trusted_address};
+use head::{Plan, SERVICE_TIME, add_server, downstream_headers, own_length, trusted_address};
 pub(crate) use incoming::{Http2Body, Incoming};
 use limit::Limited;
 use pace::Pace;
@@ -87,45 +88,35 @@ pub(crate) async fn serve(
     let mut response = match answered {
         Ok(response) => {
             record.answered(response.status(), Flags::NONE);
-            record.log(head, response.headers());
             match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => {
-                    let idle = record.tcp_idle_timeout();
-                    upgrade::switched(conn, asked, response, record, idle)
-                }
-                _ => response.map(|body| ResponseBody::upstream(body, record)),
+                StatusCode::SWITCHING_PROTOCOLS => upgrade::switched(asked, response),
+                _ => response.map(Content::Upstream),
             }
         }
-        Err(reply) => {
-            record.answered_here(reply.details);
-            let flags = reply.flags;
-            let mut reply = if grpc::is_grpc(&head.headers) {
-                reply.for_grpc()
-            } else {
-                reply
-            };
-            record.answered(reply.status(), flags);
-            record.grpc_status(reply.headers());
-            record.log(head, reply.headers());
-            reply
-                .into_response()
-                .map(|body| ResponseBody::local(body, record))
-        }
+        Err(reply) => answered_here(conn, reply, &head, &mut record).map(Content::Own),
     };
     let status = response.status();
     let headers = response.headers_mut();
     add_server(headers);
     limited.write_headers(headers);
-    match conn.protocol() {
-        Protocol::Http1 if conn.closes_after_response() && status != StatusCode::SWITCHING_PROTOCOLS => {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        Protocol::Http1 => {}
-        // HTTP/2 says it by GOAWAY.
-        Protocol::Http2 => {
-            headers.remove(CONNECTION);
-        }
-    }
+    tell_of_connection(conn, status, headers);
+    record.log(head, headers);
+    response.map(|content| content.into_body(conn, record))
+}
+
+/// The gateway's own answer, in the form that the client understands.
+fn answered_here(conn: &Conn, reply: Reply, head: &Parts, record: &mut Record) -> Response<Bytes> {
+    record.answered_here(reply.details);
+    let flags = reply.flags;
+    let mut reply = if grpc::is_grpc(&head.headers) {
+        reply.for_grpc()
+    } else {
+        reply
+    };
+    record.answered(reply.status(), flags);
+    record.grpc_status(reply.headers());
+    let mut response = reply.into_response();
+    frame_own(conn.protocol(), &head.method, &mut response);
     response
 }
 
@@ -183,9 +174,12 @@ impl Exchange<'_> {
             Some(policy) => cors::check(policy, self.head)?,
             None => None,
         };
-        let answered = pin!(self.filtered(
+        // Drawn before the filters, as what they answer is edited for its destination, too.
+        let destination = route.and_then(|route| self.destination(route));
+        let mut answered = pin!(self.filtered(
             table,
             &decision,
+            destination,
             &request,
             (&path, &present),
             body,
@@ -193,6 +187,9 @@ impl Exchange<'_> {
             record
         ))
         .await;
+        if let (Err(reply), Some(route)) = (&mut answered, route) {
+            self.edit_own(reply, route, destination, record);
+        }
         match (answered, cors) {
             (answered, None) => answered,
             (Ok(mut response), Some(allowed)) => {
@@ -214,6 +211,7 @@ impl Exchange<'_> {
         &self,
         table: &Table,
         decision: &Decision<'_>,
+        destination: Option<&WeightedDestination>,
         request: &RequestView<'_>,
         (path, present): (&PathAndQuery, &Present<'_>),
         body: &mut Incoming,
@@ -234,10 +232,12 @@ impl Exchange<'_> {
             }
             Decision::Route { route, .. } => match &route.action {
                 RouteAction::Forward(forward) => {
-                    pin!(self.forward(route, forward, request.authority, (path, present), body, record)).await
+                    let destination = destination.ok_or_else(Reply::no_cluster)?;
+                    let asked = (request.authority, path, present);
+                    pin!(self.forward(route, (forward, destination), asked, body, record)).await
                 }
                 RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => {
-                    Err(self.answer_directly(route, request, record))
+                    Err(answer_directly(route, request))
                 }
             },
         }
@@ -275,34 +275,42 @@ impl Exchange<'_> {
         }
     }
 
-    /// The answer of a redirect or direct response, with the route's header operations.
-    fn answer_directly(&self, route: &Route, request: &RequestView<'_>, record: &Record) -> Reply {
-        let mut reply = match &route.action {
-            RouteAction::Redirect(redirect) => {
-                let location = redirect_location(redirect, &route.matcher, request);
-                Reply::redirect(redirect.code, &location)
-            }
-            RouteAction::DirectResponse(direct) => {
-                Reply::new(direct.status, Flags::NONE).with_body(direct.body.clone())
-            }
-            RouteAction::Forward(_) => Reply::no_route(),
-        };
+    /// Where a request that takes a route goes, if it is forwarded.
+    fn destination<'r>(&self, route: &'r Route) -> Option<&'r WeightedDestination> {
+        match &route.action {
+            RouteAction::Forward(forward) => choose_destination(forward, self.conn.worker().rng().u64(..)),
+            RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => None,
+        }
+    }
+
+    /// Edits an answer of the gateway's own as one of the route's endpoints would be (Envoy applies "route level header
+    /// modifications to local replies sent on that route", its release notes say). What it says of the connection stays.
+    fn edit_own(
+        &self,
+        reply: &mut Reply,
+        route: &Route,
+        destination: Option<&WeightedDestination>,
+        record: &Record,
+    ) {
         let values = |command: &FormatCommand| self.value(command, record.account(), None);
-        apply_response_ops(reply.headers(), route, None, &values);
-        reply
+        let headers = reply.headers();
+        let own = [CONNECTION, UPGRADE].map(|name| (headers.remove(&name), name));
+        finish::edit(headers, route, destination, &values);
+        for (value, name) in own {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
     }
 
     async fn forward(
         &self,
         route: &Route,
-        forward: &Forward,
-        authority: &str,
-        (path, present): (&PathAndQuery, &Present<'_>),
+        (forward, destination): (&Forward, &WeightedDestination),
+        (authority, path, present): (&str, &PathAndQuery, &Present<'_>),
         body: &mut Incoming,
         record: &mut Record,
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
-        let draw = self.conn.worker().rng().u64(..);
-        let destination = choose_destination(forward, draw).ok_or_else(Reply::no_cluster)?;
         let cluster = self
             .view
             .cluster(&destination.cluster)
@@ -347,8 +355,9 @@ impl Exchange<'_> {
         let sent = self.view.has_formats().then(|| response.headers().clone());
         let headers = response.headers_mut();
         let values = |command: &FormatCommand| self.value(command, record.account(), sent.as_ref());
-        let asked = (&self.head.method, length);
-        downstream_headers(asked, status, headers, route, destination, &values);
+        let asked = (&self.head.method, status);
+        let told = told_length(self.conn.protocol(), asked, length, || own_length(headers));
+        downstream_headers(told, headers, route, destination, &values);
         add_service_time(headers, record);
         Ok(response)
     }
@@ -381,6 +390,20 @@ impl Exchange<'_> {
             }
             None => Err(forwarding.timed_out(record)),
         }
+    }
+}
+
+/// The answer of a redirect or direct response.
+fn answer_directly(route: &Route, request: &RequestView<'_>) -> Reply {
+    match &route.action {
+        RouteAction::Redirect(redirect) => {
+            let location = redirect_location(redirect, &route.matcher, request);
+            Reply::redirect(redirect.code, &location)
+        }
+        RouteAction::DirectResponse(direct) => {
+            Reply::new(direct.status, Flags::NONE).with_body(direct.body.clone())
+        }
+        RouteAction::Forward(_) => Reply::no_route(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use edge_model::ClusterName;
+use http::header::DATE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
@@ -11,7 +12,7 @@ use super::request_body::ClientBody;
 use super::{Flag, Flags, RequestId, grpc};
 use crate::access_log::{Scene, line};
 use crate::connection::Conn;
-use crate::h1::spare;
+use crate::h1::{date, spare};
 use crate::metrics::{Kind, Observed};
 use crate::protocol::Protocol;
 use crate::worker::{ClusterView, EndpointView};
@@ -218,14 +219,18 @@ impl Record {
         self.account.details = details;
     }
 
-    /// Keeps what the access log wants, if the request is drawn for it.
-    pub(crate) fn log(&mut self, client: Box<Parts>, response: &HeaderMap) {
+    /// Keeps what the access log wants, if the request is drawn for it. `response` is what the client gets; the date that
+    /// the server would put there is put there now, where it is to be told of.
+    pub(crate) fn log(&mut self, client: Box<Parts>, response: &mut HeaderMap) {
         let worker = self.conn.worker();
         match worker.access_log() {
             Some(log) if log.sample.takes(worker.rng().u32(..1_000_000)) => {
                 // Of the fields a line tells of one or two; a clone of the map has them all.
                 let mut kept = HeaderMap::new();
                 for name in worker.logged_fields() {
+                    if *name == DATE && !response.contains_key(DATE) {
+                        response.insert(DATE, date());
+                    }
                     if let Some(value) = response.get(name) {
                         kept.insert(name, value.clone());
                     }

@@ -22,7 +22,8 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::body::{Held, Switched};
-use super::{Record, ResponseBody, UpstreamBody};
+use super::finish::Content;
+use super::{Record, UpstreamBody};
 use crate::connection::Conn;
 use crate::tcp;
 
@@ -155,43 +156,68 @@ where
     tcp::copy(client, upstream, idle).await;
 }
 
-/// The client's answer where the endpoint has agreed, with the tunnel on its way.
-pub(super) fn switched(
-    conn: &Conn,
-    asked: Asked,
-    response: Response<Box<UpstreamBody>>,
-    record: Box<Record>,
-    idle: Option<Duration>,
-) -> Response<ResponseBody> {
+/// Both sides of a connection of another protocol, before it begins.
+pub(super) struct Switch {
+    upstream: Switched,
+    held: Held,
+    /// The client's stream; `None` where it is the whole connection.
+    client: Option<OnUpgrade>,
+}
+
+impl Switch {
+    /// Forwards bytes once the answer is with the client.
+    pub(super) fn begin(self, conn: &Conn, record: Box<Record>) {
+        let tunnel = Tunnel {
+            upstream: self.upstream,
+            _held: self.held,
+            idle: record.tcp_idle_timeout(),
+            record,
+        };
+        let Some(client) = self.client else {
+            return conn.will_switch(tunnel);
+        };
+        tokio::task::spawn_local(async move {
+            if let Ok(client) = client.await {
+                tunnel.run(TokioIo::new(client), Bytes::new()).await;
+            }
+        });
+    }
+}
+
+/// The client's answer where the endpoint has agreed, with what goes on behind it.
+pub(super) fn switched(asked: Asked, response: Response<Box<UpstreamBody>>) -> Response<Content> {
     let (mut head, body) = response.into_parts();
-    let tunnel = body.into_switched().map(|(upstream, held)| Tunnel {
-        upstream,
-        _held: held,
-        record,
-        idle,
-    });
-    match (asked, tunnel) {
-        (Asked::Http1(key), Some(tunnel)) => {
+    let content = match (asked, body.into_switched()) {
+        (Asked::Http1(key), Some((upstream, held))) => {
             ask(&mut head.headers);
             // An endpoint of HTTP/2 has not seen the client's key.
-            if let (Switched::Stream(_), Some(key)) = (&tunnel.upstream, key) {
+            if let (Switched::Stream(_), Some(key)) = (&upstream, key) {
                 head.headers.insert(SEC_WEBSOCKET_ACCEPT, proof(&key));
             }
-            conn.will_switch(tunnel);
+            let client = None;
+            Content::Switched(Box::new(Switch {
+                upstream,
+                held,
+                client,
+            }))
         }
-        (Asked::Http2(upgrade), Some(tunnel)) => {
+        (Asked::Http2(client), Some((upstream, held))) => {
             head.status = StatusCode::OK;
             head.headers.remove(SEC_WEBSOCKET_ACCEPT);
-            tokio::task::spawn_local(async move {
-                if let Ok(client) = upgrade.await {
-                    tunnel.run(TokioIo::new(client), Bytes::new()).await;
-                }
-            });
+            let client = Some(client);
+            Content::Switched(Box::new(Switch {
+                upstream,
+                held,
+                client,
+            }))
         }
         // Nothing is passable as 101 that was not asked for.
-        (Asked::Not, _) | (_, None) => head.status = StatusCode::BAD_GATEWAY,
-    }
-    Response::from_parts(head, ResponseBody::none())
+        (Asked::Not, _) | (_, None) => {
+            head.status = StatusCode::BAD_GATEWAY;
+            Content::Own(Bytes::new())
+        }
+    };
+    Response::from_parts(head, content)
 }
 
 #[cfg(test)]

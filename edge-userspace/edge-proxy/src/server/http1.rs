@@ -153,7 +153,7 @@ async fn answer(conn: &Rc<Conn>, wire: &Rc<Wire>, head: RequestHead) -> After {
     };
     let body = wire.begin(&head).map_or(Incoming::Empty, Incoming::Http1);
     let record = Record::begin(conn);
-    conn.asks_for_upgrade(head.follows == Follows::Undecided);
+    conn.asks_for(head.follows == Follows::Undecided, !asked.keeps_alive);
     let response = {
         let mut response = pin!(exchange::serve(conn, head.parts, body, record));
         poll_fn(|cx| unless_gone(conn, wire, cx, |cx| response.as_mut().poll(cx))).await
@@ -208,13 +208,13 @@ async fn send(conn: &Conn, wire: &Wire, asked: Asked, response: Response<Respons
     }
 }
 
-/// How the end of the body is told (RFC 9112 section 6.3). An answer to HEAD tells what GET would get, where that is known.
+/// How the end of the body is told (RFC 9112 section 6.3). Where there is none, the head says what it would have been.
 fn length(asked: Asked, status: StatusCode, body: &ResponseBody) -> Length {
-    let has_none =
-        status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_none = asked.is_head
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     match body.size_hint().exact() {
         _ if has_none => Length::NoBody,
-        Some(0) | None if asked.is_head => Length::NoBody,
         Some(length) => Length::Known(length),
         None => Length::Chunked,
     }
@@ -246,7 +246,7 @@ enum Left {
 impl Sending {
     fn new(body: ResponseBody, length: Length, asked: Asked) -> Self {
         let left = match length {
-            Length::Known(length @ 1..) if !asked.is_head => Left::Bytes(length),
+            Length::Known(length @ 1..) => Left::Bytes(length),
             Length::Chunked => Left::Chunks,
             Length::Known(_) | Length::NoBody => Left::Nothing,
         };

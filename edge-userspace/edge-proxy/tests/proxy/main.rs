@@ -23,6 +23,7 @@ mod frames;
 mod heads;
 mod http2;
 mod limits;
+mod logged_heads;
 mod malformed;
 mod observe;
 mod overload;
