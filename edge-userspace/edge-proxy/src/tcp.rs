@@ -144,15 +144,19 @@ where
     S: Socket + AsyncRead + AsyncWrite + Unpin,
 {
     let (Some(a), Some(b)) = (client.socket(), endpoint.socket()) else {
-        return copy(client, endpoint, idle).await;
+        return drop(copy(client, endpoint, idle).await);
     };
     let moved = Cell::new(0);
     let both = async { tokio::try_join!(splice::one_way(a, b, &moved), splice::one_way(b, a, &moved)) };
-    until_silent(both, &moved, idle).await;
+    // Whether it was cut or has ended, both sockets are closed now.
+    let _ = until_silent(both, &moved, idle).await;
 }
 
 /// Copies both ways. The end of one side is passed on, and the other may go on sending (half-close).
-pub(crate) async fn copy<A, B>(a: A, b: B, idle: Option<Duration>)
+///
+/// # Errors
+/// One of the sides was cut, or nothing went either way for the idle time.
+pub(crate) async fn copy<A, B>(a: A, b: B, idle: Option<Duration>) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -165,7 +169,7 @@ where
             one_way(&mut from_b, &mut to_a, &moved)
         )
     };
-    until_silent(both, &moved, idle).await;
+    until_silent(both, &moved, idle).await
 }
 
 /// Waits for the end, or for so long a time in which nothing is moved.
@@ -173,7 +177,7 @@ async fn until_silent(
     both: impl Future<Output = io::Result<((), ())>>,
     moved: &Cell<u64>,
     idle: Option<Duration>,
-) {
+) -> io::Result<()> {
     let ended = match idle {
         None => both.await.map(|_| ()),
         Some(idle) => tokio::select! {
@@ -181,9 +185,7 @@ async fn until_silent(
             () = silence(moved, idle) => Err(io::ErrorKind::TimedOut.into()),
         },
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a forwarded connection was cut");
-    }
+    ended.inspect_err(|error| tracing::debug!(%error, "a forwarded connection was cut"))
 }
 
 /// Ends after so long a time in which nothing was moved.

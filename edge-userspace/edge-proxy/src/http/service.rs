@@ -11,6 +11,7 @@ use hyper::body::Incoming as Http2Incoming;
 
 use super::{Http2Body, Incoming, Record, ResponseBody, serve};
 use crate::connection::Conn;
+use crate::server::SendTask;
 
 /// What a request is answered with; hyper asks for a result.
 type Answer = Result<Response<ResponseBody>, Infallible>;
@@ -110,6 +111,8 @@ impl<F: Future> Future for InRoom<F> {
 
 impl<F> Drop for InRoom<F> {
     fn drop(&mut self) {
+        // hyper drops it right behind what it makes of the response.
+        SendTask::response_is_over();
         let Some(mut room) = self.room.take() else { return };
         room.as_mut().set(None);
         // Besides the service and this one, other requests hold it.

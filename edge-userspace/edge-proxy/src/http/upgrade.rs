@@ -4,6 +4,8 @@
 //! ordinary one. While the endpoint has not agreed, what the client sends behind its request is held back. Where only
 //! one side speaks HTTP/1.1, the gateway has the part of the other one in the exchange of key and proof.
 
+use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -25,6 +27,7 @@ use super::body::{Held, Switched};
 use super::finish::Content;
 use super::{Record, UpstreamBody};
 use crate::connection::Conn;
+use crate::server::SendTask;
 use crate::tcp;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -132,28 +135,49 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Forwards bytes both ways until both sides have ended. `ahead` came from the client before.
-    pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, client: S, ahead: Bytes) {
+    ///
+    /// # Errors
+    /// One of the sides was cut, or silent for too long.
+    pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        client: S,
+        ahead: Bytes,
+    ) -> io::Result<()> {
         self.record.complete();
         match self.upstream {
             Switched::Link(link) => forward(client, link, &ahead, self.idle).await,
             Switched::Stream(stream) => {
-                if let Ok(stream) = stream.await {
-                    forward(client, TokioIo::new(stream), &ahead, self.idle).await;
-                }
+                let stream = stream.await.map_err(io::Error::other)?;
+                forward(client, TokioIo::new(stream), &ahead, self.idle).await
             }
+        }
+    }
+
+    /// The same with a client's stream of HTTP/2, which `sends` sends: it is reset where the tunnel did not come to its
+    /// end.
+    async fn run_stream(self, client: OnUpgrade, sends: Rc<SendTask>) {
+        let Ok(client) = client.await else { return };
+        let mut client = TokioIo::new(client);
+        if self.run(&mut client, Bytes::new()).await.is_err() {
+            // What came before the cut is handed over first, by the task and by hyper's.
+            let _ = client.flush().await;
+            for _ in 0..2 {
+                tokio::task::yield_now().await;
+            }
+            sends.abort();
         }
     }
 }
 
-async fn forward<C, U>(client: C, mut upstream: U, ahead: &[u8], idle: Option<Duration>)
+async fn forward<C, U>(client: C, mut upstream: U, ahead: &[u8], idle: Option<Duration>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    if !ahead.is_empty() && upstream.write_all(ahead).await.is_err() {
-        return;
+    if !ahead.is_empty() {
+        upstream.write_all(ahead).await?;
     }
-    tcp::copy(client, upstream, idle).await;
+    tcp::copy(client, upstream, idle).await
 }
 
 /// Both sides of a connection of another protocol, before it begins.
@@ -176,11 +200,7 @@ impl Switch {
         let Some(client) = self.client else {
             return conn.will_switch(tunnel);
         };
-        tokio::task::spawn_local(async move {
-            if let Ok(client) = client.await {
-                tunnel.run(TokioIo::new(client), Bytes::new()).await;
-            }
-        });
+        tokio::task::spawn_local(tunnel.run_stream(client, SendTask::of_next_response()));
     }
 }
 

@@ -60,7 +60,8 @@ pub(super) async fn serve(conn: &Rc<Conn>, stream: ClientStream, prefix: Bytes) 
             After::Switch => {
                 if let (Some(tunnel), Some(wire)) = (conn.take_tunnel(), Rc::into_inner(wire)) {
                     let (stream, ahead) = wire.into_parts();
-                    Box::pin(tunnel.run(stream, ahead)).await;
+                    // However it ended, the connection ends with it.
+                    let _ = Box::pin(tunnel.run(stream, ahead)).await;
                 }
                 return Served::Ended;
             }

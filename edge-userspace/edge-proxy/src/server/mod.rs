@@ -3,6 +3,7 @@
 mod http1;
 mod linger;
 mod stream;
+mod tasks;
 mod turns;
 mod watched;
 mod wire;
@@ -24,19 +25,10 @@ use crate::protocol::Protocol;
 use crate::strict::Http2Guard;
 use linger::{LINGER, Lingering};
 pub(crate) use stream::ClientStream;
+pub(crate) use tasks::{LocalExec, SendTask};
 use turns::Turns;
 use watched::Watched;
 pub(crate) use wire::WireBody;
-
-/// Runs what hyper asks for, such as the streams of HTTP/2, as tasks of the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalExec;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExec {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
 
 /// What a connection of HTTP/2 has of its streams.
 #[derive(Debug)]
