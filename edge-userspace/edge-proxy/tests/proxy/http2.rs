@@ -186,53 +186,93 @@ fn a_preface_in_pieces_is_still_one() {
     assert_eq!(client.read("PROP").unwrap().status, 200);
 }
 
-/// An endpoint with small windows that answers the first request with a body when it is told to, and reads its body when
-/// the second one is there; of that it answers with the body.
-fn answering_early(go: Arc<Notify>) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
-    let seen = Arc::new(Mutex::new(Vec::new()));
+/// Octets of a body that an endpoint's window lets through.
+const WINDOW: u32 = 10;
+
+/// What an endpoint has seen of the body of a request that it had answered.
+#[derive(Default)]
+struct Unwanted {
+    data: Vec<u8>,
+    is_over: bool,
+}
+
+/// An endpoint with small windows. It answers the first request with a body when it is told to, and reads on in that body
+/// when the second one is there; of that it answers with the body.
+fn answering_early(go: Arc<Notify>) -> (SocketAddr, Arc<Mutex<Unwanted>>) {
+    let seen = Arc::new(Mutex::new(Unwanted::default()));
     let first = Arc::clone(&seen);
     let address = listening(async move |listener| {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::Builder::new()
-            .initial_window_size(10)
+            .initial_window_size(WINDOW)
             .handshake::<_, Bytes>(stream)
             .await
             .unwrap();
-        let mut early = None;
+        let second_came = Arc::new(Notify::new());
+        let mut bodies = 0;
         while let Some(Ok((request, mut respond))) = connection.accept().await {
-            let mut body = request.into_body();
+            let body = request.into_body();
             if body.is_end_stream() {
                 respond.send_response(http::Response::new(()), true).unwrap();
                 continue;
             }
-            let Some(mut unread) = early.take() else {
-                let go = Arc::clone(&go);
-                tokio::spawn(async move {
-                    go.notified().await;
-                    respond.send_response(http::Response::new(()), true).unwrap();
-                });
-                early = Some(body);
-                continue;
-            };
-            let first = Arc::clone(&first);
-            tokio::spawn(async move {
-                while let Some(Ok(data)) = unread.data().await {
-                    let _ = unread.flow_control().release_capacity(data.len());
-                    first.lock().unwrap().extend_from_slice(&data);
-                }
-            });
-            tokio::spawn(async move {
-                let mut data = Vec::new();
-                while let Some(Ok(piece)) = body.data().await {
-                    let _ = body.flow_control().release_capacity(piece.len());
-                    data.extend_from_slice(&piece);
-                }
-                let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
-                answer.send_data(data.into(), true).unwrap();
-            });
+            bodies += 1;
+            if bodies == 1 {
+                let waits = (Arc::clone(&go), Arc::clone(&second_came));
+                tokio::spawn(answer_early(body, respond, waits, Arc::clone(&first)));
+            } else {
+                second_came.notify_one();
+                tokio::spawn(give_back(body, respond));
+            }
         }
     });
     (address, seen)
+}
+
+async fn answer_early(
+    mut body: h2::RecvStream,
+    mut respond: h2::server::SendResponse<Bytes>,
+    (go, second_came): (Arc<Notify>, Arc<Notify>),
+    seen: Arc<Mutex<Unwanted>>,
+) {
+    let mut length = 0;
+    while length < WINDOW as usize {
+        let data = body.data().await.unwrap().unwrap();
+        length += data.len();
+        seen.lock().unwrap().data.extend_from_slice(&data);
+    }
+    go.notified().await;
+    respond.send_response(http::Response::new(()), true).unwrap();
+    second_came.notified().await;
+    let _ = body.flow_control().release_capacity(length);
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        seen.lock().unwrap().data.extend_from_slice(&data);
+    }
+    seen.lock().unwrap().is_over = true;
+}
+
+async fn give_back(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<Bytes>) {
+    let mut data = Vec::new();
+    while let Some(Ok(piece)) = body.data().await {
+        let _ = body.flow_control().release_capacity(piece.len());
+        data.extend_from_slice(&piece);
+    }
+    let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+    answer.send_data(data.into(), true).unwrap();
+}
+
+/// Octets that a client has written and the kernel of the other side has not acknowledged (proc(5), `/proc/net/tcp`).
+fn under_way(client: &Client) -> u64 {
+    let port = |address: std::io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
+    let ends = [client.stream().local_addr(), client.stream().peer_addr()].map(port);
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut own = line.filter(|words| words[1].ends_with(&ends[0]) && words[2].ends_with(&ends[1]));
+    let queues = own.next().unwrap()[4];
+    u64::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
 }
 
 #[test]
@@ -245,20 +285,20 @@ fn a_body_whose_request_was_answered_reads_nothing_of_the_next_request() {
     // From then on the endpoint's window is known.
     assert_eq!(client.get("a.com", "/").unwrap().status, 200);
     let head = "POST / HTTP/1.1\r\nhost: a.com\r\ncontent-length: 1000\r\n\r\n";
-    let pause = || std::thread::sleep(Duration::from_millis(200));
-    // The window takes the first piece, the second waits for it, and the third is still here when the answer ends.
-    client.write(format!("{head}{}", "A".repeat(10))).unwrap();
-    pause();
-    client.write("A".repeat(490)).unwrap();
-    pause();
-    client.write("A".repeat(500)).unwrap();
+    // The window takes the first piece, and the rest is still here when the answer ends.
+    client
+        .write(format!("{head}{}", "A".repeat(WINDOW as usize)))
+        .unwrap();
+    let has_first = || first.lock().unwrap().data.len() == WINDOW as usize;
+    assert!(eventually(has_first), "{}", first.lock().unwrap().data.len());
+    client.write("A".repeat(1000 - WINDOW as usize)).unwrap();
+    assert!(eventually(|| under_way(&client) == 0));
     go.notify_one();
     assert_eq!(client.read("POST").unwrap().status, 200);
     client.write(head).unwrap();
-    // The endpoint has read what its window let through of the first body, and has made room for more.
-    assert!(eventually(|| !first.lock().unwrap().is_empty()));
-    pause();
+    // The endpoint has made room for more of the first body, and is told that nothing more comes.
+    assert!(eventually(|| first.lock().unwrap().is_over));
     client.write("B".repeat(1000)).unwrap();
     assert_eq!(client.read("POST").unwrap().text(), "B".repeat(1000));
-    assert!(!first.lock().unwrap().contains(&b'B'));
+    assert!(first.lock().unwrap().data.iter().all(|octet| *octet == b'A'));
 }
