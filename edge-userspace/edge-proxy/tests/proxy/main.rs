@@ -13,6 +13,7 @@ mod bodies;
 mod client_certificates;
 mod connections;
 mod desync;
+mod detection;
 mod dns;
 mod drain;
 mod endpoint_http1;
