@@ -12,7 +12,12 @@ use crate::paths;
 use crate::sh;
 
 /// What is installed, as pip names it. `tests/e2e/clients` has the programs that use it.
-const PACKAGES: [&str; 2] = ["grpcio==1.85.3", "websockets==17.4"];
+const PACKAGES: [&str; 4] = [
+    "grpcio==1.85.3",
+    "h2==4.4.1",
+    "websockets==17.4",
+    "wsproto==1.3.2",
+];
 
 /// Holds the list that was installed last.
 const STAMP: &str = ".installed";

@@ -31,3 +31,19 @@ fn websockets_pass_with_all_that_their_ends_agree_on() {
     let seen = edge.run("websockets_through.py", &["127.0.0.1", &ports[0], &ports[1]]);
     assert_eq!(seen.len(), 7, "{seen:?}");
 }
+
+#[test]
+fn websockets_are_streams_of_http2_that_end_each_by_itself() {
+    const OTHER: u16 = 9001;
+    let rules = "
+  - {match: [{uri: {prefix: /one}}], route: [{destination: {host: one.internal}}]}
+  - {match: [{uri: {prefix: /two}}], route: [{destination: {host: two.internal}}]}
+";
+    let services = service("one", "http", &[BACKEND]) + &service("two", "http2", &[OTHER]);
+    let edge = Edge::start(&(gateway("ws.example.com", rules) + &services));
+    let ports = [PORT, BACKEND, OTHER].map(|port| port.to_string());
+    let mut arguments = vec!["127.0.0.1"];
+    arguments.extend(ports.iter().map(String::as_str));
+    let seen = edge.run("websockets_over_http2.py", &arguments);
+    assert_eq!(seen.len(), 13, "{seen:?}");
+}
