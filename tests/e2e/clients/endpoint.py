@@ -1,6 +1,6 @@
 """An endpoint of HTTP/1.1 that answers, or fails to, as the path of each request says.
 
-    endpoint.py ADDRESS PORT NAME
+    endpoint.py ADDRESS PORT[,PORT...] NAME
 
     /...          200, and a body that tells NAME, the request's line and fields, its body's length, and its trailers
     /status/N     the status N, without a body
@@ -135,10 +135,10 @@ def ends(writer, by_reset):
     return False
 
 
-async def main(address, port, name):
+async def main(address, ports, name):
     endpoint = Endpoint(name)
-    async with await asyncio.start_server(endpoint.serve, address, int(port)) as server:
-        await server.serve_forever()
+    servers = [await asyncio.start_server(endpoint.serve, address, int(port)) for port in ports.split(",")]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -12,9 +12,10 @@ use crate::paths;
 use crate::sh;
 
 /// What is installed, as pip names it. `tests/e2e/clients` has the programs that use it.
-const PACKAGES: [&str; 4] = [
+const PACKAGES: [&str; 5] = [
     "grpcio==1.85.3",
     "h2==4.4.1",
+    "hypercorn==0.18.0",
     "websockets==17.4",
     "wsproto==1.3.2",
 ];

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod change;
-mod cookies;
 mod health;
 mod kept;
 mod loss;

@@ -100,6 +100,100 @@ fn when_descriptors_run_out_new_connections_are_shed_and_those_that_are_there_go
     edge.expect_metric("edge_accept_failures_total", &[], 0.0);
 }
 
+/// Endpoints, more than there are files for endpoints.
+const ENDPOINTS: std::ops::Range<u16> = 9100..9130;
+
+/// As many requests as `ENDPOINTS` over one connection, one for each endpoint: how many were answered with 200.
+fn ask_each_endpoint(edge: &Edge) -> usize {
+    let mut curl = edge.netns().command("curl");
+    curl.args([
+        "--silent",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}\n",
+    ]);
+    let out = curl.arg(format!("{}#[1-{}]", url("/"), ENDPOINTS.len())).output();
+    let text = String::from_utf8(out.expect("curl starts").stdout).expect("digits");
+    text.lines().filter(|line| *line == "200").count()
+}
+
+/// Connections to endpoints.
+fn connections_to_endpoints(edge: &Edge) -> usize {
+    let mut ss = edge.netns().command("ss");
+    let (first, last) = (ENDPOINTS.start, ENDPOINTS.end - 1);
+    ss.args(["-Htn", "state", "established"]);
+    ss.arg(format!("( dport >= :{first} and dport <= :{last} )"));
+    let out = ss.output().expect("ss starts");
+    String::from_utf8_lossy(&out.stdout).lines().count()
+}
+
+/// Idle connections to endpoints that speak `protocol`, which `program` is, give way where descriptors run out.
+fn check_idle_endpoints(protocol: &str, program: &str) {
+    let ports: Vec<_> = ENDPOINTS.collect();
+    let in_turn = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec: {host: web.internal, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
+";
+    let setup = Setup::new(&(gateway("*", RULES) + &service("web", protocol, &ports) + in_turn));
+    let setup = setup.bootstrap("overload: {maxConnections: 10000}\ntimeouts: {requestHeaders: 600s}\n");
+    let edge = setup.under(&["prlimit", "--nofile=100"]).start();
+    let list: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    let mut command = edge.program(program);
+    command.args(["127.0.0.1", &list.join(","), "web"]);
+    let _endpoints = Process::spawn("endpoints", &mut command, edge.dir()).expect("python3 starts");
+    // Ports are listened on in their order.
+    let last = format!("http://127.0.0.1:{}/", ENDPOINTS.end - 1);
+    let listens = || Ok(edge.curl().get(&last)?.status == 200);
+    wait_until("the endpoints", LIMIT, listens).expect("they start");
+    let has_all =
+        || Ok(ask_each_endpoint(&edge) == ports.len() && connections_to_endpoints(&edge) == ports.len());
+    wait_until("a connection to each endpoint", LIMIT, has_all).expect("they are opened");
+
+    let client = steady(&edge);
+    let mut curl = edge.netns().command("curl");
+    curl.args(["--silent", "--no-buffer"]).arg(url("/events"));
+    let mut events = Process::spawn("events", &mut curl, edge.dir()).expect("curl starts");
+    let has_first = || Ok(events.log()? == "data: first\n\n");
+    wait_until("the first event", LIMIT, has_first).expect("it comes");
+    let crowd = silent(&edge, 120);
+    edge.expect_at_least(
+        "edge_overload_shed_total",
+        &["what=\"connection\"", "bound=\"max_files\""],
+        1.0,
+    );
+    let made_room = connections_to_endpoints(&edge);
+    assert!(made_room < ports.len() / 2, "{protocol}: {made_room} are left");
+    serves_newcomers(&edge);
+    // More than the files that are left would be open if none were closed for the next.
+    for _ in 0..3 {
+        let has_asked = || Ok(ask_each_endpoint(&edge) == ports.len());
+        wait_until("a newcomer to reach each endpoint", LIMIT, has_asked).expect("it does");
+    }
+    expect_steady(client);
+    let go = edge
+        .curl()
+        .get(&format!("http://127.0.0.1:{}/go", ENDPOINTS.start));
+    assert_eq!(go.expect("an answer").status, 200);
+    assert!(events.wait(LIMIT).expect("it ends").success());
+    assert!(events.log().expect("a log").ends_with("data: second\n\n"));
+    drop(crowd);
+    serves_newcomers(&edge);
+    edge.expect_metric("istio_requests_total", &["response_code=\"503\""], 0.0);
+}
+
+#[test]
+fn when_descriptors_run_out_idle_connections_to_endpoints_give_way() {
+    check_idle_endpoints("http", "endpoint.py");
+}
+
+#[test]
+fn when_descriptors_run_out_idle_connections_of_http2_to_endpoints_give_way() {
+    check_idle_endpoints("http2", "endpoint_http2.py");
+}
+
 fn serves_newcomers(edge: &Edge) {
     let is_served = || Ok(edge.curl().get(&url("/"))?.status == 200);
     wait_until("new clients to be served", LIMIT, is_served).expect("they are");
