@@ -2,6 +2,7 @@
 
 mod accept;
 mod crowd;
+mod endpoint;
 mod run;
 mod view;
 
@@ -30,9 +31,10 @@ use crate::overload::{Admitted, Overload};
 use crate::server::LocalExec;
 use crate::timer::Timers;
 use crowd::Crowd;
+pub(crate) use endpoint::{Asker, EndpointView, OwnPools};
 pub(crate) use run::{Command, spawn};
 use view::Pools;
-pub(crate) use view::{Asker, ClusterView, EndpointView, Limit, OwnPools, View};
+pub(crate) use view::{ClusterView, Limit, View};
 
 /// Smallest bound on a head: a careful client's request fits into it.
 const MIN_HEAD: u32 = 8192;
