@@ -183,6 +183,54 @@ fn the_root_folder_holds_only_what_a_newcomer_can_place() {
 }
 
 #[test]
+fn every_source_file_is_compiled() {
+    let packages = packages();
+    let targets: BTreeSet<_> = packages
+        .iter()
+        .flat_map(|package| list(package, "targets"))
+        .map(|target| PathBuf::from(text(target, "src_path")))
+        .collect();
+    let files = files(&root());
+    let sources = files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|end| end == "rs"));
+    for file in sources.filter(|file| !targets.contains(*file)) {
+        let (name, parents) = module(file);
+        let declares = |parent: &PathBuf| {
+            let source = fs::read_to_string(parent).unwrap_or_default();
+            source.lines().any(|line| line.ends_with(&format!("mod {name};")))
+        };
+        assert!(
+            parents.iter().any(declares),
+            "{}: no `mod {name};` in any of {parents:?}",
+            file.display()
+        );
+    }
+}
+
+/// The name of the module that a file holds, and the files that may declare it.
+fn module(file: &Path) -> (String, Vec<PathBuf>) {
+    let own = |path: &Path| {
+        let name = path.file_stem().expect("a file has a name");
+        name.to_string_lossy().into_owned()
+    };
+    let mut folder = file.parent().expect("a file lies in a folder");
+    let mut name = own(file);
+    if name == "mod" {
+        name = own(folder);
+        folder = folder.parent().expect("so does a folder");
+    }
+    let mut parents = ["mod.rs", "main.rs", "lib.rs"]
+        .map(|parent| folder.join(parent))
+        .to_vec();
+    parents.push(folder.with_extension("rs"));
+    // Several programs of a package may lie beside each other and share modules.
+    let others = fs::read_dir(folder).expect("the folder can be read");
+    parents.extend(others.map(|other| other.expect("the folder can be read").path()));
+    (name, parents)
+}
+
+#[test]
 fn no_file_names_a_package_registry() {
     // In two halves, so that this file passes its own test. A mirror is the business of the machine.
     let hosts = [

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod cookies;
 mod health;
 mod kept;
 mod loss;
