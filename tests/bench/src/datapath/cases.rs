@@ -217,6 +217,14 @@ pub(crate) fn all() -> Vec<Case> {
             syn_cookies: Some(SynCookies::Always),
             ..case("syn_cookie", Fate::Reply(ReplyReason::SynCookie))
         },
+        Case {
+            traffic: Traffic {
+                flows: 1 << 19,
+                ..from(DENIED)
+            },
+            mode: Some(ForwardMode::Ipip),
+            ..case("deny_32k", Fate::Drop(DropReason::Denied))
+        },
         grown("vips_1", 1, 4),
         grown("vips_64", 64, 4),
         grown("vips_1000", 1000, 4),
