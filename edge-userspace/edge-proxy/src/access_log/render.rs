@@ -246,7 +246,11 @@ pub(crate) fn line(format: &AccessLogFormat, scene: &Scene<'_>, out: &mut String
 fn text(format: &FormatString, scene: &Scene<'_>, out: &mut String) {
     for part in &format.parts {
         match part {
-            FormatPart::Text(plain) => *out += plain,
+            FormatPart::Text(plain) => match plain.as_bytes() {
+                // Most often it is a space: no call for that.
+                [byte @ ..0x80] => out.push(char::from(*byte)),
+                _ => *out += plain,
+            },
             FormatPart::Command(command) => {
                 let begin = out.len();
                 match scene.append(command, out) {
