@@ -259,7 +259,9 @@ fn check(name: &str, address: SocketAddr, protocol: UpstreamProtocol) {
                 assert_eq!(field(got, "x-op"), if is_edited { "done" } else { "-" }, "{at}");
                 assert_eq!(field(got, "server"), "istio-envoy", "{at}");
                 let told = FIELDS.map(|name| format!("{name}={}", field(got, name)));
-                expected.push(format!("{method} {target} {}", told.join(" ")));
+                let line = format!("{method} {target} {}", told.join(" "));
+                // The chunked coding belongs to the message of HTTP/1.1, not to its fields (RFC 9112 section 6.1).
+                expected.push(line.replace("transfer-encoding=chunked", "transfer-encoding=-"));
             }
             assert_eq!(field(&one, "connection"), "-", "{target}");
             assert_eq!(field(&last, "connection"), "close", "{target}");
@@ -275,9 +277,7 @@ fn check(name: &str, address: SocketAddr, protocol: UpstreamProtocol) {
     lines.sort();
     expected.sort();
     for (line, expected) in lines.iter().zip(&expected) {
-        // The chunked coding belongs to the message of HTTP/1.1, not to its fields (RFC 9112 section 6.1).
-        let expected = expected.replace("transfer-encoding=chunked", "transfer-encoding=-");
-        assert_eq!(*line, expected, "{name}");
+        assert_eq!(line, expected, "{name}");
     }
     let _ = std::fs::remove_file(&path);
 }
