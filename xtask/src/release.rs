@@ -40,8 +40,11 @@ pub(crate) fn run(Args {}: &Args) -> Result<ExitCode> {
 
 /// Builds programs with all optimisations, each given by its package and its name, in the target folder's `release`.
 ///
+/// Each by itself: beside other packages a dependency may get further features, by which it and all that use it get other
+/// names, and what the profile has for the functions of these would be lost.
+///
 /// # Errors
-/// If the profile cannot be read, or the build fails.
+/// If the profile cannot be read, or a build fails.
 pub(crate) fn build(programs: &[(&str, &str)]) -> Result<()> {
     let profile = profile()?;
     // What has changed since is no fault.
@@ -49,17 +52,25 @@ pub(crate) fn build(programs: &[(&str, &str)]) -> Result<()> {
         "-Cprofile-use={} -Cllvm-args=-no-pgo-warn-mismatch",
         profile.display()
     );
-    sh::run(&mut cargo(&flags, programs))
+    for &(package, program) in programs {
+        sh::run(&mut cargo(&flags, package, program))?;
+    }
+    Ok(())
 }
 
-/// The command that builds programs with all optimisations and further flags of rustc. Programs that are built in one
+/// The command that builds a program with all optimisations and further flags of rustc. Programs that are built in one
 /// target folder must have the same flags, or all of them are built anew each time.
-pub(crate) fn cargo(flags: &str, programs: &[(&str, &str)]) -> Command {
+pub(crate) fn cargo(flags: &str, package: &str, program: &str) -> Command {
     let mut cargo = sh::cargo();
-    cargo.args(["build", "--quiet", "--release"]);
-    for (package, program) in programs {
-        cargo.args(["--package", package, "--bin", program]);
-    }
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        package,
+        "--bin",
+        program,
+    ]);
     let own = env::var("RUSTFLAGS").unwrap_or_default();
     cargo.env("RUSTFLAGS", format!("{own} {flags}").trim());
     cargo

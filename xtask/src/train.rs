@@ -61,7 +61,7 @@ fn build(folder: &Path) -> Result<PathBuf> {
     // Build scripts and macros count, too; nobody reads that.
     let flags = format!("-Cprofile-generate={}", folder.join("unread").display());
     sh::run(
-        release::cargo(&flags, &[("edge", "edge")])
+        release::cargo(&flags, "edge", "edge")
             .arg("--target-dir")
             .arg(folder),
     )?;
