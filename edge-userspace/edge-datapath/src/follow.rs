@@ -50,7 +50,7 @@ impl Kernel {
             self.allow_devices(&devices)?;
         }
         if is_told {
-            self.find_uplinks()?;
+            self.find_uplinks(self.answers_by_route)?;
         }
         let changed = self.look(None)?;
         if let Some(next_hops) = self.next_hops.as_mut().filter(|_| is_due) {

@@ -163,8 +163,8 @@ impl Kernel {
         if desired.syn_cookies.is_some() && self.purpose == Purpose::Forward {
             syncookies::prepare()?;
         }
-        self.answers_by_route = syncookies::answer_by_route(desired);
-        if self.answers_by_route && self.purpose == Purpose::Forward {
+        let answers_by_route = syncookies::answer_by_route(desired);
+        if answers_by_route && self.purpose == Purpose::Forward {
             syncookies::open_own_routes();
         }
         let plan = Plan::between(&self.image, &next);
@@ -180,7 +180,7 @@ impl Kernel {
             .tunnels
             .as_ref()
             .is_some_and(|tunnels| !tunnels.trusted.is_empty());
-        let sends = !desired.pools.is_empty() || hands_on || self.answers_by_route;
+        let sends = !desired.pools.is_empty() || hands_on || answers_by_route;
         if sends && self.purpose == Purpose::Forward {
             let devices = devices::all().map_err(|source| Error::Devices { source })?;
             self.allow_devices(&devices)?;
@@ -188,7 +188,10 @@ impl Kernel {
                 next_hops.devices = devices;
             }
         }
-        self.find_uplinks()?;
+        if answers_by_route != self.answers_by_route {
+            self.find_uplinks(answers_by_route)?;
+            self.answers_by_route = answers_by_route;
+        }
         self.find_routes(&next.pools)?;
         let fds = descriptors(&next, sockets);
         for step in &plan.steps {

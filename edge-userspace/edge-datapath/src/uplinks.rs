@@ -20,12 +20,13 @@ use crate::ways::Links;
 use crate::{Error, routes};
 
 impl Kernel {
-    /// Makes the map what the interfaces and routes are now, if answers leave by any.
-    pub(crate) fn find_uplinks(&mut self) -> Result<(), Error> {
+    /// Makes the map what the interfaces and routes are now, if answers leave by any. It reads all routes, so it is for when
+    /// that has changed, or when the kernel has told of routes or links.
+    pub(crate) fn find_uplinks(&mut self, answers_by_route: bool) -> Result<(), Error> {
         let Some(next_hops) = &self.next_hops else {
             return Ok(());
         };
-        let uplinks = if self.answers_by_route {
+        let uplinks = if answers_by_route {
             find(next_hops.links()).map_err(|source| Error::Uplinks { source })?
         } else {
             BTreeMap::new()
