@@ -1,10 +1,12 @@
 //! What the admin address shows of the running edge.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use edge_datapath::{DataPath, Stats};
+use edge_datapath::{
+    DataPath, DropReason, Eviction, FlowReason, LeftToKernel, PassReason, ReplyReason, Stats,
+};
 use edge_model::{Cluster, Listener, ListenerProtocol, MemberState, RouteTable, WorkerId};
 use edge_proxy::Proxy;
 use prometheus::proto::MetricFamily;
@@ -158,37 +160,13 @@ impl App {
         DataPathStatus {
             interfaces: stats.interfaces.iter().map(interface).collect(),
             vips: stats.vips.iter().map(vip).collect(),
-            passed: stats
-                .passed
-                .iter()
-                .map(|(reason, count)| (reason.name().to_owned(), *count))
-                .collect(),
-            replied: stats
-                .replied
-                .iter()
-                .map(|(reason, count)| (reason.name().to_owned(), *count))
-                .collect(),
-            left_to_kernel: stats
-                .left_to_kernel
-                .iter()
-                .map(|(reason, count)| (reason.name().to_owned(), *count))
-                .collect(),
+            passed: by_name(&stats.passed, PassReason::name),
+            replied: by_name(&stats.replied, ReplyReason::name),
+            left_to_kernel: by_name(&stats.left_to_kernel, LeftToKernel::name),
             delivered: stats.workers.iter().map(|worker| worker.traffic.packets).sum(),
-            dropped: stats
-                .dropped
-                .iter()
-                .map(|(reason, count)| (reason.name().to_owned(), *count))
-                .collect(),
-            forwarded: stats
-                .flows
-                .iter()
-                .map(|(way, count)| (way.name().to_owned(), *count))
-                .collect(),
-            evicted: stats
-                .evicted
-                .iter()
-                .map(|(kind, count)| (kind.name().to_owned(), *count))
-                .collect(),
+            dropped: by_name(&stats.dropped, DropReason::name),
+            forwarded: by_name(&stats.flows, FlowReason::name),
+            evicted: by_name(&stats.evicted, Eviction::name),
             pool_workers: stats
                 .members
                 .iter()
@@ -316,4 +294,12 @@ fn listener_status(listener: &Listener) -> ListenerStatus {
         protocol: protocol.to_owned(),
         virtual_hosts,
     }
+}
+
+/// Counts by the names of what they count.
+fn by_name<R: Copy>(counts: &[(R, u64)], name: fn(R) -> &'static str) -> BTreeMap<String, u64> {
+    let counts = counts.iter();
+    counts
+        .map(|&(reason, count)| (name(reason).to_owned(), count))
+        .collect()
 }

@@ -50,16 +50,16 @@ pub(super) fn told_length(
 ) -> Option<u64> {
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         None
-    } else if has_no_body(method, status) {
+    } else if has_no_body(*method == Method::HEAD, status) {
         own()
     } else {
         body.filter(|length| *length > 0 || protocol == Protocol::Http1)
     }
 }
 
-/// Whether a response ends with its head, whatever that says (RFC 9110 section 6.4.1).
-pub(super) fn has_no_body(method: &Method, status: StatusCode) -> bool {
-    *method == Method::HEAD
+/// Whether a response ends with its head, whatever that says (RFC 9110 section 6.4.1). `is_head`: HEAD was asked for.
+pub(crate) fn has_no_body(is_head: bool, status: StatusCode) -> bool {
+    is_head
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
@@ -97,7 +97,7 @@ pub(super) fn frame_own(protocol: Protocol, method: &Method, response: &mut Resp
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if has_no_body(method, status) {
+    if has_no_body(*method == Method::HEAD, status) {
         *response.body_mut() = Bytes::new();
     }
 }

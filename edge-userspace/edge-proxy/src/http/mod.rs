@@ -48,6 +48,7 @@ use crate::access_log::Scene;
 use crate::connection::Conn;
 use crate::worker::View;
 pub(crate) use body::{ResponseBody, UpstreamBody};
+pub(crate) use finish::has_no_body;
 use finish::{Content, frame_own, tell_of_connection, told_length};
 pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;

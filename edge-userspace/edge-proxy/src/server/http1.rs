@@ -15,7 +15,7 @@ use super::wire::{Came, Wire};
 use super::{ClientStream, Served};
 use crate::connection::Conn;
 use crate::h1::{Length, Outbox, Refused, RequestHead, RequestParser, spare, write_response_head};
-use crate::http::{self as exchange, Incoming, Record, ResponseBody};
+use crate::http::{self as exchange, Incoming, Record, ResponseBody, has_no_body};
 use crate::strict::Follows;
 
 /// For how long a client that is still at sending is read from after its last answer, and how long it may pause (Envoy
@@ -211,11 +211,8 @@ async fn send(conn: &Conn, wire: &Wire, asked: Asked, response: Response<Respons
 
 /// How the end of the body is told (RFC 9112 section 6.3). Where there is none, the head says what it would have been.
 fn length(asked: Asked, status: StatusCode, body: &ResponseBody) -> Length {
-    let has_none = asked.is_head
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     match body.size_hint().exact() {
-        _ if has_none => Length::NoBody,
+        _ if has_no_body(asked.is_head, status) => Length::NoBody,
         Some(length) => Length::Known(length),
         None => Length::Chunked,
     }
