@@ -4,9 +4,10 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
-use edge_datapath::WorkerSocket;
+use edge_common::decap::GUE_PORT;
+use edge_datapath::{DataPath, LoadOptions, WorkerSocket};
 use edge_lab::{End, NetNs, veth};
-use edge_model::{Protocol, WorkerId};
+use edge_model::{Protocol, TunnelRole, Tunnels, WorkerId};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 use socket2::{Domain, Socket, Type};
@@ -73,6 +74,19 @@ impl Pair {
         octets.try_into().ok().context("six octets")
     }
 
+    /// Gives the client's interface a program, for as long as the result lives: frames that XDP sends back arrive at a veth's
+    /// peer only if that has one, too.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn client_program(&self) -> Result<DataPath> {
+        let options = LoadOptions {
+            interfaces: vec!["client0".into()],
+            ..LoadOptions::default()
+        };
+        inside(&self.client, || Ok(DataPath::load(options)?))
+    }
+
     fn shown(&self) -> Result<String> {
         self.node.ip("-oneline link show node0")
     }
@@ -96,6 +110,22 @@ impl Pair {
             sendto(socket.as_raw_fd(), frame, to, MsgFlags::empty())?;
             Ok(())
         })
+    }
+}
+
+/// Ends of tunnels at the node, of both families; whoever it is may send by them.
+///
+/// # Panics
+/// Never: the addresses are right.
+#[must_use]
+pub fn tunnels(role: TunnelRole) -> Tunnels {
+    let ip = |text: &str| text.parse().expect("literal");
+    Tunnels {
+        endpoints: vec![ip("10.77.0.2"), ip("fd77::2")],
+        relays: vec![],
+        trusted: vec![],
+        gue_port: GUE_PORT,
+        role,
     }
 }
 

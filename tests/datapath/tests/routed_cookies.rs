@@ -10,7 +10,7 @@ use edge_common::verdict::{LeftToKernel, ReplyReason};
 use edge_datapath::{Action, DataPath, Explainer, Explanation, LoadOptions};
 use edge_datapath_tests::explained::{explainer, run};
 use edge_datapath_tests::frame::{Packet, TCP4, TCP6, tagged, with};
-use edge_datapath_tests::node::{Pair, inside, listeners, sockets};
+use edge_datapath_tests::node::{Pair, inside, listeners, sockets, tunnels};
 use edge_datapath_tests::setup::{LISTENER_PORT, VIP4, VIP6, balancer, config, member};
 use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
 use edge_lab::{NetNs, wait_until};
@@ -28,16 +28,6 @@ type Prepare = fn(&Pair) -> Result<()>;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("literal")
-}
-
-fn tunnels(role: TunnelRole) -> Tunnels {
-    Tunnels {
-        endpoints: vec![ip("10.77.0.2"), ip("fd77::2")],
-        relays: vec![],
-        trusted: vec![],
-        gue_port: 6080,
-        role,
-    }
 }
 
 /// A worker's node that answers every SYN with a cookie.
@@ -354,12 +344,7 @@ fn the_answer_on_the_wire_offers_what_the_kernels_would_and_what_is_left_to_it_i
         pair.client.ip(&format!("address add {client} dev lo nodad"))?;
     }
     pair.client.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
-    let peer = LoadOptions {
-        interfaces: vec!["client0".into()],
-        ..LoadOptions::default()
-    };
-    // Frames that XDP sends back arrive at a veth's peer only if that has a program, too.
-    let _peer = inside(&pair.client, || Ok(DataPath::load(peer)?))?;
+    let _program = pair.client_program()?;
     inside(&pair.node, || {
         std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "2")?;
         let listeners = listeners(WORKERS, LISTENER_PORT)?;

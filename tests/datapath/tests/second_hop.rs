@@ -333,12 +333,7 @@ fn a_workers_node_keeps_what_it_has_and_hands_the_rest_on_once() -> Result<()> {
         pair.node
             .sysctl(&format!("net.ipv4.conf.{interface}.forwarding"), "1")?;
     }
-    // Frames that XDP sends back arrive at a veth's peer only if that has a program, too.
-    let peer = LoadOptions {
-        interfaces: vec!["client0".into()],
-        ..LoadOptions::default()
-    };
-    let _peer = inside(&pair.client, || Ok(DataPath::load(peer)?))?;
+    let _program = pair.client_program()?;
     inside(&pair.node, || {
         let mut datapath = DataPath::load(LoadOptions {
             interfaces: vec!["node0".into()],

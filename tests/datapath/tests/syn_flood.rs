@@ -104,12 +104,7 @@ fn clients(kept: &[TcpStream], flood: &mut Process) -> Result<Served> {
 fn clients_keep_and_open_connections_through_a_flood_of_spoofed_syns() -> Result<()> {
     let pair = Pair::new()?;
     let attacker = attacker(&pair)?;
-    // Frames that XDP sends back arrive at a veth's peer only if that has a program, too.
-    let peer = LoadOptions {
-        interfaces: vec!["client0".into()],
-        ..LoadOptions::default()
-    };
-    let _peer = inside(&pair.client, || Ok(DataPath::load(peer)?))?;
+    let _program = pair.client_program()?;
     let listeners = inside(&pair.node, || listeners(2, LISTENER_PORT))?;
     let datapath = inside(&pair.node, || {
         let mut datapath = DataPath::load(LoadOptions {

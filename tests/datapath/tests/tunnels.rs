@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use edge_common::checksum;
 use edge_common::decap::{GUE_PORT, IPV4_IN_IP, IPV6_IN_IP};
 use edge_datapath::{DataPath, LoadOptions, WorkerSocket};
-use edge_datapath_tests::node::{Pair, inside};
+use edge_datapath_tests::node::{Pair, inside, tunnels};
 use edge_datapath_tests::setup::{VIP4, VIP6, config};
 use edge_model::{DataPathConfig, Protocol, TunnelRole, Tunnels, WorkerId};
 use socket2::{Domain, Socket, Type};
@@ -23,17 +23,12 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("literal")
 }
 
-/// The node's ends, of both families.
-fn tunnels(role: TunnelRole) -> Tunnels {
+/// The node's ends, for the client's networks alone.
+fn trusting(role: TunnelRole) -> Tunnels {
+    let prefix = |text: &str| text.parse().expect("literal");
     Tunnels {
-        endpoints: vec![ip("10.77.0.2"), ip("fd77::2")],
-        relays: vec![],
-        trusted: vec![
-            "10.77.0.0/24".parse().expect("literal"),
-            "fd77::/64".parse().expect("literal"),
-        ],
-        gue_port: GUE_PORT,
-        role,
+        trusted: vec![prefix("10.77.0.0/24"), prefix("fd77::/64")],
+        ..tunnels(role)
     }
 }
 
@@ -159,7 +154,7 @@ fn a_plain_hosts_server_gets_what_came_by_any_tunnel_and_answers_the_client_dire
     inside(&pair.node, || {
         let addresses = vec![VIP4.into(), VIP6.into()];
         let host = DataPathConfig {
-            tunnels: Some(tunnels(TunnelRole::PlainHost { addresses })),
+            tunnels: Some(trusting(TunnelRole::PlainHost { addresses })),
             ..DataPathConfig::default()
         };
         let mut datapath = load()?;
@@ -193,7 +188,7 @@ fn a_gateway_workers_socket_gets_what_came_by_any_tunnel() -> Result<()> {
             fd: socket.as_fd(),
         };
         let gateway = DataPathConfig {
-            tunnels: Some(tunnels(TunnelRole::Gateway)),
+            tunnels: Some(trusting(TunnelRole::Gateway)),
             ..config(1)
         };
         let mut datapath = load()?;

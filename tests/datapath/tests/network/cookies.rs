@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use edge_datapath::{DataPath, LoadOptions};
 use edge_datapath_tests::node::{Pair, inside, listeners, sockets};
 use edge_datapath_tests::setup::{LISTENER_PORT, config};
 use edge_lab::wait_until;
@@ -29,12 +28,7 @@ fn tcp_counter(name: &str) -> Result<u64> {
 #[test]
 fn connections_by_cookie_carry_data_both_ways_and_keep_their_options() -> Result<()> {
     let pair = Pair::new()?;
-    // Frames that XDP sends back arrive at a veth's peer only if that has a program, too.
-    let peer = LoadOptions {
-        interfaces: vec!["client0".into()],
-        ..LoadOptions::default()
-    };
-    let _peer = inside(&pair.client, || Ok(DataPath::load(peer)?))?;
+    let _program = pair.client_program()?;
     inside(&pair.node, || {
         std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "2")?;
         let listeners = listeners(WORKERS, LISTENER_PORT)?;

@@ -48,12 +48,8 @@ fn connections_by_cookie_through_tunnels_carry_data_both_ways() {
                     .ask()
                     .unwrap_or_else(|error| panic!("{name}: {error:#}"));
             }
-            let connection = &mut connections[0];
-            connection
-                .download(TRANSFER)
-                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
-            connection
-                .upload(TRANSFER)
+            connections[0]
+                .transfer(TRANSFER)
                 .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         }
     }

@@ -35,12 +35,8 @@ fn every_mode_carries_requests_and_transfers_and_shows_the_workers_the_client() 
                 assert_eq!(flow.workers().len(), 1, "{name}: {:?}", flow.workers());
             }
             assert!(workers.len() > 1, "{name}: {workers:?}");
-            let connection = &mut connections[0];
-            connection
-                .download(TRANSFER)
-                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
-            connection
-                .upload(TRANSFER)
+            connections[0]
+                .transfer(TRANSFER)
                 .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         }
     }

@@ -108,6 +108,15 @@ impl Connection {
         reply(&self.line()?)
     }
 
+    /// Has so many bytes sent each way, one after the other.
+    ///
+    /// # Errors
+    /// As [`Connection::download`] and [`Connection::upload`].
+    pub fn transfer(&mut self, bytes: u64) -> Result<()> {
+        self.download(bytes)?;
+        self.upload(bytes)
+    }
+
     /// Has the worker send so many bytes.
     ///
     /// # Errors
