@@ -8,7 +8,6 @@
 use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -30,7 +29,7 @@ pub(crate) struct Args {}
 pub(crate) fn run(Args {}: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     say("build: with all optimisations, some minutes the first time");
-    build(&[("edge", "edge")])?;
+    edge()?;
     say(format!(
         "build: {}",
         paths::target().join("release/edge").display()
@@ -38,47 +37,55 @@ pub(crate) fn run(Args {}: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds programs with all optimisations, each given by its package and its name, in the target folder's `release`.
+/// Builds `edge`, in the target folder's `release`.
 ///
-/// Each by itself: beside other packages a dependency may get further features, by which it and all that use it get other
-/// names, and what the profile has for the functions of these would be lost.
+/// By itself: beside other packages a dependency may get further features, by which it and all that use it get other names,
+/// and what the profile has for the functions of these would be lost.
 ///
 /// # Errors
-/// If the profile cannot be read, or a build fails.
-pub(crate) fn build(programs: &[(&str, &str)]) -> Result<()> {
-    let profile = profile()?;
-    // What has changed since is no fault.
-    let flags = format!(
-        "-Cprofile-use={} -Cllvm-args=-no-pgo-warn-mismatch",
-        profile.display()
-    );
-    for &(package, program) in programs {
-        sh::run(&mut cargo(&flags, package, program))?;
-    }
-    Ok(())
+/// If the profile cannot be read, or the build fails.
+pub(crate) fn edge() -> Result<()> {
+    sh::run(&mut cargo(&profile()?, &["edge"], &["edge"]))
 }
 
-/// The command that builds a program with all optimisations and further flags of rustc. Programs that are built in one
-/// target folder must have the same flags, or all of them are built anew each time.
-pub(crate) fn cargo(flags: &str, package: &str, program: &str) -> Command {
+/// Builds `edge`, and beside it other programs of these packages.
+///
+/// # Errors
+/// As [`edge`].
+pub(crate) fn edge_and(packages: &[&str], programs: &[&str]) -> Result<()> {
+    edge()?;
+    others(packages, programs)
+}
+
+/// Builds other programs of these packages.
+///
+/// # Errors
+/// As [`edge`].
+pub(crate) fn others(packages: &[&str], programs: &[&str]) -> Result<()> {
+    // With edge's package, so that what is compiled for edge serves them as far as possible.
+    let packages = [&["edge"], packages].concat();
+    sh::run(&mut cargo(&profile()?, &packages, programs))
+}
+
+/// The command that builds programs of these packages with all optimisations and further flags of rustc. What is built in
+/// one target folder must have the same flags, or all of it is built anew each time.
+pub(crate) fn cargo(flags: &str, packages: &[&str], programs: &[&str]) -> Command {
     let mut cargo = sh::cargo();
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        package,
-        "--bin",
-        program,
-    ]);
+    cargo.args(["build", "--quiet", "--release"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    for program in programs {
+        cargo.args(["--bin", program]);
+    }
     let own = env::var("RUSTFLAGS").unwrap_or_default();
     cargo.env("RUSTFLAGS", format!("{own} {flags}").trim());
     cargo
 }
 
-/// The profile, under a name that tells its content: Cargo builds anew when a flag changes, not when a file does that a
-/// flag names.
-fn profile() -> Result<PathBuf> {
+/// The flags by which rustc uses the profile. It is given under a name that tells its content: Cargo builds anew when a flag
+/// changes, not when a file does that a flag names.
+fn profile() -> Result<String> {
     let source = paths::profile();
     let bytes = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
     let mut hasher = DefaultHasher::new();
@@ -87,5 +94,9 @@ fn profile() -> Result<PathBuf> {
     let file = folder.join(format!("{:016x}.profdata", hasher.finish()));
     let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&file, &bytes));
     written.with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(file)
+    // What has changed since is no fault.
+    Ok(format!(
+        "-Cprofile-use={} -Cllvm-args=-no-pgo-warn-mismatch",
+        file.display()
+    ))
 }

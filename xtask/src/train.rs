@@ -48,7 +48,7 @@ pub(crate) fn run(Args {}: &Args) -> Result<ExitCode> {
     setup::packages::ensure(&[MERGE])?;
     let folder = paths::target().join("train");
     let edge = build(&folder)?;
-    release::build(&[("edge-bench-proxy", "bench-proxy")])?;
+    release::others(&["edge-bench-proxy"], &["bench-proxy"])?;
     let counters = count(&folder, &edge)?;
     merge(&counters)?;
     say(format!("train: {}", paths::profile().display()));
@@ -61,7 +61,7 @@ fn build(folder: &Path) -> Result<PathBuf> {
     // Build scripts and macros count, too; nobody reads that.
     let flags = format!("-Cprofile-generate={}", folder.join("unread").display());
     sh::run(
-        release::cargo(&flags, "edge", "edge")
+        release::cargo(&flags, &["edge"], &["edge"])
             .arg("--target-dir")
             .arg(folder),
     )?;

@@ -195,7 +195,14 @@ fn every_source_file_is_compiled() {
         .iter()
         .filter(|file| file.extension().is_some_and(|end| end == "rs"));
     for file in sources.filter(|file| !targets.contains(*file)) {
-        let (name, parents) = module(file);
+        let (folder, name) = module(file);
+        let mut parents = vec![folder.join("mod.rs"), folder.with_extension("rs")];
+        parents.extend(
+            targets
+                .iter()
+                .filter(|target| target.parent() == Some(folder))
+                .cloned(),
+        );
         let declares = |parent: &PathBuf| {
             let source = fs::read_to_string(parent).unwrap_or_default();
             source.lines().any(|line| line.ends_with(&format!("mod {name};")))
@@ -208,26 +215,17 @@ fn every_source_file_is_compiled() {
     }
 }
 
-/// The name of the module that a file holds, and the files that may declare it.
-fn module(file: &Path) -> (String, Vec<PathBuf>) {
+/// The folder of the module that a file holds, and its name.
+fn module(file: &Path) -> (&Path, String) {
     let own = |path: &Path| {
         let name = path.file_stem().expect("a file has a name");
         name.to_string_lossy().into_owned()
     };
-    let mut folder = file.parent().expect("a file lies in a folder");
-    let mut name = own(file);
-    if name == "mod" {
-        name = own(folder);
-        folder = folder.parent().expect("so does a folder");
+    let folder = file.parent().expect("a file lies in a folder");
+    match own(file).as_str() {
+        "mod" => (folder.parent().expect("so does a folder"), own(folder)),
+        name => (folder, name.to_owned()),
     }
-    let mut parents = ["mod.rs", "main.rs", "lib.rs"]
-        .map(|parent| folder.join(parent))
-        .to_vec();
-    parents.push(folder.with_extension("rs"));
-    // Several programs of a package may lie beside each other and share modules.
-    let others = fs::read_dir(folder).expect("the folder can be read");
-    parents.extend(others.map(|other| other.expect("the folder can be read").path()));
-    (name, parents)
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     say("bench: building with optimisation, some minutes the first time");
-    release::build(&[("edge", "edge"), ("edge-bench-proxy", "bench-proxy")])?;
+    release::edge_and(&["edge-bench-proxy"], &["bench-proxy"])?;
     let mut bench = Command::new(paths::target().join("release/bench-proxy"));
     if !args.list {
         // A proxy that cannot be had is no reason not to measure the others.

@@ -67,11 +67,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Builds the programs with all optimisations; the first time takes minutes, after that nothing.
 fn build() -> Result<()> {
     say("demo: building edge, the sample backend and the flood (release)");
-    release::build(&[
-        ("edge", "edge"),
-        ("edge-lab", "edge-backend"),
-        ("edge-datapath-tests", "edge-pktgen"),
-    ])
+    release::edge_and(
+        &["edge-lab", "edge-datapath-tests"],
+        &["edge-backend", "edge-pktgen"],
+    )
 }
 
 /// All steps in their order.
