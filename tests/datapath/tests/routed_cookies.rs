@@ -325,24 +325,25 @@ fn received(socket: &mut Socket, packet: Packet) -> Result<Vec<u8>> {
     }
 }
 
+/// Leads to the clients by routes that ask for segments of at most so many bytes, over IPv4 and IPv6, which fit into the
+/// tunnel.
+fn lead_to_clients(pair: &Pair, [advmss4, advmss6]: [u16; 2]) -> Result<()> {
+    for route in [
+        format!("-4 route replace 198.51.100.0/24 via 10.77.0.1 advmss {advmss4}"),
+        format!("-6 route replace 2001:db8:77::/64 via fd77::1 advmss {advmss6}"),
+    ] {
+        pair.node.ip(&route)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn the_answer_on_the_wire_offers_what_the_kernels_would_and_what_is_left_to_it_is_counted() -> Result<()> {
     let pair = Pair::new()?;
-    // Clients ask for segments that fit into the tunnel.
-    for (family, prefix, router, advmss) in [
-        ("-4", "198.51.100.0/24", "10.77.0.1", 1400),
-        ("-6", "2001:db8:77::/64", "fd77::1", 1380),
-    ] {
-        pair.node.ip(&format!(
-            "{family} route add {prefix} via {router} advmss {advmss}"
-        ))?;
-        let client = if family == "-4" {
-            "198.51.100.1/32"
-        } else {
-            "2001:db8:77::1/128"
-        };
+    for client in ["198.51.100.1/32", "2001:db8:77::1/128"] {
         pair.client.ip(&format!("address add {client} dev lo nodad"))?;
     }
+    lead_to_clients(&pair, [1200, 1210])?;
     pair.client.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
     let _program = pair.client_program()?;
     inside(&pair.node, || {
@@ -354,6 +355,9 @@ fn the_answer_on_the_wire_offers_what_the_kernels_would_and_what_is_left_to_it_i
             ..LoadOptions::default()
         })?;
         datapath.reconcile(&worker(), &sockets(&listeners, LISTENER_PORT))?;
+        // What the routes say may change, as they may themselves.
+        lead_to_clients(&pair, [1400, 1380])?;
+        datapath.keep_routes()?;
         let replied = |datapath: &DataPath| -> Result<u64> {
             Ok(datapath.stats()?.replied_with(ReplyReason::RoutedSynCookie))
         };
