@@ -4,6 +4,8 @@ mod health;
 mod inspect;
 mod limits;
 mod route_news;
+mod start;
+mod terminate;
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +13,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use edge_config::{AccessLogEncoding, Bootstrap, Drain};
-use edge_control::{Control, StartError};
-use edge_datapath::{DataPath, Flows, LoadOptions, OnStop, Pinning, WorkerSocket, XdpMode};
+use edge_config::{Bootstrap, Drain};
+use edge_control::Control;
+use edge_datapath::{DataPath, WorkerSocket};
 use edge_model::{DataPathConfig, Penalty, Protocol, Snapshot};
-use edge_proxy::{AccessLog, AccessLogFormat, DnsOptions, Proxy, ProxyOptions};
+use edge_proxy::{Proxy, ProxyOptions};
 use prometheus::{IntCounter, IntGauge, Registry};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use self::health::{Probed, Probes};
 use self::route_news::RouteNews;
+use self::start::{access_log, dns_options, load_datapath, start_failure};
+use self::terminate::Terminate;
 
 use crate::admin::{self, Inspect};
 use crate::cli::RunArgs;
-use crate::config;
 use crate::events::Samples;
 use crate::failure::Failure;
 
@@ -99,43 +101,6 @@ pub(crate) async fn run(args: &RunArgs) -> Result<(), Failure> {
     let left = bootstrap.drain.deadline.saturating_sub(began.elapsed());
     app.drain(left, &mut terminate).await;
     Ok(())
-}
-
-/// Whose fault it is that control did not start.
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Invalid(ref problems) => {
-            config::print(problems);
-            Failure::WrongInput(error.into())
-        }
-        StartError::Folder { .. } => Failure::WrongInput(error.into()),
-        StartError::Watch(_) | StartError::Thread(_) => Failure::CannotBeDone(error.into()),
-    }
-}
-
-/// The access log as the proxy takes it.
-fn access_log(log: &edge_config::AccessLog) -> AccessLog {
-    let format = match (log.encoding, &log.text, log.json.as_slice()) {
-        (AccessLogEncoding::Text, Some(format), _) => AccessLogFormat::Text(format.clone()),
-        (AccessLogEncoding::Text, None, _) => AccessLogFormat::istio_text(),
-        (AccessLogEncoding::Json, _, []) => AccessLogFormat::istio_json(),
-        (AccessLogEncoding::Json, _, members) => AccessLogFormat::Json(members.to_vec()),
-    };
-    AccessLog {
-        path: log.path.clone(),
-        format,
-        sample: log.sample,
-    }
-}
-
-/// How the proxy resolves names.
-fn dns_options(dns: &edge_config::Dns) -> DnsOptions {
-    DnsOptions {
-        name_servers: dns.name_servers.clone(),
-        min_ttl: dns.min_ttl,
-        max_ttl: dns.max_ttl,
-        timeout: dns.timeout,
-    }
 }
 
 impl App {
@@ -416,91 +381,6 @@ impl Metrics {
     fn in_force(&self, snapshot: &Snapshot) {
         self.snapshot
             .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
-    }
-}
-
-/// Loads and attaches tier 1, if an interface is configured.
-fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<DataPath>> {
-    if bootstrap.interfaces.is_empty() {
-        tracing::info!("tier 1 is off: no interface is configured");
-        return Ok(None);
-    }
-    let mode = match bootstrap.xdp_mode {
-        edge_config::XdpMode::Auto => XdpMode::Auto,
-        edge_config::XdpMode::Native => XdpMode::Native,
-        edge_config::XdpMode::Generic => XdpMode::Generic,
-    };
-    let interfaces = bootstrap.interfaces.clone();
-    let datapath = DataPath::load(LoadOptions {
-        interfaces,
-        mode,
-        manage_local_routes: bootstrap.local_routes,
-        pinning: bootstrap.pinning.as_ref().map(pinning),
-        flows: if bootstrap.pools.is_empty() {
-            Flows::FEW
-        } else {
-            Flows {
-                limit: bootstrap.flows,
-            }
-        },
-    })?;
-    for interface in datapath.interfaces() {
-        match &interface.mode {
-            edge_datapath::AttachedMode::Generic {
-                because: Some(reason),
-            } => {
-                tracing::warn!(
-                    interface = interface.name,
-                    reason,
-                    "XDP attached in generic mode: it is slower"
-                );
-            }
-            mode @ (edge_datapath::AttachedMode::Native | edge_datapath::AttachedMode::Generic { .. }) => {
-                tracing::info!(interface = interface.name, mode = mode.name(), "XDP attached");
-            }
-        }
-    }
-    Ok(Some(datapath))
-}
-
-fn pinning(pinning: &edge_config::Pinning) -> Pinning {
-    Pinning {
-        path: pinning.path.clone(),
-        on_stop: match pinning.on_stop {
-            edge_config::OnStop::Detach => OnStop::Detach,
-            edge_config::OnStop::Keep => OnStop::Keep,
-        },
-    }
-}
-
-/// SIGTERM or SIGINT.
-struct Terminate {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Terminate {
-    fn new() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|error| Failure::CannotBeDone(error.into()));
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Waits for a signal that is meant as a second one: timeout(1), for one, sends its signal to the process and to
-    /// the process's group, at the same moment.
-    async fn wait_again(&mut self) {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        while tokio::time::timeout(Duration::ZERO, self.wait()).await.is_ok() {}
-        self.wait().await;
     }
 }
 
