@@ -87,7 +87,8 @@ pub(crate) fn cargo(flags: &str, packages: &[&str], programs: &[&str]) -> Comman
 /// changes, not when a file does that a flag names.
 fn profile() -> Result<String> {
     let source = paths::profile();
-    let bytes = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let missing = || format!("cannot read {}; `git checkout` brings it back", source.display());
+    let bytes = fs::read(&source).with_context(missing)?;
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
     let folder = paths::target().join("profile");
