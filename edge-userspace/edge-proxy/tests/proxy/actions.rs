@@ -140,7 +140,7 @@ fn a_try_that_takes_too_long_goes_to_another_endpoint() {
     });
     let good = Backend::start("good");
     let port = free_port();
-    let per_try = |policy: &mut RetryPolicy| policy.per_try_timeout = Some(Duration::from_millis(100));
+    let per_try = |policy: &mut RetryPolicy| policy.per_try_timeout = Some(Duration::from_millis(500));
     let snap = Snap::new(port, vec![retrying(2, &["reset"], per_try)])
         .with(service("web", &[slow.address, good.address]));
     let edge = Edge::start(snap);
