@@ -3,16 +3,17 @@
 //! A worker renders lines into a batch, and hands it over without waiting once it is full or a tenth of a second old. When
 //! the file or the terminal cannot keep up, lines are dropped and counted; requests never wait.
 
-mod render;
+mod line;
+mod scene;
 mod time;
 mod writer;
 
 use std::path::PathBuf;
 
-use edge_model::{Field, FormatCommand, FormatPart, FormatString, Fraction};
-use http::HeaderName;
+use edge_model::{FormatString, Fraction};
 
-pub(crate) use render::{Scene, line};
+pub(crate) use line::{Kept, Line};
+pub(crate) use scene::{Response, Scene};
 pub(crate) use writer::{Batch, Fill, PAUSE, Writer};
 
 /// What is logged, and where to.
@@ -35,7 +36,7 @@ pub enum AccessLogFormat {
     Json(Vec<(String, FormatString)>),
 }
 
-/// Istio's format (istio `pilot/pkg/model/telemetry_logging.go`), without the commands whose values the edge has not.
+/// Istio's format (istio `pilot/pkg/model/telemetry_logging.go`).
 const ISTIO: [(&str, &str, &str); 23] = [
     ("start_time", "[", "%START_TIME%"),
     ("method", "] \"", "%REQ(:METHOD)%"),
@@ -75,28 +76,6 @@ const ISTIO: [(&str, &str, &str); 23] = [
 ];
 
 impl AccessLogFormat {
-    /// The fields of responses that a line tells of.
-    pub(crate) fn response_fields(&self) -> Vec<HeaderName> {
-        let formats: Vec<_> = match self {
-            Self::Text(format) => vec![format],
-            Self::Json(members) => members.iter().map(|(_, format)| format).collect(),
-        };
-        let mut names = Vec::new();
-        for part in formats.into_iter().flat_map(|format| &format.parts) {
-            let FormatPart::Command(FormatCommand::Resp(wanted)) = part else {
-                continue;
-            };
-            for field in [Some(&wanted.field), wanted.alternative.as_ref()] {
-                if let Some(Field::Header(name)) = field
-                    && !names.contains(name)
-                {
-                    names.push(name.clone());
-                }
-            }
-        }
-        names
-    }
-
     /// Istio's default text.
     #[must_use]
     pub fn istio_text() -> Self {
@@ -124,16 +103,9 @@ impl AccessLogFormat {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use edge_model::FormatPart;
 
-    #[test]
-    fn fields_of_responses_are_those_that_a_format_names() {
-        let format = "%RESP(b?a)% %REQ(c)% %RESP(:STATUS?b)% %RESP(a):3%";
-        let text = AccessLogFormat::Text(FormatString::parse(format).unwrap());
-        assert_eq!(text.response_fields(), ["b", "a"]);
-        let json = AccessLogFormat::istio_json();
-        assert_eq!(json.response_fields(), ["x-envoy-upstream-service-time"]);
-    }
+    use super::*;
 
     #[test]
     fn the_default_formats_have_all_their_commands() {

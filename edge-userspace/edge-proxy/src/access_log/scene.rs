@@ -1,72 +1,104 @@
 //! Values of format commands, for lines of the log and for header operations.
 
-use std::fmt::{self, Write as _};
-use std::time::{Duration, Instant, SystemTime};
+use std::fmt;
+use std::io::Write as _;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use edge_model::{ClusterName, Field, FieldRef, FormatCommand, FormatPart, FormatString, FormatValue};
+use edge_model::{ClusterName, Field, FieldRef, FormatCommand, FormatValue};
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-use super::{AccessLogFormat, time};
+use super::{Kept, time};
 use crate::connection::{Conn, Ends};
 use crate::h1::Digits;
-use crate::http::{Account, Flags, RequestId, forwarded_for};
+use crate::http::{Account, Flags, RequestId, push_forwarded_for};
+use crate::tls::{Facts, Handshake};
+
+/// The node's name, as it was when somebody first asked for it.
+static HOSTNAME: LazyLock<String> = LazyLock::new(|| {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+});
 
 /// A request at some moment of its way, from which commands take their values.
 pub(crate) struct Scene<'a> {
     pub(crate) conn: &'a Conn,
     /// The client's head.
     pub(crate) client: &'a Parts,
-    /// The response's headers, once there are any.
-    pub(crate) response: Option<&'a HeaderMap>,
+    pub(crate) response: Response<'a>,
     pub(crate) account: &'a Account,
+}
+
+/// What is known of a response's fields.
+#[derive(Clone, Copy)]
+pub(crate) enum Response<'a> {
+    /// There is none yet.
+    Awaited,
+    Head(&'a HeaderMap),
+    /// Those of head and trailers that somebody was going to ask for.
+    Kept(&'a Kept, &'a Kept),
+}
+
+impl<'a> Response<'a> {
+    fn field(self, name: &HeaderName) -> Option<&'a HeaderValue> {
+        match self {
+            Self::Awaited => None,
+            Self::Head(headers) => headers.get(name),
+            Self::Kept(fields, _) => fields.get(name),
+        }
+    }
+
+    fn trailer(self, name: &HeaderName) -> Option<&'a HeaderValue> {
+        match self {
+            Self::Awaited | Self::Head(_) => None,
+            Self::Kept(_, trailers) => trailers.get(name),
+        }
+    }
 }
 
 impl Scene<'_> {
     /// Appends what a command stands for; false, and nothing, when there is nothing.
-    pub(crate) fn append(&self, command: &FormatCommand, out: &mut String) -> bool {
+    pub(crate) fn append(&self, command: &FormatCommand, out: &mut Vec<u8>) -> bool {
         match command {
             FormatCommand::Req(field) => self.field(field, out, |field, out| self.request_field(field, out)),
             FormatCommand::Resp(field) => {
                 self.field(field, out, |field, out| self.response_field(field, out))
             }
-            FormatCommand::Trailer(_) => false,
+            FormatCommand::Trailer(field) => self.field(field, out, |field, out| self.trailer(field, out)),
             FormatCommand::StartTime(format) => {
-                let began = SystemTime::now().checked_sub(self.account.took());
-                began.is_some_and(|began| {
-                    time::append(began, format, out);
-                    true
-                })
+                time::append(time::on_the_clock(self.account.started), format, out);
+                true
             }
             FormatCommand::Value(value) => self.plain(*value, out),
         }
     }
 
-    fn field(&self, wanted: &FieldRef, out: &mut String, of: impl Fn(&Field, &mut String) -> bool) -> bool {
+    fn field(&self, wanted: &FieldRef, out: &mut Vec<u8>, of: impl Fn(&Field, &mut Vec<u8>) -> bool) -> bool {
         let begin = out.len();
         let is_there =
             of(&wanted.field, out) || wanted.alternative.as_ref().is_some_and(|field| of(field, out));
         if let Some(most) = wanted.max_len
             && out.len() - begin > most
         {
-            let end = (begin..=begin + most)
-                .rev()
-                .find(|end| out.is_char_boundary(*end));
+            // Not within a character of UTF-8, of which all bytes but the first begin with the bits 10.
+            let is_boundary = |end: &usize| out.get(*end).is_none_or(|byte| byte & 0xc0 != 0x80);
+            let end = (begin..=begin + most).rev().find(is_boundary);
             out.truncate(end.unwrap_or(begin));
         }
         is_there
     }
 
-    fn request_field(&self, field: &Field, out: &mut String) -> bool {
+    fn request_field(&self, field: &Field, out: &mut Vec<u8>) -> bool {
         let client = self.client;
         let text = match field {
             Field::Method => Some(client.method.as_str()),
             Field::Path => client.uri.path_and_query().map(PathAndQuery::as_str),
             Field::Authority => match client.uri.authority() {
                 Some(authority) => Some(authority.as_str()),
-                None => return header(&client.headers, &HOST, out),
+                None => return push_value(client.headers.get(HOST), out),
             },
             Field::Scheme => Some(self.conn.peer().scheme),
             Field::Status => None,
@@ -76,26 +108,33 @@ impl Scene<'_> {
                     return push_bytes(id.map(RequestId::as_bytes), out);
                 }
                 "x-forwarded-for" => {
-                    let list = forwarded_for(&client.headers, self.conn.peer());
-                    return push_bytes(Some(list.as_bytes()), out);
+                    push_forwarded_for(&client.headers, self.conn.peer(), out);
+                    return true;
                 }
                 // What a client says under the gateway's own names was not believed.
                 text if text.starts_with("x-envoy-") => None,
-                _ => return header(&client.headers, name, out),
+                _ => return push_value(client.headers.get(name), out),
             },
         };
         push(text, out)
     }
 
-    fn response_field(&self, field: &Field, out: &mut String) -> bool {
+    fn response_field(&self, field: &Field, out: &mut Vec<u8>) -> bool {
         match field {
             Field::Status => push_number(Some(self.account.code), out),
-            Field::Header(name) => self.response.is_some_and(|headers| header(headers, name, out)),
+            Field::Header(name) => push_value(self.response.field(name), out),
             Field::Method | Field::Path | Field::Authority | Field::Scheme => false,
         }
     }
 
-    fn plain(&self, value: FormatValue, out: &mut String) -> bool {
+    fn trailer(&self, field: &Field, out: &mut Vec<u8>) -> bool {
+        match field {
+            Field::Header(name) => push_value(self.response.trailer(name), out),
+            Field::Method | Field::Path | Field::Authority | Field::Scheme | Field::Status => false,
+        }
+    }
+
+    fn plain(&self, value: FormatValue, out: &mut Vec<u8>) -> bool {
         use FormatValue as V;
         let account = self.account;
         let ends = self.conn.known_ends();
@@ -148,67 +187,72 @@ impl Scene<'_> {
                 Some(code) => push_grpc_name(code, out),
                 None => false,
             },
-            V::RequestDuration
-            | V::ConnectionTerminationDetails
-            | V::UpstreamTransportFailureReason
-            | V::DownstreamTransportFailureReason
-            | V::UpstreamLocalAddress
-            | V::VirtualClusterName
-            | V::Hostname
-            | V::DownstreamTlsVersion
-            | V::DownstreamTlsCipher
-            | V::DownstreamPeerSubject
-            | V::DownstreamPeerIssuer
-            | V::DownstreamPeerSerial
-            | V::DownstreamPeerFingerprint256
-            | V::DownstreamPeerUriSan
-            | V::DownstreamPeerDnsSan
-            | V::DownstreamPeerCert
-            | V::ConnectionId
-            | V::StreamId => false,
+            V::RequestDuration => push_milliseconds(account.until_request_end(), out),
+            V::UpstreamTransportFailureReason => push(account.failure(), out),
+            V::UpstreamLocalAddress => push(account.local(), out),
+            V::Hostname => push(Some(&HOSTNAME), out),
+            V::ConnectionId => push_number(Some(self.conn.id), out),
+            V::StreamId => push_number(Some(account.id), out),
+            V::DownstreamTlsVersion => push(self.handshake().and_then(Handshake::version), out),
+            V::DownstreamTlsCipher => push(self.handshake().and_then(Handshake::cipher), out),
+            V::DownstreamPeerSubject => self.certificate(out, |facts| facts.subject.clone()),
+            V::DownstreamPeerIssuer => self.certificate(out, |facts| facts.issuer.clone()),
+            V::DownstreamPeerSerial => self.certificate(out, |facts| facts.serial.clone()),
+            V::DownstreamPeerFingerprint256 => self.certificate(out, |facts| facts.fingerprint.clone()),
+            V::DownstreamPeerUriSan => self.certificate(out, |facts| facts.uris.join(",")),
+            V::DownstreamPeerDnsSan => self.certificate(out, |facts| facts.dns.join(",")),
+            V::DownstreamPeerCert => self.certificate(out, |facts| facts.pem.clone()),
+            // What they tell of does not come to pass here, or only where there is no request.
+            V::ConnectionTerminationDetails | V::DownstreamTransportFailureReason | V::VirtualClusterName => {
+                false
+            }
         }
+    }
+
+    fn handshake(&self) -> Option<&Handshake> {
+        self.conn.handshake()
+    }
+
+    /// A text about the client's certificate; an empty one is none.
+    fn certificate(&self, out: &mut Vec<u8>, of: impl Fn(&Facts) -> String) -> bool {
+        let text = self.handshake().and_then(Handshake::certificate).map(of);
+        push(text.as_deref().filter(|text| !text.is_empty()), out)
     }
 }
 
-fn push(text: Option<&str>, out: &mut String) -> bool {
-    out.push_str(text.unwrap_or_default());
+fn push(text: Option<&str>, out: &mut Vec<u8>) -> bool {
+    push_bytes(text.map(str::as_bytes), out)
+}
+
+fn push_bytes(text: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(text.unwrap_or_default());
     text.is_some()
 }
 
-fn push_bytes(text: Option<&[u8]>, out: &mut String) -> bool {
-    let Some(text) = text else { return false };
-    match std::str::from_utf8(text) {
-        Ok(text) => *out += text,
-        // Looks for places of errors, at many times the cost.
-        Err(_) => *out += &String::from_utf8_lossy(text),
-    }
-    true
+fn push_value(value: Option<&HeaderValue>, out: &mut Vec<u8>) -> bool {
+    push_bytes(value.map(HeaderValue::as_bytes), out)
 }
 
-fn header(headers: &HeaderMap, name: &HeaderName, out: &mut String) -> bool {
-    push_bytes(headers.get(name).map(HeaderValue::as_bytes), out)
-}
-
-fn push_display(value: Option<impl fmt::Display>, out: &mut String) -> bool {
+fn push_display(value: Option<impl fmt::Display>, out: &mut Vec<u8>) -> bool {
     if let Some(value) = &value {
-        // Writing to a String does not fail.
+        // Writing to a Vec does not fail.
         let _ = write!(out, "{value}");
     }
     value.is_some()
 }
 
-fn push_number(number: Option<impl Into<u64>>, out: &mut String) -> bool {
-    let number: Option<u64> = number.map(Into::into);
-    push(number.map(Digits::new).as_ref().map(Digits::as_str), out)
+fn push_number(number: Option<impl Into<u64>>, out: &mut Vec<u8>) -> bool {
+    let digits = number.map(|number| Digits::new(number.into()));
+    push_bytes(digits.as_ref().map(Digits::as_bytes), out)
 }
 
-fn push_milliseconds(time: Option<Duration>, out: &mut String) -> bool {
+fn push_milliseconds(time: Option<Duration>, out: &mut Vec<u8>) -> bool {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     push_number(time.map(milliseconds), out)
 }
 
 /// Names of gRPC's statuses as Envoy writes them.
-fn push_grpc_name(code: u8, out: &mut String) -> bool {
+fn push_grpc_name(code: u8, out: &mut Vec<u8>) -> bool {
     const NAMES: [&str; 17] = [
         "OK",
         "Canceled",
@@ -231,170 +275,5 @@ fn push_grpc_name(code: u8, out: &mut String) -> bool {
     match NAMES.get(usize::from(code)) {
         Some(name) => push(Some(name), out),
         None => push_number(Some(code), out),
-    }
-}
-
-/// Appends the line of a request.
-pub(crate) fn line(format: &AccessLogFormat, scene: &Scene<'_>, out: &mut String) {
-    match format {
-        AccessLogFormat::Text(format) => text(format, scene, out),
-        AccessLogFormat::Json(members) => json(members, scene, out),
-    }
-}
-
-/// Text with commands replaced by their values, `-` for those without.
-fn text(format: &FormatString, scene: &Scene<'_>, out: &mut String) {
-    for part in &format.parts {
-        match part {
-            FormatPart::Text(plain) => match plain.as_bytes() {
-                // Most often it is a space: no call for that.
-                [byte @ ..0x80] => out.push(char::from(*byte)),
-                _ => *out += plain,
-            },
-            FormatPart::Command(command) => {
-                let begin = out.len();
-                match scene.append(command, out) {
-                    true if is_free(command) => escape_line(begin, out),
-                    true => {}
-                    false => out.push('-'),
-                }
-            }
-        }
-    }
-}
-
-/// Whether others than the gateway say what a command stands for: the client, the endpoint, or the configuration.
-fn is_free(command: &FormatCommand) -> bool {
-    use FormatValue as V;
-    match command {
-        FormatCommand::Req(_) | FormatCommand::Resp(_) | FormatCommand::Trailer(_) => true,
-        FormatCommand::StartTime(format) => !format.is_empty(),
-        FormatCommand::Value(value) => !matches!(
-            value,
-            V::Protocol
-                | V::ResponseCode
-                | V::ResponseCodeDetails
-                | V::ResponseFlags
-                | V::ResponseFlagsLong
-                | V::BytesReceived
-                | V::BytesSent
-                | V::Duration
-                | V::ResponseDuration
-                | V::ResponseTxDuration
-                | V::UpstreamHost
-                | V::UpstreamRemoteAddress
-                | V::UpstreamRequestAttemptCount
-                | V::DownstreamLocalAddress
-                | V::DownstreamRemoteAddress
-                | V::DownstreamDirectRemoteAddress
-        ),
-    }
-}
-
-/// Makes one line of what stands behind `begin`, whatever a client has sent.
-fn escape_line(begin: usize, out: &mut String) {
-    let breaks_out = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'"');
-    // Without a way out in the middle the compiler compares many bytes at once.
-    let is_plain = |text: &str| {
-        !text
-            .as_bytes()
-            .iter()
-            .fold(false, |bad, byte| bad | breaks_out(byte))
-    };
-    if !out.get(begin..).is_none_or(is_plain) {
-        let value = out.split_off(begin);
-        *out += &value.replace(['\n', '\r'], " ").replace('"', "\\\"");
-    }
-}
-
-fn json(members: &[(String, FormatString)], scene: &Scene<'_>, out: &mut String) {
-    out.push('{');
-    for (number, (name, format)) in members.iter().enumerate() {
-        if number > 0 {
-            out.push(',');
-        }
-        quote(name, out);
-        out.push(':');
-        let begin = out.len();
-        match format.parts.as_slice() {
-            [FormatPart::Command(command)] => match scene.append(command, out) {
-                false => *out += "null",
-                true if is_number(command) => {}
-                true => quote_behind(begin, out),
-            },
-            _ => {
-                text(format, scene, out);
-                quote_behind(begin, out);
-            }
-        }
-    }
-    *out += "}\n";
-}
-
-/// Makes a JSON string of what stands behind `begin`.
-fn quote_behind(begin: usize, out: &mut String) {
-    let needs_escape = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
-    let is_plain = |text: &str| {
-        !text
-            .as_bytes()
-            .iter()
-            .fold(false, |bad, byte| bad | needs_escape(byte))
-    };
-    if out.get(begin..).is_some_and(is_plain) {
-        out.insert(begin, '"');
-        return out.push('"');
-    }
-    let value = out.split_off(begin);
-    quote(&value, out);
-}
-
-fn is_number(command: &FormatCommand) -> bool {
-    matches!(
-        command,
-        FormatCommand::Value(
-            FormatValue::ResponseCode
-                | FormatValue::BytesReceived
-                | FormatValue::BytesSent
-                | FormatValue::Duration
-                | FormatValue::ResponseDuration
-                | FormatValue::ResponseTxDuration
-                | FormatValue::UpstreamRequestAttemptCount
-                | FormatValue::DownstreamLocalPort
-                | FormatValue::DownstreamRemotePort
-                | FormatValue::GrpcStatusNumber
-        )
-    )
-}
-
-/// A JSON string (RFC 8259 section 7).
-fn quote(text: &str, out: &mut String) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => *out += "\\\"",
-            '\\' => *out += "\\\\",
-            '\n' => *out += "\\n",
-            control if u32::from(control) < 0x20 => *out += &format!("\\u{:04x}", u32::from(control)),
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_from_outside_cannot_leave_its_json_string() {
-        let mut out = String::new();
-        quote("a\"b\\c\nd\u{1}é", &mut out);
-        assert_eq!(out, "\"a\\\"b\\\\c\\nd\\u0001é\"");
-        for text in ["é", "", "a\"b", "a\\", "\u{1f}", "a\nb"] {
-            let (mut quoted, mut behind) = (":".to_owned(), format!(":{text}"));
-            quote(text, &mut quoted);
-            quote_behind(1, &mut behind);
-            assert_eq!(behind, quoted);
-        }
     }
 }

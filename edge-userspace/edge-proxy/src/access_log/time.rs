@@ -1,20 +1,45 @@
 //! `%START_TIME%`: points in time as text, in UTC.
 
-use std::cell::RefCell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::h1::Digits;
 
 thread_local! {
     /// The second that was written last, and its text: the next lines are most often of the same one.
     static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    /// What the clock said, and when that was: of what came little later it need not be asked.
+    static CLOCK: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
+}
+
+/// For so long it goes by what the clock said before. A clock that is set anew is followed thereafter.
+const TRUST: Duration = Duration::from_secs(1);
+
+/// What the clock said at a moment in the past.
+pub(super) fn on_the_clock(moment: Instant) -> SystemTime {
+    let known = CLOCK.get();
+    let (then, time) = known
+        .filter(|(then, _)| {
+            moment
+                .checked_duration_since(*then)
+                .is_some_and(|since| since < TRUST)
+        })
+        .unwrap_or_else(|| {
+            let now = (Instant::now(), SystemTime::now());
+            CLOCK.set(Some(now));
+            now
+        });
+    let earlier = time.checked_sub(then.saturating_duration_since(moment));
+    earlier.unwrap_or(UNIX_EPOCH) + moment.saturating_duration_since(then)
 }
 
 /// Appends a time by the common specifiers of strftime; without a format as `2016-12-15T16:07:39.123Z`.
-pub(super) fn append(time: SystemTime, format: &str, out: &mut String) {
+pub(super) fn append(time: SystemTime, format: &str, out: &mut Vec<u8>) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     if !format.is_empty() {
-        return append_formatted(since, format, out);
+        let mut text = String::new();
+        append_formatted(since, format, &mut text);
+        return out.extend_from_slice(text.as_bytes());
     }
     LAST.with_borrow_mut(|(second, text)| {
         if *second != since.as_secs() {
@@ -22,12 +47,12 @@ pub(super) fn append(time: SystemTime, format: &str, out: &mut String) {
             text.clear();
             append_formatted(since, "%Y-%m-%dT%H:%M:%S.", text);
         }
-        *out += text;
+        out.extend_from_slice(text.as_bytes());
     });
     // Three digits of a thousand and those.
     let milliseconds = Digits::new(1000 + u64::from(since.subsec_millis()));
-    *out += milliseconds.as_str().get(1..).unwrap_or_default();
-    out.push('Z');
+    out.extend_from_slice(milliseconds.as_bytes().get(1..).unwrap_or_default());
+    out.push(b'Z');
 }
 
 fn append_formatted(since: Duration, format: &str, out: &mut String) {
@@ -94,9 +119,25 @@ mod tests {
             (0, "a%q%", "a%q%"),
         ] {
             let time = UNIX_EPOCH + Duration::from_millis(milliseconds);
-            let mut text = String::new();
+            let mut text = Vec::new();
             append(time, format, &mut text);
-            assert_eq!(text, expected, "{format}");
+            assert_eq!(String::from_utf8(text).unwrap(), expected, "{format}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_on_the_clock_where_it_was_then() {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let ago = |milliseconds| Duration::from_millis(milliseconds);
+        // The first asks the clock; what follows goes by it, or asks again.
+        for ago in [ago(0), ago(500), ago(5000), ago(0)] {
+            let told = on_the_clock(now.checked_sub(ago).unwrap());
+            let expected = time - ago;
+            let apart = told.max(expected).duration_since(told.min(expected)).unwrap();
+            assert!(
+                apart < Duration::from_millis(100),
+                "{apart:?} apart after {ago:?}"
+            );
         }
     }
 }

@@ -20,13 +20,13 @@ const WAITING: usize = 128;
 /// Lines of one worker on their way to the writer.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    text: String,
+    text: Vec<u8>,
     lines: u64,
 }
 
 impl Batch {
     /// Appends the line that `write` writes. Answers how things stand.
-    pub(crate) fn push(&mut self, write: impl FnOnce(&mut String)) -> Fill {
+    pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Fill {
         if self.text.capacity() == 0 {
             // A line more than the batch, as most are.
             self.text.reserve(BATCH + 1024);
@@ -125,7 +125,7 @@ fn run(tasks: &Receiver<Task>, mut out: impl Write, lost: &IntCounter) {
                 continue;
             }
         };
-        let result = out.write_all(batch.text.as_bytes()).and_then(|()| out.flush());
+        let result = out.write_all(&batch.text).and_then(|()| out.flush());
         if let Err(error) = &result {
             lost.inc_by(batch.lines);
             // Told once for each time that the disk fills up.
@@ -143,7 +143,10 @@ mod tests {
 
     fn batch(line: &str) -> Batch {
         let mut batch = Batch::default();
-        assert_eq!(batch.push(|out| out.push_str(line)), Fill::First);
+        assert_eq!(
+            batch.push(|out| out.extend_from_slice(line.as_bytes())),
+            Fill::First
+        );
         batch
     }
 
@@ -152,7 +155,7 @@ mod tests {
         let mut batch = batch("first\n");
         let capacity = batch.text.capacity();
         let line = "x".repeat(500);
-        while batch.push(|out| out.push_str(&line)) == Fill::More {}
+        while batch.push(|out| out.extend_from_slice(line.as_bytes())) == Fill::More {}
         assert!(batch.text.len() >= BATCH && batch.text.capacity() == capacity);
     }
 
@@ -175,7 +178,7 @@ mod tests {
         assert_eq!(dropped.get(), 0);
         let full = Writer::start(Some(Path::new("/dev/full")), dropped.clone()).unwrap();
         let mut lost = batch("lost\n");
-        lost.push(|out| out.push_str("lost, too\n"));
+        lost.push(|out| out.extend_from_slice(b"lost, too\n"));
         full.write(lost);
         while dropped.get() == 0 {
             std::thread::yield_now();

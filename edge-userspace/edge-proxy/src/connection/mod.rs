@@ -22,6 +22,7 @@ use crate::http::{Flag, Peer, Tunnel};
 use crate::metrics::{Kind, Observed};
 use crate::protocol::Protocol;
 use crate::server::OpenStreams;
+use crate::tls::Handshake;
 use crate::worker::{Drain, OwnPools, View, Worker};
 
 /// What a connection is doing.
@@ -66,6 +67,8 @@ impl Ends {
 
 /// A connection of a client, from accept to close.
 pub(crate) struct Conn {
+    /// Its number, which no other connection of the process has.
+    pub(crate) id: u64,
     worker: Rc<Worker>,
     /// What the client connected to.
     listener: Rc<ListenAddress>,
@@ -74,8 +77,8 @@ pub(crate) struct Conn {
     peer: Peer,
     /// Both ends, where somebody may ask for them.
     ends: OnceCell<Box<Ends>>,
-    /// Server name of the TLS handshake.
-    sni: OnceCell<Box<str>>,
+    /// What the handshake of TLS has told. Boxed, as the tunnel is.
+    handshake: OnceCell<Box<Handshake>>,
     /// Route table of the configuration with the given generation.
     table: RefCell<Option<(u64, Arc<Table>)>>,
     /// Its listener or TLS server is no longer configured.
@@ -132,12 +135,13 @@ impl Conn {
         };
         let now = worker.now();
         Self {
+            id: worker.next_number(),
             worker,
             listener,
             peer_port: peer.port(),
             peer: Peer::new(peer.ip(), scheme),
             ends: OnceCell::new(),
-            sni: OnceCell::new(),
+            handshake: OnceCell::new(),
             table: RefCell::default(),
             orphaned: Cell::new(false),
             protocol: Cell::new(Protocol::Http1),
@@ -208,17 +212,27 @@ impl Conn {
         self.own_pools.get_or_init(Box::default)
     }
 
-    /// Server name of the TLS handshake.
-    pub(crate) fn server_name(&self) -> Option<&str> {
-        self.sni.get().map(|name| &**name)
+    /// What the handshake of TLS has told; `None` where there was none.
+    pub(crate) fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.get().map(|handshake| &**handshake)
     }
 
-    /// The TLS handshake is over; from here on the connection sees the table of the server that was chosen.
-    pub(crate) fn shook_hands(&self, name: Option<&str>, view: &View, table: &Arc<Table>) {
-        if let Some(name) = name {
-            // Set once: there is one handshake.
-            let _ = self.sni.set(name.into());
+    /// Server name of the TLS handshake.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.handshake()?.server_name()
+    }
+
+    /// Notes what the handshake has told. Of the client's certificate, endpoints are told.
+    pub(crate) fn shook_hands(&self, handshake: Handshake) {
+        if let Some(certificate) = handshake.forwarded() {
+            // Set once, as what follows is: there is one handshake.
+            let _ = self.peer.certificate.set(Box::new(certificate));
         }
+        let _ = self.handshake.set(Box::new(handshake));
+    }
+
+    /// TLS is there for requests; from here on the connection sees the table of the server that was chosen.
+    pub(crate) fn secured(&self, view: &View, table: &Arc<Table>) {
         self.starts_with(view, table);
         self.enter(Phase::Fresh);
     }
@@ -247,7 +261,7 @@ impl Conn {
         match (&**listener, self.peer.scheme) {
             (ListenerConfig::Http(table), "http") => Some(Arc::clone(table)),
             (ListenerConfig::Https { .. }, "https") => {
-                let (_, endpoint) = listener.tls_endpoint(self.sni.get().map(|name| &**name))?;
+                let (_, endpoint) = listener.tls_endpoint(self.server_name())?;
                 Some(Arc::clone(&endpoint.table))
             }
             (ListenerConfig::Http(_) | ListenerConfig::Https { .. } | ListenerConfig::Tcp(_), _) => None,
@@ -260,7 +274,7 @@ impl Conn {
         let Some(listener) = view.config().listener(*self.listener) else {
             return false;
         };
-        let name = self.sni.get().map(|name| &**name);
+        let name = self.server_name();
         if name.is_some_and(|name| name.eq_ignore_ascii_case(host)) {
             return false;
         }

@@ -176,7 +176,7 @@ pub(crate) fn push_known(text: &mut Vec<u8>, begin: &'static str, value: &[u8]) 
 
 /// The same of a value that is a number.
 pub(crate) fn push_known_number(text: &mut Vec<u8>, begin: &'static str, number: u64) {
-    push_known(text, begin, Digits::new(number).as_str().as_bytes());
+    push_known(text, begin, Digits::new(number).as_bytes());
 }
 
 /// A number in decimal.
@@ -200,9 +200,13 @@ impl Digits {
         }
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.text[self.begin..]
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         // Digits are text.
-        std::str::from_utf8(&self.text[self.begin..]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 

@@ -127,9 +127,11 @@ impl ResponseBody {
         let frame = ready!(next_frame(&mut upstream.body, cx));
         let ended = match &frame {
             Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(record) = &mut self.record {
-                    record.sent(length);
+                    record.sent(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(trailers) = frame.trailers_ref() {
+                        record.trailers(trailers);
+                    }
                 }
                 frame.is_trailers() || upstream.body.is_end_stream()
             }

@@ -1,5 +1,6 @@
 //! Forwarding a request: an endpoint, a connection, and another try where the policy asks for one.
 
+use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
 use super::{
-    Flag, Flags, Incoming, Present, Record, Reply, RequestBody, RequestId, direct, grpc, mirror, upgrade,
+    Flag, Flags, Incoming, Present, Record, Reply, RequestBody, RequestId, Way, direct, grpc, mirror, upgrade,
 };
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, Lease, SendError, Sender, Want};
@@ -36,6 +37,8 @@ pub(super) struct Forwarding<'a> {
     pub(super) forward: &'a Forward,
     pub(super) plan: Plan<'a>,
     pub(super) cluster: &'a Rc<ClusterView>,
+    /// The way of the last try, for the request's account.
+    pub(super) way: RefCell<Way>,
 }
 
 /// What came of a try.
@@ -279,8 +282,16 @@ impl Forwarding<'_> {
         }
         let mut lease = match checked_out {
             Ok(lease) => lease,
-            Err(error) => return Tried::to_connect(&error),
+            Err(error) => {
+                let failure = error.transport_failure().map(Into::into);
+                self.way.replace(Way { local: None, failure });
+                return Tried::to_connect(&error);
+            }
         };
+        self.way.replace(Way {
+            local: lease.local(),
+            failure: None,
+        });
         let peer = self.conn.peer();
         let sent = body.next_try();
         let answer = match lease.sender() {

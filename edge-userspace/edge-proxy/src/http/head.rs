@@ -188,17 +188,22 @@ fn add_edge_headers(headers: &mut HeaderMap, peer: &Peer, trusted: Option<IpAddr
 
 /// The client's list, on one line, with its own address behind.
 pub(crate) fn forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
-    let mut list = Vec::new();
-    for line in headers.get_all(FORWARDED_FOR) {
-        list.extend_from_slice(line.as_bytes());
-        list.extend_from_slice(b",");
-    }
-    if list.is_empty() {
+    if !headers.contains_key(FORWARDED_FOR) {
         return peer.text().clone();
     }
-    list.extend_from_slice(peer.text().as_bytes());
+    let mut list = Vec::new();
+    push_forwarded_for(headers, peer, &mut list);
     // Pieces of valid values, joined by a comma, make a valid value.
     HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.text().clone())
+}
+
+/// Appends the same list.
+pub(crate) fn push_forwarded_for(headers: &HeaderMap, peer: &Peer, list: &mut Vec<u8>) {
+    for line in headers.get_all(FORWARDED_FOR) {
+        list.extend_from_slice(line.as_bytes());
+        list.push(b',');
+    }
+    list.extend_from_slice(peer.text().as_bytes());
 }
 
 /// The client's address as `count` trusted proxies in front tell it: the address that stands so many places from the

@@ -24,6 +24,7 @@ mod service;
 mod trailers;
 mod upgrade;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -44,7 +45,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
-use crate::access_log::Scene;
+use crate::access_log::{self, Scene};
 use crate::connection::Conn;
 use crate::worker::View;
 pub(crate) use body::{ResponseBody, UpstreamBody};
@@ -52,14 +53,14 @@ pub(crate) use finish::has_no_body;
 use finish::{Content, frame_own, tell_of_connection, told_length};
 pub(crate) use flag::{Flag, Flags};
 use forward::Forwarding;
-pub(crate) use head::{Peer, RequestId, forwarded_for};
+pub(crate) use head::{Peer, RequestId, push_forwarded_for};
 use head::{Plan, SERVICE_TIME, add_server, downstream_headers, own_length, trusted_address};
 pub(crate) use incoming::{Http2Body, Incoming};
 use limit::Limited;
 use pace::Pace;
 use present::Present;
 pub(crate) use rebuild::rebuilt;
-pub(crate) use record::{Account, Record};
+pub(crate) use record::{Account, Record, Way};
 pub(crate) use reply::Reply;
 pub(crate) use request_body::{RequestBody, RequestBodyError};
 pub(crate) use service::service;
@@ -254,11 +255,12 @@ impl Exchange<'_> {
         let scene = Scene {
             conn: self.conn,
             client: self.head,
-            response,
+            response: response.map_or(access_log::Response::Awaited, access_log::Response::Head),
             account,
         };
-        let mut value = String::new();
-        scene.append(command, &mut value).then_some(value)
+        let mut value = Vec::new();
+        let is_there = scene.append(command, &mut value);
+        is_there.then(|| String::from_utf8_lossy(&value).into_owned())
     }
 
     /// The client's id of the request where it comes from a trusted proxy, else a new one.
@@ -318,9 +320,10 @@ impl Exchange<'_> {
             .ok_or_else(Reply::no_cluster)?;
         record.reached_cluster(cluster);
         let rewritten = rewrite(route, forward, destination, path.as_str());
-        let (id, started) = (record.account().request_id.clone(), record.started());
+        let (id, request_id) = (record.account().id, record.account().request_id.clone());
+        let started = record.started();
         let values = |command: &FormatCommand| {
-            let early = Account::new(started, id.clone());
+            let early = Account::new(id, started, request_id.clone());
             self.value(command, &early, None)
         };
         let told = match record.account().is_grpc {
@@ -345,11 +348,14 @@ impl Exchange<'_> {
                 expected: Forwarding::expected(forward, timeout),
             },
             cluster,
+            way: RefCell::default(),
         };
         if !is_settled(body) {
             settled(body, self.conn).await?;
         }
-        let mut response = pin!(self.within(&forwarding, timeout, body, record)).await?;
+        let answered = pin!(self.within(&forwarding, timeout, body, record)).await;
+        record.took_way(forwarding.way.take());
+        let mut response = answered?;
         record.responded(response.headers());
         let (status, length) = (response.status(), response.body().body.size_hint().exact());
         // Formats may ask for what the upstream sent, and there are few of them.

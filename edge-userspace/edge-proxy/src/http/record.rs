@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::request_body::ClientBody;
 use super::{Flag, Flags, RequestId, grpc};
-use crate::access_log::{Scene, line};
+use crate::access_log::{Kept, Response, Scene};
 use crate::connection::Conn;
 use crate::h1::{date, spare};
 use crate::metrics::{Kind, Observed};
@@ -19,6 +19,8 @@ use crate::worker::{ClusterView, EndpointView};
 
 /// What is known of a request.
 pub(crate) struct Account {
+    /// Its number, which no other request of the process has.
+    pub(crate) id: u64,
     pub(crate) started: Instant,
     pub(crate) first_byte: Option<Instant>,
     /// When it was over.
@@ -35,13 +37,24 @@ pub(crate) struct Account {
     route: Option<String>,
     cluster: Option<Rc<ClusterView>>,
     endpoint: Option<Rc<EndpointView>>,
+    way: Way,
     body: Option<ClientBody>,
+}
+
+/// The connection that the last try of a request took, or would have taken.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    /// The gateway's own address on it.
+    pub(crate) local: Option<Rc<str>>,
+    /// Why it could not be opened.
+    pub(crate) failure: Option<Box<str>>,
 }
 
 impl Account {
     /// Of a request of which nothing else is known yet.
-    pub(crate) fn new(started: Instant, request_id: Option<RequestId>) -> Self {
+    pub(crate) fn new(id: u64, started: Instant, request_id: Option<RequestId>) -> Self {
         Self {
+            id,
             started,
             first_byte: None,
             ended: None,
@@ -56,6 +69,7 @@ impl Account {
             route: None,
             cluster: None,
             endpoint: None,
+            way: Way::default(),
             body: None,
         }
     }
@@ -72,6 +86,14 @@ impl Account {
             .saturating_duration_since(begin)
     }
 
+    /// Time from its beginning until all of it was there; `None` while it is not.
+    pub(crate) fn until_request_end(&self) -> Option<Duration> {
+        match &self.body {
+            None => Some(Duration::ZERO),
+            Some(body) => body.ended(self.started),
+        }
+    }
+
     /// Bytes of the request's body.
     pub(crate) fn received(&self) -> u64 {
         self.body.as_ref().map_or(0, ClientBody::bytes)
@@ -80,6 +102,16 @@ impl Account {
     /// Address of the endpoint that the request was last given to.
     pub(crate) fn upstream(&self) -> Option<&str> {
         self.endpoint.as_ref().map(|endpoint| endpoint.address())
+    }
+
+    /// The gateway's own address on the connection to it.
+    pub(crate) fn local(&self) -> Option<&str> {
+        self.way.local.as_deref()
+    }
+
+    /// Why the connection to it could not be opened.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.way.failure.as_deref()
     }
 
     pub(crate) fn cluster(&self) -> Option<&ClusterName> {
@@ -95,7 +127,7 @@ impl Account {
 struct Logged {
     client: Box<Parts>,
     /// What of the response's fields it names.
-    response: HeaderMap,
+    response: Kept,
 }
 
 /// Counts and logs the request when it is dropped: with its response's status and flags, or as DC with status 0 when the
@@ -107,6 +139,8 @@ pub(crate) struct Record {
     routed: Instant,
     complete: bool,
     logged: Option<Logged>,
+    /// What of the response's trailers the access log names.
+    trailers: Kept,
 }
 
 impl Record {
@@ -116,10 +150,11 @@ impl Record {
         let now = Instant::now();
         Box::new(Self {
             conn: Rc::clone(conn),
-            account: Account::new(now, None),
+            account: Account::new(conn.worker().next_number(), now, None),
             routed: now,
             complete: false,
             logged: None,
+            trailers: Kept::default(),
         })
     }
 
@@ -156,7 +191,7 @@ impl Record {
 
     /// The request takes a route of this name.
     pub(crate) fn took_route(&mut self, name: &str) {
-        if self.conn.worker().access_log().is_some() {
+        if self.conn.worker().log_line().is_some() {
             self.account.route = Some(name.to_owned());
         }
     }
@@ -175,6 +210,11 @@ impl Record {
     pub(crate) fn reached_endpoint(&mut self, endpoint: &Rc<EndpointView>) {
         self.account.endpoint = Some(Rc::clone(endpoint));
         self.account.attempts += 1;
+    }
+
+    /// The last try took this way.
+    pub(crate) fn took_way(&mut self, way: Way) {
+        self.account.way = way;
     }
 
     /// The endpoint that the request was last given to.
@@ -223,24 +263,26 @@ impl Record {
     /// the server would put there is put there now, where it is to be told of.
     pub(crate) fn log(&mut self, client: Box<Parts>, response: &mut HeaderMap) {
         let worker = self.conn.worker();
-        match worker.access_log() {
-            Some(log) if log.sample.takes(worker.rng().u32(..1_000_000)) => {
-                // Of the fields a line tells of one or two; a clone of the map has them all.
-                let mut kept = HeaderMap::new();
-                for name in worker.logged_fields() {
-                    if *name == DATE && !response.contains_key(DATE) {
-                        response.insert(DATE, date());
-                    }
-                    if let Some(value) = response.get(name) {
-                        kept.insert(name, value.clone());
-                    }
+        match worker.log_line() {
+            Some(line) if worker.is_drawn_for_log() => {
+                let names = line.response_fields();
+                if names.contains(&DATE) && !response.contains_key(DATE) {
+                    response.insert(DATE, date());
                 }
-                self.logged = Some(Logged {
-                    client,
-                    response: kept,
-                });
+                let response = Kept::of(names, response);
+                self.logged = Some(Logged { client, response });
             }
             Some(_) | None => spare::give_back(client.headers),
+        }
+    }
+
+    /// The response has ended with these trailers.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        self.grpc_status(trailers);
+        if self.logged.is_some()
+            && let Some(line) = self.conn.worker().log_line()
+        {
+            self.trailers = Kept::of(line.trailer_fields(), trailers);
         }
     }
 
@@ -286,14 +328,14 @@ impl Record {
 
     fn write_log(&self, logged: Logged) {
         let worker = self.conn.worker();
-        if let Some(log) = worker.access_log() {
+        if let Some(line) = worker.log_line() {
             let scene = Scene {
                 conn: &self.conn,
                 client: &logged.client,
-                response: Some(&logged.response),
+                response: Response::Kept(&logged.response, &self.trailers),
                 account: &self.account,
             };
-            worker.log(|out| line(&log.format, &scene, out));
+            worker.log(|out| line.append(&scene, out));
         }
         spare::give_back(logged.client.headers);
     }

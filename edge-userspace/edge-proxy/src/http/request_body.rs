@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -51,7 +52,8 @@ pub(crate) struct Shared {
     kept_bytes: Cell<usize>,
     copies: RefCell<Vec<Weak<MirrorBody>>>,
     taken_bytes: Cell<u64>,
-    finished: Cell<bool>,
+    /// When all of it was there.
+    finished: Cell<Option<Instant>>,
     broken: Cell<bool>,
     /// How fast it comes; `None` where that is no matter, or looked at elsewhere.
     pace: RefCell<Option<Pace>>,
@@ -110,7 +112,7 @@ impl ClientBody {
             kept_bytes: Cell::new(0),
             copies: RefCell::default(),
             taken_bytes: Cell::new(0),
-            finished: Cell::new(false),
+            finished: Cell::new(None),
             broken: Cell::new(false),
             turn: Cell::new(0),
         })))
@@ -173,6 +175,14 @@ impl ClientBody {
         RequestBody::Copy(copy)
     }
 
+    /// Time from `begin` until all of it was there; `None` while it is not.
+    pub(crate) fn ended(&self, begin: Instant) -> Option<Duration> {
+        match &self.0 {
+            None => Some(Duration::ZERO),
+            Some(shared) => Some(shared.finished.get()?.saturating_duration_since(begin)),
+        }
+    }
+
     /// Bytes that the client sent so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |shared| shared.taken_bytes.get())
@@ -181,7 +191,7 @@ impl ClientBody {
 
 impl Shared {
     fn is_untouched(&self) -> bool {
-        self.taken_bytes.get() == 0 && !self.finished.get() && !self.broken.get()
+        self.taken_bytes.get() == 0 && self.finished.get().is_none() && !self.broken.get()
     }
 
     /// The next part from the client.
@@ -208,7 +218,7 @@ impl Shared {
             self.took(part);
         }
         if !matches!(part, Some(Part::Data(_))) || self.incoming.borrow().is_end_stream() {
-            self.finished.set(true);
+            self.finished.set(Some(Instant::now()));
             self.end_copies(End::Whole);
         }
         Poll::Ready(part.map(Ok))
@@ -370,7 +380,7 @@ impl Body for RequestBody {
         *at += 1;
         match known {
             Some(part) => Poll::Ready(Some(Ok(part.into_frame()))),
-            None if shared.finished.get() => Poll::Ready(None),
+            None if shared.finished.get().is_some() => Poll::Ready(None),
             None => {
                 let next = shared.poll_next(cx);
                 if next.is_pending() {
@@ -385,7 +395,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Client { shared, at, .. } => {
-                shared.finished.get() && shared.kept.borrow().as_ref().is_none_or(|kept| *at >= kept.len())
+                shared.finished.get().is_some()
+                    && shared.kept.borrow().as_ref().is_none_or(|kept| *at >= kept.len())
             }
             Self::Copy(copy) => copy.end.get() == End::Whole && copy.parts.borrow().is_empty(),
         }
@@ -398,7 +409,7 @@ impl Body for RequestBody {
             Self::Client { shared, at: 0, .. } => shared.hint,
             Self::Client { shared, .. } => {
                 let mut rest = SizeHint::new();
-                if shared.finished.get() && self.is_end_stream() {
+                if shared.finished.get().is_some() && self.is_end_stream() {
                     rest.set_exact(0);
                 }
                 rest

@@ -68,6 +68,26 @@ pub(crate) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
+impl ConnectError {
+    /// What the transport says of it, as Envoy writes it in one word (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`); `None` where no
+    /// transport has failed.
+    pub(crate) fn transport_failure(&self) -> Option<String> {
+        let Self::Io(error) = self else { return None };
+        let source = error.get_ref();
+        let text = match source.and_then(|source| source.downcast_ref::<rustls::Error>()) {
+            Some(error) => format!("TLS_error:|{error}"),
+            None => {
+                let text = error.to_string();
+                let reason = text
+                    .split_once(" (os error")
+                    .map_or(text.as_str(), |(reason, _)| reason);
+                format!("delayed_connect_error:_{reason}")
+            }
+        };
+        Some(text.replace(char::is_whitespace, "_"))
+    }
+}
+
 /// A connection, or a share of one.
 #[derive(Debug)]
 pub(crate) enum Sender {
@@ -83,6 +103,8 @@ pub(crate) struct Shared {
     users: Rc<Cell<u32>>,
     settings: Rc<Settings>,
     opened: Instant,
+    /// The gateway's own address on it.
+    local: Option<Rc<str>>,
     /// Requests that were sent over it.
     requests: Rc<Cell<u32>>,
 }
@@ -121,6 +143,14 @@ impl Settings {
 }
 
 impl Sender {
+    /// The gateway's own address on it.
+    pub(super) fn local(&self) -> Option<Rc<str>> {
+        match self {
+            Self::Http1(link) => link.local(),
+            Self::Http2(shared) => shared.local.clone(),
+        }
+    }
+
     /// Sends a request and waits for the head of its response.
     pub(crate) async fn send(
         &mut self,
@@ -320,6 +350,7 @@ impl Clone for Shared {
             users: Rc::clone(&self.users),
             settings: Rc::clone(&self.settings),
             opened: self.opened,
+            local: self.local.clone(),
             requests: Rc::clone(&self.requests),
         }
     }
@@ -431,6 +462,7 @@ async fn http2(
     limits: &Limits,
     place: Place,
 ) -> Result<Sender, ConnectError> {
+    let local = stream.local();
     let heard = Rc::new(Notify::new());
     let io = TokioIo::new(Heard::new(stream, Rc::clone(&heard)));
     let mut builder = http2::Builder::new(LocalExec);
@@ -469,6 +501,7 @@ async fn http2(
         users: Rc::new(Cell::new(1)),
         settings,
         opened: Instant::now(),
+        local,
         requests: Rc::default(),
     }))
 }

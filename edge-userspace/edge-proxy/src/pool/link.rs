@@ -135,6 +135,8 @@ pub(crate) struct Link {
     /// A request's body is not yet sent to its end.
     uploading: Cell<bool>,
     opened: Instant,
+    /// The gateway's own address on it.
+    local: Option<Rc<str>>,
     /// Requests that were sent over it.
     requests: Cell<u32>,
     /// Its place among the cluster's connections.
@@ -144,6 +146,7 @@ pub(crate) struct Link {
 impl Link {
     pub(super) fn new(stream: EndpointStream, place: Place) -> Rc<Self> {
         Rc::new(Self {
+            local: stream.local(),
             stream: RefCell::new(stream),
             buffer: RefCell::default(),
             outbox: RefCell::default(),
@@ -157,6 +160,10 @@ impl Link {
 
     pub(super) fn opened(&self) -> Instant {
         self.opened
+    }
+
+    pub(super) fn local(&self) -> Option<Rc<str>> {
+        self.local.clone()
     }
 
     pub(super) fn requests(&self) -> u32 {

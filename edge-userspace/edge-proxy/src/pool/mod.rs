@@ -87,6 +87,11 @@ impl Lease {
         self.sender.as_mut()
     }
 
+    /// The gateway's own address on the connection.
+    pub(crate) fn local(&self) -> Option<Rc<str>> {
+        self.sender.as_ref().and_then(Sender::local)
+    }
+
     /// Whether an earlier request went over the connection.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused

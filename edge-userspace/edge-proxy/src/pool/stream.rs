@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use tokio::io::{AsyncRead as _, Interest, ReadBuf};
@@ -19,6 +20,12 @@ impl EndpointStream {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         }
+    }
+
+    /// The gateway's own address on it, as text: the access log asks for it with each request.
+    pub(crate) fn local(&self) -> Option<Rc<str>> {
+        let address = self.tcp().local_addr().ok()?;
+        Some(address.to_string().into())
     }
 
     /// The socket, where the stream's bytes are the socket's.

@@ -2,12 +2,14 @@
 
 mod certificate;
 mod client_auth;
+mod handshake;
 mod names;
 mod server;
 mod signature;
 mod upstream;
 
-pub(crate) use names::forwarded_client_cert;
+pub(crate) use handshake::Handshake;
+pub(crate) use names::Facts;
 pub(crate) use server::server_config;
 pub(crate) use upstream::ClientTls;
 

@@ -82,30 +82,71 @@ pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Option<Vec<u8
     Some(parsed.public_key().raw.to_vec())
 }
 
-/// The element of x-forwarded-client-cert for a client's certificate, as Istio's gateways write it: subject, PEM
-/// (percent-encoded), URI and DNS names. `None` for a certificate that cannot be read.
-pub(crate) fn forwarded_client_cert(certificate: &CertificateDer<'_>) -> Option<HeaderValue> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let mut text = String::from("Hash=");
-    for byte in super::client_auth::sha256(certificate)? {
-        // Writing to a String does not fail.
+/// What a client's certificate says, as text.
+pub(crate) struct Facts {
+    /// Its subject and its issuer (RFC 2253).
+    pub(crate) subject: String,
+    pub(crate) issuer: String,
+    /// Its serial number in hexadecimal.
+    pub(crate) serial: String,
+    /// SHA-256 of its DER in hexadecimal.
+    pub(crate) fingerprint: String,
+    /// Its names, of either kind, as it has them.
+    pub(crate) uris: Vec<String>,
+    pub(crate) dns: Vec<String>,
+    /// All of it: PEM, percent-encoded.
+    pub(crate) pem: String,
+}
+
+impl Facts {
+    /// `None` of a certificate that cannot be read.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let (mut uris, mut dns) = (Vec::new(), Vec::new());
+        for name in names(certificate) {
+            match name {
+                Name::Uri(uri) => uris.push(uri),
+                Name::Dns(name) => dns.push(name),
+                Name::Other(_) => {}
+            }
+        }
+        let serial = parsed.raw_serial();
+        // A number that would else be negative begins with a zero.
+        let serial = serial.strip_prefix(&[0]).unwrap_or(serial);
+        Some(Self {
+            subject: subject(parsed.subject()),
+            issuer: subject(parsed.issuer()),
+            serial: hexadecimal(serial),
+            fingerprint: hexadecimal(&super::client_auth::sha256(certificate)?),
+            uris,
+            dns,
+            pem: percent_encoded(&pem(certificate)),
+        })
+    }
+
+    /// The element of x-forwarded-client-cert, as Istio's gateways write it: hash, PEM, subject, URI and DNS names.
+    pub(crate) fn forwarded(&self) -> Option<HeaderValue> {
+        let mut text = format!(
+            "Hash={};Cert=\"{}\";Subject=\"{}\"",
+            self.fingerprint, self.pem, self.subject
+        );
+        // Envoy writes all URIs before the first DNS name.
+        for (kind, names) in [("URI", &self.uris), ("DNS", &self.dns)] {
+            for name in names {
+                // Writing to a String does not fail.
+                let _ = write!(text, ";{kind}={}", percent_encoded_separators(name));
+            }
+        }
+        HeaderValue::from_bytes(text.as_bytes()).ok()
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
-    let _ = write!(text, ";Cert=\"{}\"", percent_encoded(&pem(certificate)));
-    let _ = write!(text, ";Subject=\"{}\"", subject(parsed.subject()));
-    let names = names(certificate);
-    // Envoy writes all URIs before the first DNS name.
-    for name in &names {
-        if let Name::Uri(uri) = name {
-            let _ = write!(text, ";URI={}", percent_encoded_separators(uri));
-        }
-    }
-    for name in &names {
-        if let Name::Dns(dns) = name {
-            let _ = write!(text, ";DNS={}", percent_encoded_separators(dns));
-        }
-    }
-    HeaderValue::from_bytes(text.as_bytes()).ok()
+    text
 }
 
 /// A name as RFC 2253 writes it, the last part first. What would end the quoted text it stands in is left out.
@@ -190,7 +231,7 @@ fn encode(text: &str, is_plain: impl Fn(u8) -> bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, KeyPair, SanType};
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     fn certificate() -> CertificateDer<'static> {
         let mut params = CertificateParams::new(["a.com".to_owned(), "*.b.com".to_owned()]).unwrap();
@@ -230,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_upstream_learns_of_the_client_without_a_way_to_forge() {
-        let text = forwarded_client_cert(&certificate()).unwrap();
+        let text = Facts::of(&certificate()).unwrap().forwarded().unwrap();
         let text = text.to_str().unwrap();
         assert!(text.contains(";URI=spiffe://td/ns/x/sa/y"), "{text}");
         assert!(text.ends_with(";DNS=a.com;DNS=*.b.com"), "{text}");
@@ -239,6 +280,26 @@ mod tests {
             "{text}"
         );
         assert_eq!(percent_encoded_separators("a,b;c=\"d"), "a%2Cb%3Bc%3D%22d");
+    }
+
+    #[test]
+    fn a_certificate_says_who_its_client_is() {
+        let issuer = (CertificateParams::default(), KeyPair::generate().unwrap());
+        let mut params = CertificateParams::new(["a.com".to_owned()]).unwrap();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Acme, Inc.");
+        params.distinguished_name.push(DnType::CommonName, "client");
+        params.serial_number = Some(vec![0x80, 0xff, 1, 2].into());
+        let issuer = rcgen::Issuer::new(issuer.0, issuer.1);
+        let certificate = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        let facts = Facts::of(certificate.der()).unwrap();
+        assert_eq!(facts.subject, "O=Acme\\, Inc.,CN=client");
+        assert_eq!(facts.issuer, "CN=rcgen self signed cert");
+        assert_eq!(facts.serial, "80ff0102");
+        assert_eq!(facts.fingerprint.len(), 64);
+        assert_eq!((facts.uris, facts.dns), (vec![], vec!["a.com".to_owned()]));
+        assert!(Facts::of(&CertificateDer::from(vec![0x30, 0])).is_none());
     }
 
     #[test]

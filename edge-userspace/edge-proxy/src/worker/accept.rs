@@ -24,7 +24,7 @@ use crate::protocol::Protocol;
 use crate::proxy_protocol::{self, Origin};
 use crate::server::{ClientStream, Served, serve};
 use crate::sniff::{Ahead, ahead, first_bytes, readable};
-use crate::tls::forwarded_client_cert;
+use crate::tls::Handshake;
 use crate::{client_hello, tcp};
 
 /// How long a closing socket waits for handshakes that had begun: a round trip over half of the world.
@@ -345,6 +345,7 @@ async fn handshake(
             None => return Err(HandshakeError::UnknownName(name)),
             Some((_, endpoint)) => {
                 if let Some(route) = endpoint.tcp_route().filter(|_| endpoint.passes_through()) {
+                    conn.shook_hands(Handshake::begun(name.as_deref()));
                     return Ok(Secured::Passed(stream, Arc::clone(route)));
                 }
             }
@@ -363,16 +364,12 @@ async fn handshake(
         .into_stream(Arc::clone(server))
         .await
         .map_err(HandshakeError::Tls)?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    if let Some(certificate) = shown.and_then(forwarded_client_cert) {
-        // Set once: there is one handshake.
-        let _ = conn.peer().certificate.set(Box::new(certificate));
-    }
+    conn.shook_hands(Handshake::ended(name.as_deref(), stream.get_ref().1));
     let stream = Box::new(stream);
     if let Some(route) = endpoint.tcp_route() {
         return Ok(Secured::Bytes(stream, Arc::clone(route)));
     }
-    conn.shook_hands(name.as_deref(), &conn.worker().view(), &endpoint.table);
+    conn.secured(&conn.worker().view(), &endpoint.table);
     Ok(Secured::Http(stream))
 }
 

@@ -16,12 +16,11 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use edge_model::{PathPolicy, Penalty, WorkerId};
 use fastrand::Rng;
-use http::HeaderName;
 use hyper::server::conn::http2;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
-use crate::access_log::{self, AccessLog, Batch, Fill, Writer};
+use crate::access_log::{self, Batch, Fill, Line, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
 use crate::h1::HeadBounds;
@@ -95,9 +94,11 @@ pub(crate) struct Worker {
     /// Lines of the access log that were not handed over yet.
     lines: RefCell<Batch>,
     lines_wanted: Notify,
-    /// Fields of responses that its lines tell of.
-    logged_fields: Vec<HeaderName>,
+    /// What its lines say, if there is one.
+    line: Option<Line>,
     accepted: Cell<u64>,
+    /// The last number that was given to a connection or a request.
+    numbers: Cell<u64>,
     open_gauge: IntGauge,
     accepted_counter: IntCounter,
     closed: Notify,
@@ -116,7 +117,7 @@ impl Worker {
         let limits = &shared.options.limits;
         let http2 = http2_builder(limits);
         let log = shared.options.access_log.as_ref();
-        let logged_fields = log.map_or_else(Vec::new, |log| log.format.response_fields());
+        let line = log.map(|log| Line::new(&log.format));
         Self {
             shared,
             config: RefCell::new(config),
@@ -132,8 +133,9 @@ impl Worker {
             parkable_wanted: Notify::new(),
             lines: RefCell::default(),
             lines_wanted: Notify::new(),
-            logged_fields,
+            line,
             accepted: Cell::new(0),
+            numbers: Cell::new(u64::from(id.0)),
             open_gauge,
             accepted_counter,
             closed: Notify::new(),
@@ -207,18 +209,27 @@ impl Worker {
         &self.shared.options.limits
     }
 
-    /// What is logged, if anything.
-    pub(crate) fn access_log(&self) -> Option<&AccessLog> {
-        self.shared.options.access_log.as_ref()
+    /// A number that none of the process's connections and requests has been given.
+    pub(crate) fn next_number(&self) -> u64 {
+        // Each worker counts by their number.
+        let number = self.numbers.get() + u64::from(self.shared.options.workers.max(1));
+        self.numbers.set(number);
+        number
     }
 
-    /// Fields of responses that the access log tells of.
-    pub(crate) fn logged_fields(&self) -> &[HeaderName] {
-        &self.logged_fields
+    /// What lines of the access log say, if there is one.
+    pub(crate) fn log_line(&self) -> Option<&Line> {
+        self.line.as_ref()
+    }
+
+    /// Whether the access log is to tell of this request.
+    pub(crate) fn is_drawn_for_log(&self) -> bool {
+        let log = self.shared.options.access_log.as_ref();
+        log.is_some_and(|log| log.sample.takes(self.rng().u32(..1_000_000)))
     }
 
     /// Adds the line that `write` writes to the access log.
-    pub(crate) fn log(&self, write: impl FnOnce(&mut String)) {
+    pub(crate) fn log(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let fill = self.lines.borrow_mut().push(write);
         match fill {
             Fill::First => self.lines_wanted.notify_one(),
@@ -252,7 +263,7 @@ impl Worker {
     /// Whether somebody may ask for the addresses of both ends of a connection.
     pub(crate) fn needs_addresses(&self) -> bool {
         let view = self.view();
-        self.access_log().is_some() || view.has_formats() || view.config().announces
+        self.line.is_some() || view.has_formats() || view.config().announces
     }
 
     /// How far the end has come.

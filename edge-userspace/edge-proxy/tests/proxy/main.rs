@@ -24,6 +24,7 @@ mod frames;
 mod heads;
 mod http2;
 mod limits;
+mod log_values;
 mod logged_heads;
 mod malformed;
 mod observe;

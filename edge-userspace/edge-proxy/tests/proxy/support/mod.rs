@@ -6,6 +6,7 @@ mod config;
 mod dns;
 mod edge;
 mod http2;
+mod log;
 mod pki;
 mod tls;
 
@@ -17,5 +18,6 @@ pub(crate) use config::{
 pub(crate) use dns::{DnsServer, Zone};
 pub(crate) use edge::{Edge, eventually, free_port, refusing};
 pub(crate) use http2::{Http2Backend, http2, listening};
+pub(crate) use log::Log;
 pub(crate) use pki::{Authority, Issued};
 pub(crate) use tls::{TlsBackend, client_config, connect, tls_server};
