@@ -32,7 +32,6 @@ mod proxy;
 mod proxy_protocol;
 mod server;
 mod sniff;
-mod splice;
 mod status;
 mod stream;
 mod strict;

@@ -51,7 +51,7 @@ impl Pipe {
 ///
 /// # Errors
 /// When a socket fails, or no pipe can be had.
-pub(crate) async fn one_way(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
+pub(super) async fn one_way(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
     loop {
         from.readable().await?;
         let pipe = Pipe::take()?;

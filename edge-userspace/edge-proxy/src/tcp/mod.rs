@@ -1,5 +1,7 @@
 //! Bytes that are forwarded as they are: Istio's `tcp` and `tls` routes.
 
+mod splice;
+
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
@@ -15,7 +17,6 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::Conn;
 use crate::pool::{EndpointStream, connect_bytes};
-use crate::splice;
 use crate::worker::ClusterView;
 
 /// What is read at once. Measured: half of the processor time of 8 KiB, and little is left to gain beyond.

@@ -1,0 +1,149 @@
+//! Metrics of tier 2 under Istio's names, so that Istio's dashboards work on them, and the edge's own.
+
+mod labels;
+mod requests;
+
+use edge_model::{LocalRateLimit, Penalty, WorkerId};
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use self::labels::LABELS;
+pub(crate) use self::labels::Labels;
+pub(crate) use self::requests::{Kind, Observed, SeriesCache};
+
+/// Upper bounds in bytes (Envoy's defaults, in powers of ten here).
+const SIZE_BUCKETS: [f64; 9] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
+/// Upper bounds in milliseconds, Envoy's defaults.
+const DURATION_BUCKETS: [f64; 19] = [
+    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6,
+    3.6e6,
+];
+
+/// All metrics of the proxy.
+pub(crate) struct Metrics {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    request_bytes: HistogramVec,
+    response_bytes: HistogramVec,
+    log_dropped: IntCounter,
+    connections: IntGaugeVec,
+    connections_total: IntCounterVec,
+    handshakes_failed: IntCounterVec,
+    connections_cut: IntCounterVec,
+    rate_limited: IntCounterVec,
+    penalties: IntCounterVec,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters =
+            |name, help, labels| register(registry, IntCounterVec::new(Opts::new(name, help), labels)?);
+        let open = Opts::new(
+            "edge_downstream_connections",
+            "Connections of clients that are open",
+        );
+        Ok(Self {
+            requests: counters("istio_requests_total", "Requests answered", &LABELS)?,
+            durations: register(registry, durations()?)?,
+            request_bytes: register(registry, sizes("istio_request_bytes", "Bytes of request bodies")?)?,
+            response_bytes: register(
+                registry,
+                sizes("istio_response_bytes", "Bytes of response bodies")?,
+            )?,
+            log_dropped: register(
+                registry,
+                IntCounter::new(
+                    "edge_access_log_dropped_total",
+                    "Lines of the access log that could not be written",
+                )?,
+            )?,
+            connections: register(registry, IntGaugeVec::new(open, &["worker"])?)?,
+            connections_total: counters(
+                "edge_downstream_connections_total",
+                "Connections of clients that were accepted",
+                &["worker"],
+            )?,
+            handshakes_failed: counters(
+                "edge_tls_handshakes_failed_total",
+                "TLS handshakes that did not end in a connection",
+                &["reason"],
+            )?,
+            connections_cut: counters(
+                "edge_downstream_connections_cut_total",
+                "Connections of clients that were cut for what the client did, or did not do in time",
+                &["reason"],
+            )?,
+            rate_limited: counters(
+                "edge_rate_limited_total",
+                "Requests over a local rate limit, refused or (enforced=false) only counted",
+                &["limit", "enforced"],
+            )?,
+            penalties: counters(
+                "edge_penalties_issued_total",
+                "Sources that tier 1 was asked to drop",
+                &["reason"],
+            )?,
+        })
+    }
+
+    /// Handles of one worker's connection metrics: open now, and accepted ever.
+    pub(crate) fn connections(&self, worker: WorkerId) -> (IntGauge, IntCounter) {
+        let label = worker.0.to_string();
+        (
+            self.connections.with_label_values(&[&label]),
+            self.connections_total.with_label_values(&[&label]),
+        )
+    }
+
+    /// Counts lines of the access log that were lost.
+    pub(crate) fn log_dropped(&self) -> IntCounter {
+        self.log_dropped.clone()
+    }
+
+    /// Counts a failed handshake.
+    pub(crate) fn handshake_failed(&self, reason: &str) {
+        self.handshakes_failed.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a connection that was cut.
+    pub(crate) fn connection_cut(&self, reason: &str) {
+        self.connections_cut.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts requests over a limit.
+    pub(crate) fn rate_limited(&self, limit: &LocalRateLimit, enforced: bool) -> IntCounter {
+        let name = format!("{}/{}", limit.object.namespace, limit.object.name);
+        let enforced = if enforced { "true" } else { "false" };
+        self.rate_limited.with_label_values(&[name.as_str(), enforced])
+    }
+
+    /// Counts a penalty.
+    pub(crate) fn penalty(&self, penalty: &Penalty) {
+        self.penalties.with_label_values(&[penalty.reason.name()]).inc();
+    }
+}
+
+fn durations() -> Result<HistogramVec, prometheus::Error> {
+    let help = "Time from the request's head to the end of its response";
+    let opts = HistogramOpts::new("istio_request_duration_milliseconds", help);
+    HistogramVec::new(opts.buckets(DURATION_BUCKETS.to_vec()), &LABELS)
+}
+
+fn sizes(name: &str, help: &str) -> Result<HistogramVec, prometheus::Error> {
+    HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(SIZE_BUCKETS.to_vec()),
+        &LABELS,
+    )
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
