@@ -46,11 +46,13 @@ pub(crate) enum Flag {
     OverloadManager,
     /// `DR`: the client reset the stream of a request over HTTP/2, whose connection goes on.
     DownstreamRemoteReset,
+    /// `DT`: the connection has lasted as long as it may.
+    DurationTimeout,
 }
 
 impl Flag {
     /// All flags in order, with Envoy's short and long names.
-    const ALL: [(Self, &'static str, &'static str); 20] = [
+    const ALL: [(Self, &'static str, &'static str); 21] = [
         (Self::DelayInjected, "DI", "DelayInjected"),
         (Self::FaultInjected, "FI", "FaultInjected"),
         (
@@ -83,6 +85,7 @@ impl Flag {
         ),
         (Self::OverloadManager, "OM", "OverloadManagerTerminated"),
         (Self::DownstreamRemoteReset, "DR", "DownstreamRemoteReset"),
+        (Self::DurationTimeout, "DT", "DurationTimeout"),
     ];
 
     fn bit(self) -> u32 {

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use edge_model::{Discovery, Forward, LoadBalancer};
+use edge_model::{Forward, LoadBalancer};
 use edge_upstream::circuit::{Resource, retry_limit};
 use edge_upstream::outlier::Outcome;
 use edge_upstream::retry::{Answer, Ended, Replay, Retries, Verdict, is_idempotent};
@@ -21,7 +21,7 @@ use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
 use super::{
-    Flag, Flags, Incoming, Present, Record, Reply, RequestBody, RequestId, Way, direct, grpc, mirror, upgrade,
+    Flag, Incoming, Present, Record, Reply, RequestBody, RequestId, Way, direct, grpc, mirror, upgrade,
 };
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, Lease, SendError, Sender, Want};
@@ -110,7 +110,7 @@ impl Forwarding<'_> {
                 (Next::Pick, false) => Want::Open,
             };
             let Some((index, endpoint)) = self.endpoint(&next, pick) else {
-                return Err(Reply::no_healthy_upstream().with_flags(self.why_no_endpoint()));
+                return Err(Reply::no_healthy_upstream().with_flags(self.cluster.why_no_endpoint()));
             };
             record.reached_endpoint(endpoint);
             // Pinned here: it is large, and would be moved each time that it is handed on.
@@ -226,20 +226,6 @@ impl Forwarding<'_> {
             Next::Pick => self.cluster.pick(pick, &mut self.conn.worker().rng())?,
         };
         Some((index, self.cluster.endpoint(index)?))
-    }
-
-    /// What is to be said beside that no endpoint may be used.
-    fn why_no_endpoint(&self) -> Flags {
-        let model = self.cluster.model();
-        match &model.discovery {
-            Discovery::StrictDns(_) | Discovery::LogicalDns(_) if model.endpoints.is_empty() => {
-                Flag::DnsFailure.into()
-            }
-            Discovery::Static
-            | Discovery::StrictDns(_)
-            | Discovery::LogicalDns(_)
-            | Discovery::OriginalDst => Flags::NONE,
-        }
     }
 
     /// Ends a try after `perTryTimeout`.

@@ -2,8 +2,8 @@
 
 use edge_model::{Cluster, WorkloadMeta};
 
-/// Labels of Istio's standard metrics, in the order of [`Labels::values`].
-pub(super) const LABELS: [&str; 25] = [
+/// Labels that say where from and where to, in the order of [`Labels::values`]. All of Istio's standard metrics have them.
+const PEERS: [&str; 20] = [
     "reporter",
     "source_workload",
     "source_canonical_service",
@@ -24,30 +24,30 @@ pub(super) const LABELS: [&str; 25] = [
     "destination_canonical_service",
     "destination_canonical_revision",
     "destination_cluster",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
 ];
 
+/// Names of the labels of a metric that has these behind [`PEERS`].
+pub(super) fn names(further: &[&'static str]) -> Vec<&'static str> {
+    [&PEERS, further].concat()
+}
+
 /// Istio's word for what is not known.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// How this gateway calls itself as the source of requests to backends.
 const SELF: &str = "edge";
 
-/// Where requests go to, as the metrics tell it.
+/// Where requests and connections go to, as the metrics tell it.
 #[derive(Debug, Clone)]
 pub(crate) struct Labels([String; 11]);
 
 impl Labels {
-    /// Of requests that got no further than this gateway.
+    /// Of what got no further than this gateway.
     pub(crate) fn none() -> Self {
         Self([const { String::new() }; 11].map(|_| UNKNOWN.to_owned()))
     }
 
-    /// Of requests to a cluster, and to the workload of one of its endpoints once that was picked.
+    /// Of what goes to a cluster, and to the workload of one of its endpoints once that was picked.
     pub(crate) fn new(cluster: &Cluster, workload: Option<&WorkloadMeta>) -> Self {
         let of = |field: fn(&WorkloadMeta) -> &String| {
             workload.map_or(UNKNOWN, |workload| field(workload).as_str())
@@ -75,21 +75,16 @@ impl Labels {
         )
     }
 
-    pub(super) fn values<'a>(
-        &'a self,
-        code: &'a str,
-        flags: &'a str,
-        kind: (&'a str, &'a str),
-    ) -> [&'a str; 25] {
-        let mut values = [UNKNOWN; 25];
-        values[..9].copy_from_slice(&[
+    /// Values of [`PEERS`], and of the labels behind them.
+    pub(super) fn values<'a>(&'a self, further: &[&'a str]) -> Vec<&'a str> {
+        let source = [
             "source", SELF, SELF, UNKNOWN, UNKNOWN, UNKNOWN, SELF, UNKNOWN, UNKNOWN,
-        ]);
-        for (slot, value) in values[9..20].iter_mut().zip(&self.0) {
-            *slot = value;
-        }
-        // Whether the way to the backend is secured is for the backend's side to report (Istio's metric definition).
-        values[20..].copy_from_slice(&[kind.0, code, kind.1, flags, UNKNOWN]);
-        values
+        ];
+        let destination = self.0.iter().map(String::as_str);
+        source
+            .into_iter()
+            .chain(destination)
+            .chain(further.iter().copied())
+            .collect()
     }
 }

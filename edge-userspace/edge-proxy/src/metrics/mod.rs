@@ -1,33 +1,23 @@
 //! Metrics of tier 2 under Istio's names, so that Istio's dashboards work on them, and the edge's own.
 
+mod connections;
 mod labels;
 mod requests;
 
 use edge_model::{LocalRateLimit, Penalty, WorkerId};
 use prometheus::core::Collector;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use self::labels::LABELS;
+use self::connections::TcpMetrics;
+pub(crate) use self::connections::TcpSeries;
 pub(crate) use self::labels::Labels;
+use self::requests::RequestMetrics;
 pub(crate) use self::requests::{Kind, Observed, SeriesCache};
-
-/// Upper bounds in bytes (Envoy's defaults, in powers of ten here).
-const SIZE_BUCKETS: [f64; 9] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
-
-/// Upper bounds in milliseconds, Envoy's defaults.
-const DURATION_BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6,
-    3.6e6,
-];
 
 /// All metrics of the proxy.
 pub(crate) struct Metrics {
-    requests: IntCounterVec,
-    durations: HistogramVec,
-    request_bytes: HistogramVec,
-    response_bytes: HistogramVec,
+    requests: RequestMetrics,
+    tcp: TcpMetrics,
     log_dropped: IntCounter,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
@@ -40,20 +30,14 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Makes the metrics and registers them.
     pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters =
-            |name, help, labels| register(registry, IntCounterVec::new(Opts::new(name, help), labels)?);
+        let counters = |name, help, labels| counters(registry, name, help, labels);
         let open = Opts::new(
             "edge_downstream_connections",
             "Connections of clients that are open",
         );
         Ok(Self {
-            requests: counters("istio_requests_total", "Requests answered", &LABELS)?,
-            durations: register(registry, durations()?)?,
-            request_bytes: register(registry, sizes("istio_request_bytes", "Bytes of request bodies")?)?,
-            response_bytes: register(
-                registry,
-                sizes("istio_response_bytes", "Bytes of response bodies")?,
-            )?,
+            requests: RequestMetrics::new(registry)?,
+            tcp: TcpMetrics::new(registry)?,
             log_dropped: register(
                 registry,
                 IntCounter::new(
@@ -127,17 +111,13 @@ impl Metrics {
     }
 }
 
-fn durations() -> Result<HistogramVec, prometheus::Error> {
-    let help = "Time from the request's head to the end of its response";
-    let opts = HistogramOpts::new("istio_request_duration_milliseconds", help);
-    HistogramVec::new(opts.buckets(DURATION_BUCKETS.to_vec()), &LABELS)
-}
-
-fn sizes(name: &str, help: &str) -> Result<HistogramVec, prometheus::Error> {
-    HistogramVec::new(
-        HistogramOpts::new(name, help).buckets(SIZE_BUCKETS.to_vec()),
-        &LABELS,
-    )
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
 fn register<C: Collector + Clone + 'static>(

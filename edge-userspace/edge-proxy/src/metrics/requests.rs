@@ -3,10 +3,55 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
 
-use super::{Labels, Metrics};
+use super::connections::TcpSeriesCache;
+use super::labels::{UNKNOWN, names};
+use super::{Labels, Metrics, counters, register};
 use crate::http::Flags;
+
+/// Upper bounds in bytes (Envoy's defaults, in powers of ten here).
+const SIZE_BUCKETS: [f64; 9] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
+/// Upper bounds in milliseconds, Envoy's defaults.
+const DURATION_BUCKETS: [f64; 19] = [
+    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6,
+    3.6e6,
+];
+
+/// What is counted of requests.
+pub(super) struct RequestMetrics {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    request_bytes: HistogramVec,
+    response_bytes: HistogramVec,
+}
+
+impl RequestMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let labels = names(&[
+            "request_protocol",
+            "response_code",
+            "grpc_response_status",
+            "response_flags",
+            "connection_security_policy",
+        ]);
+        let histogram = |name, help, buckets: &[f64]| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            register(registry, HistogramVec::new(opts, &labels)?)
+        };
+        Ok(Self {
+            requests: counters(registry, "istio_requests_total", "Requests answered", &labels)?,
+            durations: histogram(
+                "istio_request_duration_milliseconds",
+                "Time from the request's head to the end of its response",
+                &DURATION_BUCKETS,
+            )?,
+            request_bytes: histogram("istio_request_bytes", "Bytes of request bodies", &SIZE_BUCKETS)?,
+            response_bytes: histogram("istio_response_bytes", "Bytes of response bodies", &SIZE_BUCKETS)?,
+        })
+    }
+}
 
 /// What is spoken, and for gRPC how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,8 +77,9 @@ pub(crate) type Key = (u16, Flags, Kind);
 /// is done to count a request. Belongs to one worker.
 #[derive(Debug)]
 pub(crate) struct SeriesCache {
-    labels: Labels,
+    pub(super) labels: Labels,
     series: RefCell<Vec<(Key, Series)>>,
+    pub(super) tcp: TcpSeriesCache,
 }
 
 #[derive(Debug, Clone)]
@@ -54,7 +100,9 @@ impl Series {
                 status.map(|status| status.to_string()).unwrap_or_default(),
             ),
         };
-        let values = labels.values(&code, &flags, (protocol, &status));
+        // Whether the way to the backend is secured is for the backend's side to report (Istio's metric definition).
+        let values = labels.values(&[protocol, &code, &status, &flags, UNKNOWN]);
+        let metrics = &metrics.requests;
         Self {
             requests: metrics.requests.with_label_values(&values),
             durations: metrics.durations.with_label_values(&values),
@@ -82,6 +130,7 @@ impl SeriesCache {
         Self {
             labels,
             series: RefCell::default(),
+            tcp: RefCell::default(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Bytes that are forwarded as they are: Istio's `tcp` and `tls` routes.
 
+mod meter;
+mod record;
 mod splice;
 
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+pub(crate) use self::meter::Meters;
+use self::meter::{Moved, Way};
+use self::record::TcpRecord;
 use crate::connection::Conn;
+use crate::http::Flag;
 use crate::pool::{EndpointStream, connect_bytes};
 use crate::worker::ClusterView;
 
@@ -30,34 +35,54 @@ pub(crate) async fn forward<S>(conn: &Rc<Conn>, client: S, route: &TcpRoute)
 where
     S: Socket + AsyncRead + AsyncWrite + Unpin,
 {
-    // It counts as in use until its end, and has no timeouts but its cluster's.
-    conn.request_began();
-    let view = conn.worker().view();
-    if view.config().is_closed || conn.worker().overload().refuses_request() {
-        return;
-    }
-    let draw = conn.worker().rng().u64(..);
-    let Some(cluster) = choose(route, draw).and_then(|name| view.cluster(name)) else {
-        tracing::debug!(route = %route.object, "no such cluster for a TCP connection");
+    let mut record = TcpRecord::begin(conn);
+    let Some(cluster) = destination(conn, route, &mut record) else {
         return;
     };
-    match connect(conn, cluster).await {
-        Some(Connected {
-            stream,
-            _active,
-            _place,
-        }) => {
-            let pool = &cluster.model().pool;
-            let moving = move_bytes(client, stream, pool.tcp_idle_timeout);
-            match pool.max_connection_duration {
-                None => moving.await,
-                // The end of the time is the end of the connection, whatever is under way (Envoy
-                // `max_downstream_connection_duration` of the TCP proxy).
-                Some(longest) => drop(tokio::time::timeout(longest, moving).await),
+    let Some(connected) = connect(conn, &cluster, &mut record).await else {
+        return;
+    };
+    let Connected {
+        stream,
+        _active,
+        _place,
+    } = connected;
+    let meter = record.connected();
+    let pool = &cluster.model().pool;
+    let moving = move_bytes(client, stream, meter.moved(), pool.tcp_idle_timeout);
+    match pool.max_connection_duration {
+        None => moving.await,
+        // The end of the time is the end of the connection, whatever is under way (Envoy
+        // `max_downstream_connection_duration` of the TCP proxy).
+        Some(longest) => {
+            if tokio::time::timeout(longest, moving).await.is_err() {
+                record.flag(Flag::DurationTimeout);
             }
         }
-        None => tracing::debug!(route = %route.object, "no endpoint for a TCP connection"),
     }
+}
+
+/// The cluster that a connection is for, by the configuration in force; `None` where it is for none, or not taken.
+fn destination(conn: &Conn, route: &TcpRoute, record: &mut TcpRecord) -> Option<Rc<ClusterView>> {
+    let view = conn.worker().view();
+    if view.config().is_closed {
+        return None;
+    }
+    if conn.worker().overload().refuses_request() {
+        record.flag(Flag::OverloadManager);
+        return None;
+    }
+    let draw = conn.worker().rng().u64(..);
+    let Some(name) = choose(route, draw) else {
+        record.flag(Flag::NoRoute);
+        return None;
+    };
+    let Some(cluster) = view.cluster(name) else {
+        record.flag(Flag::NoCluster);
+        return None;
+    };
+    record.reached_cluster(cluster);
+    Some(Rc::clone(cluster))
 }
 
 /// The cluster whose share a draw falls into.
@@ -85,17 +110,23 @@ struct Connected {
 
 /// A connection to an endpoint; another one is tried where one does not answer. `None` also where the cluster has as many
 /// connections as it may.
-async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<Connected> {
+async fn connect(conn: &Conn, cluster: &ClusterView, record: &mut TcpRecord) -> Option<Connected> {
     let mut tried = Vec::new();
-    let place = cluster.limits().connection()?;
+    let Some(place) = cluster.limits().connection() else {
+        record.flag(Flag::UpstreamOverflow);
+        return None;
+    };
     while tried.len() < TRIES {
         let pick = Pick {
             now: cluster.clock(Instant::now()),
             tried: &tried,
             ..Pick::default()
         };
-        let index = cluster.pick(pick, &mut conn.worker().rng())?;
-        let endpoint = cluster.endpoint(index)?;
+        let picked = cluster.pick(pick, &mut conn.worker().rng());
+        let Some((index, endpoint)) = picked.and_then(|index| Some((index, cluster.endpoint(index)?))) else {
+            break;
+        };
+        record.reached_endpoint(endpoint);
         let active = ActiveRequest::begin(endpoint.load());
         let target = endpoint.target().on_behalf_of(conn);
         let connecting = tokio::time::timeout(
@@ -117,6 +148,14 @@ async fn connect(conn: &Conn, cluster: &ClusterView) -> Option<Connected> {
         }
         cluster.report(index, Outcome::ConnectFailure);
         tried.push(index);
+    }
+    if tried.is_empty() {
+        record.flag(Flag::NoHealthyUpstream);
+        record.flag(cluster.why_no_endpoint());
+    } else {
+        // Envoy says both once no attempt is left.
+        record.flag(Flag::UpstreamConnectionFailure);
+        record.flag(Flag::UpstreamRetryLimitExceeded);
     }
     None
 }
@@ -140,43 +179,56 @@ impl<S> Socket for Box<TlsStream<S>> {
 }
 
 /// Moves bytes both ways, within the kernel where both sides are sockets.
-async fn move_bytes<S>(client: S, endpoint: EndpointStream, idle: Option<Duration>)
+async fn move_bytes<S>(client: S, endpoint: EndpointStream, moved: &Moved, idle: Option<Duration>)
 where
     S: Socket + AsyncRead + AsyncWrite + Unpin,
 {
     let (Some(a), Some(b)) = (client.socket(), endpoint.socket()) else {
-        return drop(copy(client, endpoint, idle).await);
+        return drop(copy_counted(client, endpoint, moved, idle).await);
     };
-    let moved = Cell::new(0);
-    let both = async { tokio::try_join!(splice::one_way(a, b, &moved), splice::one_way(b, a, &moved)) };
+    let both = async {
+        tokio::try_join!(
+            splice::one_way(a, b, &moved.from_client),
+            splice::one_way(b, a, &moved.to_client)
+        )
+    };
     // Whether it was cut or has ended, both sockets are closed now.
-    let _ = until_silent(both, &moved, idle).await;
+    let _ = until_silent(both, moved, idle).await;
 }
 
 /// Copies both ways. The end of one side is passed on, and the other may go on sending (half-close).
 ///
 /// # Errors
 /// One of the sides was cut, or nothing went either way for the idle time.
-pub(crate) async fn copy<A, B>(a: A, b: B, idle: Option<Duration>) -> io::Result<()>
+pub(crate) async fn copy<A, B>(client: A, endpoint: B, idle: Option<Duration>) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let moved = Cell::new(0u64);
-    let ((mut from_a, mut to_a), (mut from_b, mut to_b)) = (tokio::io::split(a), tokio::io::split(b));
+    copy_counted(client, endpoint, &Moved::default(), idle).await
+}
+
+/// The same, with the bytes added to `moved`.
+async fn copy_counted<A, B>(client: A, endpoint: B, moved: &Moved, idle: Option<Duration>) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_endpoint, mut to_endpoint) = tokio::io::split(endpoint);
     let both = async {
         tokio::try_join!(
-            one_way(&mut from_a, &mut to_b, &moved),
-            one_way(&mut from_b, &mut to_a, &moved)
+            one_way(&mut from_client, &mut to_endpoint, &moved.from_client),
+            one_way(&mut from_endpoint, &mut to_client, &moved.to_client)
         )
     };
-    until_silent(both, &moved, idle).await
+    until_silent(both, moved, idle).await
 }
 
 /// Waits for the end, or for so long a time in which nothing is moved.
 async fn until_silent(
     both: impl Future<Output = io::Result<((), ())>>,
-    moved: &Cell<u64>,
+    moved: &Moved,
     idle: Option<Duration>,
 ) -> io::Result<()> {
     let ended = match idle {
@@ -190,11 +242,11 @@ async fn until_silent(
 }
 
 /// Ends after so long a time in which nothing was moved.
-async fn silence(moved: &Cell<u64>, idle: Duration) {
+async fn silence(moved: &Moved, idle: Duration) {
     loop {
-        let before = moved.get();
+        let before = moved.progress();
         tokio::time::sleep(idle).await;
-        if moved.get() == before {
+        if moved.progress() == before {
             return;
         }
     }
@@ -203,7 +255,7 @@ async fn silence(moved: &Cell<u64>, idle: Duration) {
 async fn one_way(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    moved: &Cell<u64>,
+    way: &Way,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -211,8 +263,9 @@ async fn one_way(
         if length == 0 {
             return to.shutdown().await;
         }
+        way.took(length);
         to.write_all(&buffer[..length]).await?;
+        way.gave(length);
         to.flush().await?;
-        moved.set(moved.get() + 1);
     }
 }

@@ -246,7 +246,7 @@ impl EndpointView {
         Some(pool)
     }
 
-    /// Metrics of requests that were given to it.
+    /// Metrics of requests and connections that were given to it.
     pub(crate) fn series(&self) -> &SeriesCache {
         &self.series
     }

@@ -28,6 +28,7 @@ use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::options::{Limits, ProxyOptions, Timeouts};
 use crate::overload::{Admitted, Overload};
 use crate::server::LocalExec;
+use crate::tcp::Meters;
 use crate::timer::Timers;
 use crowd::Crowd;
 pub(crate) use endpoint::{Asker, EndpointView, OwnPools};
@@ -88,6 +89,8 @@ pub(crate) struct Worker {
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
     crowd: Crowd,
+    /// Of connections that are forwarded as bytes.
+    meters: Meters,
     /// Connections that are not parked, since they were first idle.
     parkable: RefCell<VecDeque<Rc<Conn>>>,
     parkable_wanted: Notify,
@@ -129,6 +132,7 @@ impl Worker {
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
             crowd: Crowd::default(),
+            meters: Meters::default(),
             parkable: RefCell::default(),
             parkable_wanted: Notify::new(),
             lines: RefCell::default(),
@@ -181,9 +185,14 @@ impl Worker {
         &self.http2
     }
 
-    /// Metrics of requests that got no further than the gateway.
+    /// Metrics of requests and connections that got no further than the gateway.
     pub(crate) fn unrouted(&self) -> &SeriesCache {
         &self.unrouted
+    }
+
+    /// What forwarded connections have carried.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -342,7 +351,7 @@ impl Worker {
         }
     }
 
-    /// Ends what has gone on for too long.
+    /// Ends what has gone on for too long, and tells the metrics of what goes on.
     fn sweep(&self) {
         let now = Instant::now();
         self.now.set(now);
@@ -353,6 +362,7 @@ impl Worker {
             pool.sweep(now);
         }
         self.view.borrow().sweep(now);
+        self.meters.report();
     }
 }
 

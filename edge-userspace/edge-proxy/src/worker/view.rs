@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_model::{Change, Cluster, ClusterName, LocalRateLimit, SharedMap};
+use edge_model::{Change, Cluster, ClusterName, Discovery, LocalRateLimit, SharedMap};
 use edge_upstream::outlier::{self, Outcome};
 use edge_upstream::rate_limit::LocalRateLimiter;
 use edge_upstream::{Balancer, ClusterLoad, Pick};
@@ -16,6 +16,7 @@ use prometheus::IntCounter;
 
 use super::endpoint::{Asker, EndpointView};
 use crate::config::{ClusterConfig, Config};
+use crate::http::{Flag, Flags};
 use crate::metrics::{Labels, Metrics, SeriesCache};
 use crate::pool::{ConnectError, Lease, Limits, Pool, Want};
 use crate::protocol::Protocol;
@@ -252,6 +253,20 @@ impl ClusterView {
         self.endpoints.iter().position(|own| Rc::ptr_eq(own, endpoint))
     }
 
+    /// What is to be said beside that no endpoint may be used.
+    pub(crate) fn why_no_endpoint(&self) -> Flags {
+        let model = self.model();
+        match &model.discovery {
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_) if model.endpoints.is_empty() => {
+                Flag::DnsFailure.into()
+            }
+            Discovery::Static
+            | Discovery::StrictDns(_)
+            | Discovery::LogicalDns(_)
+            | Discovery::OriginalDst => Flags::NONE,
+        }
+    }
+
     /// A connection to an endpoint, for a request to `authority`.
     pub(crate) async fn checkout(
         &self,
@@ -277,7 +292,7 @@ impl ClusterView {
         self.config.model.connect_timeout
     }
 
-    /// Metrics of requests that reached no endpoint.
+    /// Metrics of requests and connections that reached no endpoint.
     pub(crate) fn series(&self) -> &SeriesCache {
         &self.series
     }

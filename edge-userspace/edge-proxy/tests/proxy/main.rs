@@ -37,6 +37,7 @@ mod routing;
 mod slow_streams;
 mod support;
 mod tcp;
+mod tcp_metrics;
 mod tls;
 mod upgrades;
 mod upstream_tls;

@@ -14,7 +14,7 @@ use crate::support::{
     prefix, refusing, route, service, tls_server, virtual_host,
 };
 
-fn tcp_route(destinations: &[(&str, u32)]) -> Arc<TcpRoute> {
+pub(crate) fn tcp_route(destinations: &[(&str, u32)]) -> Arc<TcpRoute> {
     let destinations = destinations.iter().map(|(name, weight)| WeightedCluster {
         cluster: cluster(name),
         weight: *weight,
@@ -30,12 +30,12 @@ fn tcp_route(destinations: &[(&str, u32)]) -> Arc<TcpRoute> {
     })
 }
 
-fn listen(port: u16, destinations: &[(&str, u32)]) -> Snap {
+pub(crate) fn listen(port: u16, destinations: &[(&str, u32)]) -> Snap {
     Snap::default().listen_with(port, ListenerProtocol::Tcp(tcp_route(destinations)))
 }
 
 /// Says its name, then gives everything back until the client has sent its end, and then its own.
-fn echo(name: &'static str) -> RawBackend {
+pub(crate) fn echo(name: &'static str) -> RawBackend {
     RawBackend::start(move |mut stream, _| {
         let _ = stream.write_all(name.as_bytes());
         let mut all = Vec::new();
@@ -45,14 +45,14 @@ fn echo(name: &'static str) -> RawBackend {
     })
 }
 
-fn dial(port: u16) -> TcpStream {
+pub(crate) fn dial(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
 }
 
 /// What comes of a connection on which `sent` is sent.
-fn exchange(port: u16, sent: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(crate) fn exchange(port: u16, sent: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = dial(port);
     stream.write_all(sent)?;
     stream.shutdown(Shutdown::Write)?;

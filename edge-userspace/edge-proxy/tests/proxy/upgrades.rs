@@ -92,6 +92,7 @@ fn a_websocket_goes_both_ways_and_ends_one_side_after_the_other() {
         b"helloearly GET /smuggled HTTP/1.1\n\n\0bye"
     );
     edge.expect_metric("istio_requests_total", &["response_code=\"101\""], 1);
+    assert_eq!(edge.lines("istio_tcp"), "", "the bytes are those of a request");
     assert!(eventually(|| web.open() == 0));
 }
 
