@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use edge_common::header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
-use edge_common::{TCP, UDP};
+use edge_common::{TCP, UDP, checksum};
 use fastrand::Rng;
 
 use crate::setup::{VIP4, VIP6};
@@ -137,6 +137,24 @@ pub fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 pub fn inserted(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     frame.splice(at..at, bytes.iter().copied());
     frame
+}
+
+/// A packet of TCP without payload, its checksums completed.
+#[must_use]
+pub fn completed(mut frame: Vec<u8>) -> Vec<u8> {
+    let is_v4 = frame[12] == 8;
+    if is_v4 {
+        complete_checksum(&mut frame[14..]);
+    }
+    let (tcp, addresses) = if is_v4 { (34, 26) } else { (54, 22) };
+    let words = |bytes: &[u8]| -> u64 {
+        let pairs = bytes.chunks_exact(2);
+        pairs
+            .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum()
+    };
+    let sum = words(&frame[addresses..tcp]) + words(&frame[tcp..]) + 6 + (frame.len() - tcp) as u64;
+    with(frame, tcp + 16, &checksum::of(sum).to_be_bytes())
 }
 
 /// A frame with an 802.1Q tag.

@@ -1,7 +1,9 @@
 //! A client and a node in namespaces, with code of this process at work inside.
 
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use edge_common::decap::GUE_PORT;
@@ -11,6 +13,9 @@ use edge_model::{Protocol, TunnelRole, Tunnels, WorkerId};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 use socket2::{Domain, Socket, Type};
+
+/// How long an answer may take on a busy machine.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Client and node, joined by a veth pair, with routes to the virtual addresses over the node.
 #[derive(Debug)]
@@ -87,6 +92,24 @@ impl Pair {
         inside(&self.client, || Ok(DataPath::load(options)?))
     }
 
+    /// A socket that gets all TCP segments to an address of the client.
+    ///
+    /// # Errors
+    /// The client has no such address.
+    pub fn segments_to(&self, address: IpAddr) -> Result<Socket> {
+        inside(&self.client, || {
+            let address = SocketAddr::new(address, 0);
+            let socket = Socket::new(
+                Domain::for_address(address),
+                Type::RAW,
+                Some(socket2::Protocol::TCP),
+            )?;
+            socket.bind(&address.into())?;
+            socket.set_read_timeout(Some(ANSWERS_WITHIN))?;
+            Ok(socket)
+        })
+    }
+
     fn shown(&self) -> Result<String> {
         self.node.ip("-oneline link show node0")
     }
@@ -110,6 +133,23 @@ impl Pair {
             sendto(socket.as_raw_fd(), frame, to, MsgFlags::empty())?;
             Ok(())
         })
+    }
+}
+
+/// The TCP header of the next SYN-ACK to a port, of those that a socket of [`Pair::segments_to`] gets.
+///
+/// # Errors
+/// None comes.
+pub fn syn_ack(socket: &mut Socket, port: u16) -> Result<Vec<u8>> {
+    let is_v4 = socket.domain()? == Domain::IPV4;
+    loop {
+        let mut bytes = [0; 256];
+        let len = socket.read(&mut bytes).context("an answer")?;
+        // Raw sockets of IPv4 get the IP header, too.
+        let segment = bytes[..len].get(if is_v4 { 20 } else { 0 }..).unwrap_or_default();
+        if segment.get(2..4) == Some(&port.to_be_bytes()) && segment.get(13) == Some(&0x12) {
+            return Ok(segment.to_vec());
+        }
     }
 }
 

@@ -1,21 +1,18 @@
 //! SYN cookies for what load balancers send to this node: the answer goes to the client by the node's own route. Needs root.
 
-use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use edge_common::checksum;
+use anyhow::{Result, ensure};
 use edge_common::verdict::{LeftToKernel, ReplyReason};
 use edge_datapath::{Action, DataPath, Explainer, Explanation, LoadOptions};
 use edge_datapath_tests::explained::{explainer, run};
-use edge_datapath_tests::frame::{Packet, TCP4, TCP6, tagged, with};
-use edge_datapath_tests::node::{Pair, inside, listeners, sockets, tunnels};
+use edge_datapath_tests::frame::{Packet, TCP4, TCP6, completed, tagged, with};
+use edge_datapath_tests::node::{Pair, inside, listeners, sockets, syn_ack, tunnels};
 use edge_datapath_tests::setup::{LISTENER_PORT, VIP4, VIP6, balancer, config, member};
-use edge_datapath_tests::tunnel::{Kind, aged, complete_checksum, tunnelled};
+use edge_datapath_tests::tunnel::{Kind, aged, tunnelled};
 use edge_lab::{NetNs, wait_until};
 use edge_model::{DataPathConfig, ForwardMode, SynCookies, TokenRate, TunnelRole, Tunnels, Vip};
-use socket2::{Domain, Socket, Type};
 
 const WORKERS: u16 = 4;
 const GUE: Kind = Kind::Gue(6080);
@@ -285,44 +282,13 @@ fn unanswered_syns_in_tunnels_bring_cookies_above_their_rate() -> Result<()> {
     })
 }
 
-/// Completes the checksums of a packet without payload.
-fn complete(mut frame: Vec<u8>) -> Vec<u8> {
-    let is_v4 = frame[12] == 8;
-    if is_v4 {
-        complete_checksum(&mut frame[14..]);
-    }
-    let (tcp, addresses) = if is_v4 { (34, 26) } else { (54, 22) };
-    let words = |bytes: &[u8]| -> u64 {
-        let pairs = bytes.chunks_exact(2);
-        pairs
-            .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])))
-            .sum()
-    };
-    let sum = words(&frame[addresses..tcp]) + words(&frame[tcp..]) + 6 + (frame.len() - tcp) as u64;
-    with(frame, tcp + 16, &checksum::of(sum).to_be_bytes())
-}
-
 /// A SYN of this port by tunnel, for the node as it is.
 fn wire(pair: &Pair, packet: Packet, kind: Kind, over_v6: bool) -> Result<Vec<u8>> {
     Ok(with(
-        to_node(&complete(packet.linux_syn()), kind, over_v6),
+        to_node(&completed(packet.linux_syn()), kind, over_v6),
         0,
         &pair.mac()?,
     ))
-}
-
-/// The TCP header of the next answer that the client gets.
-fn received(socket: &mut Socket, packet: Packet) -> Result<Vec<u8>> {
-    loop {
-        let mut bytes = [0; 256];
-        let len = socket.read(&mut bytes).context("an answer")?;
-        // Raw sockets of IPv4 get the IP header, too.
-        let tcp = if packet.source.is_ipv4() { 20 } else { 0 };
-        let segment = bytes[tcp..len].to_vec();
-        if segment[2..4] == packet.source_port.to_be_bytes() && segment[13] == 0x12 {
-            return Ok(segment);
-        }
-    }
 }
 
 /// Leads to the clients by routes that ask for segments of at most so many bytes, over IPv4 and IPv6, which fit into the
@@ -370,23 +336,13 @@ fn the_answer_on_the_wire_offers_what_the_kernels_would_and_what_is_left_to_it_i
                 source_port,
                 ..of
             };
-            let mut socket = inside(&pair.client, || {
-                let domain = if of.source.is_ipv4() {
-                    Domain::IPV4
-                } else {
-                    Domain::IPV6
-                };
-                let socket = Socket::new(domain, Type::RAW, Some(6.into()))?;
-                socket.bind(&SocketAddr::new(ip(client), 0).into())?;
-                socket.set_read_timeout(Some(LIMIT))?;
-                Ok(socket)
-            })?;
+            let mut socket = pair.segments_to(ip(client))?;
             let before = replied(&datapath)?;
             pair.send(&wire(&pair, packet(5000), kind, over_v6)?)?;
-            let by_kernel = received(&mut socket, packet(5000))?;
+            let by_kernel = syn_ack(&mut socket, 5000)?;
             assert_eq!(replied(&datapath)?, before, "{client}: the kernel has answered");
             pair.send(&wire(&pair, packet(5001), kind, over_v6)?)?;
-            let by_xdp = received(&mut socket, packet(5001))?;
+            let by_xdp = syn_ack(&mut socket, 5001)?;
             assert_eq!(replied(&datapath)?, before + 1, "{client}: XDP has answered");
             let mss = |segment: &[u8]| u16::from_be_bytes([segment[22], segment[23]]);
             assert_eq!((mss(&by_kernel), mss(&by_xdp)), (advmss, advmss), "{client}");

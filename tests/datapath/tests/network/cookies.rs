@@ -14,7 +14,7 @@ use edge_model::{DataPathConfig, SynCookies};
 use crate::{WORKERS, connect, load, vips};
 
 /// A counter of the namespace's TCP (`TcpExt` in /proc/net/netstat).
-fn tcp_counter(name: &str) -> Result<u64> {
+pub(crate) fn tcp_counter(name: &str) -> Result<u64> {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
