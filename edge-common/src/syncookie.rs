@@ -16,11 +16,11 @@ pub struct Settings {
     pub vip_limit: Rate,
     /// SYNs of a VIP that nobody completes, above which cookies are used; below half of it they end.
     pub unanswered: Rate,
-    /// Largest segment that the node takes over IPv4, and over IPv6.
+    /// Largest segment that the node takes over IPv4, and over IPv6: the least of the interfaces that SYNs come by.
     pub mss4: u16,
     /// See `mss4`.
     pub mss6: u16,
-    /// Window of the SYN-ACK over IPv4, in bytes, and over IPv6.
+    /// Window of the SYN-ACK over IPv4, in bytes, and over IPv6, if it has no time stamp.
     pub window4: u16,
     /// See `window4`.
     pub window6: u16,
@@ -29,8 +29,10 @@ pub struct Settings {
     /// Other than 0: the kernel takes time stamps without a secret offset (`tcp_timestamps=2`), so options survive in
     /// them.
     pub has_timestamps: u16,
-    /// To a multiple of eight bytes.
-    pub padding: u32,
+    /// Window over IPv4 if it has one: segments are shorter by then, and it is made of whole ones.
+    pub stamped_window4: u16,
+    /// Likewise over IPv6.
+    pub stamped_window6: u16,
 }
 
 /// Whether a VIP is under attack, and how much of its limit is used (map `VIP_GUARDS`).

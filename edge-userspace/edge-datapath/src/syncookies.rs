@@ -13,6 +13,9 @@ use crate::Error;
 const MSS4: u16 = 1460;
 const MSS6: u16 = 1440;
 
+/// Bytes of each segment that its time stamp takes, with padding (`TCPOLEN_TSTAMP_ALIGNED`).
+const TIMESTAMP_LEN: u16 = 12;
+
 /// The sysctl by which the kernel answers every SYN that it sees with a cookie, and so accepts those of XDP.
 const SYNCOOKIES: &str = "net/ipv4/tcp_syncookies";
 
@@ -60,8 +63,10 @@ pub(crate) fn complete(settings: &mut Settings) {
         .max(at(2, 6 << 20));
     settings.mss4 = MSS4;
     settings.mss6 = MSS6;
-    settings.window4 = window(at(1, 131_072), MSS4);
-    settings.window6 = window(at(1, 131_072), MSS6);
+    let buffer = at(1, 131_072);
+    (settings.window4, settings.window6) = (window(buffer, MSS4), window(buffer, MSS6));
+    let stamped = |mss: u16| window(buffer, mss.saturating_sub(TIMESTAMP_LEN));
+    (settings.stamped_window4, settings.stamped_window6) = (stamped(MSS4), stamped(MSS6));
     settings.window_scale = window_scale(most);
     // 2: time stamps without a secret offset, from which the kernel can read the options that XDP wrote into them.
     settings.has_timestamps = u16::from(numbers("net/ipv4/tcp_timestamps") == [2]);
@@ -103,10 +108,14 @@ pub(crate) fn open_own_routes() {
     }
 }
 
-/// First window (`tcp_select_initial_window`): half of the buffer, in whole segments.
-fn window(buffer: u64, mss: u16) -> u16 {
-    let mss = u64::from(mss);
-    let space = (buffer / 2).clamp(mss, 65_536) / mss * mss;
+/// First window (`tcp_select_initial_window`): half of the buffer, in whole segments if it has room for one.
+fn window(buffer: u64, segment: u16) -> u16 {
+    let (space, segment) = (buffer / 2, u64::from(segment.max(1)));
+    let space = if space > segment {
+        space / segment * segment
+    } else {
+        space
+    };
     u16::try_from(space).unwrap_or(u16::MAX)
 }
 
@@ -130,7 +139,9 @@ mod tests {
     #[test]
     fn windows_are_those_that_the_kernel_chooses() {
         assert_eq!((window(131_072, 1460), window(131_072, 1440)), (64_240, 64_800));
-        assert_eq!((window(16_384, 1460), window(100, 1460)), (7300, 1460));
+        assert_eq!((window(131_072, 1448), window(131_072, 1428)), (65_160, 64_260));
+        assert_eq!((window(16_384, 1460), window(100, 1460)), (7300, 50));
+        assert_eq!((window(1 << 20, 1460), window(131_072, 0)), (u16::MAX, u16::MAX));
         assert_eq!(
             (window_scale(32 << 20), window_scale(6 << 20), window_scale(0)),
             (10, 7, 0)

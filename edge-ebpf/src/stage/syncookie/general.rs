@@ -116,7 +116,7 @@ pub extern "C" fn syncookie_answer(ctx: *mut xdp_md, place: u32) -> u32 {
     };
     let with_options = takes_options(settings, &offer);
     let words = SynAck::words((TCP_LEN + options_len) / 4, with_options);
-    let mut syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie);
+    let mut syn_ack = syn_ack(settings, &offer, with_options, is_v6, ports, sequence, cookie);
     if place & BY_ROUTE != 0
         && let Some(packet) = state::packet()
     {

@@ -53,8 +53,16 @@ pub(super) fn answer_in_place(ctx: &XdpContext, settings: &Settings, is_v6: bool
     }
     let ports = u32::from_be(load_word!("u32", tcp, 0) as u32);
     let sequence = u32::from_be(load_word!("u32", tcp, 4) as u32);
-    let syn_ack = syn_ack(settings, &offer, is_v6, ports, sequence, cookie as u32);
     let with_options = takes_options(settings, &offer);
+    let syn_ack = syn_ack(
+        settings,
+        &offer,
+        with_options,
+        is_v6,
+        ports,
+        sequence,
+        cookie as u32,
+    );
     let answered = write_in_place(ctx, is_v6, tcp_at, &syn_ack, &offer, with_options);
     Some(if answered.is_some() {
         ANSWERED

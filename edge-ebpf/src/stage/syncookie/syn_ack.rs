@@ -26,11 +26,12 @@ pub(super) fn takes_options(settings: &Settings, offer: &Offer) -> bool {
     offer.has_timestamp != 0 && settings.has_timestamps != 0
 }
 
-/// The answer's TCP header. `ports` and `sequence` are the SYN's.
+/// The answer's TCP header, with more options than the MSS or without. `ports` and `sequence` are the SYN's.
 #[inline(always)]
 pub(super) fn syn_ack(
     settings: &Settings,
     offer: &Offer,
+    with_options: bool,
     is_v6: bool,
     ports: u32,
     sequence: u32,
@@ -41,7 +42,12 @@ pub(super) fn syn_ack(
         cookie,
         sequence,
         mss: if is_v6 { settings.mss6 } else { settings.mss4 },
-        window: if is_v6 { settings.window6 } else { settings.window4 },
+        window: match (is_v6, with_options) {
+            (false, false) => settings.window4,
+            (false, true) => settings.stamped_window4,
+            (true, false) => settings.window6,
+            (true, true) => settings.stamped_window6,
+        },
         window_scale: u32::from(settings.window_scale),
         timestamp: offer.encode(clock::last_ms() as u32),
     }
