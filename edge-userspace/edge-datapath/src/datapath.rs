@@ -184,9 +184,10 @@ impl DataPath {
         Ok(ended)
     }
 
-    /// Keeps the next hops of workers elsewhere true, and their MAC addresses known: by what the kernel has told of routes,
-    /// neighbours and links since the last call, and by looking at all of it if that was not done for a second. For five
-    /// seconds after the last call packets go where it said; then each asks by itself, which takes longer.
+    /// Keeps the next hops of workers elsewhere true, and their MAC addresses known, and the MSS that answers to SYNs offer: by
+    /// what the kernel has told of routes, neighbours and links since the last call, and by looking at all of it if that was
+    /// not done for a second. For five seconds after the last call packets go where it said; then each asks by itself, which
+    /// takes longer.
     ///
     /// # Errors
     /// The kernel cannot be asked, or refuses an entry.

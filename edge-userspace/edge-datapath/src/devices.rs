@@ -54,12 +54,29 @@ impl Device {
         }
     }
 
+    /// A VLAN of another, with tags of 802.1ad.
+    #[cfg(test)]
+    pub(crate) fn vlan_of(parent: u32, index: u32, name: &str) -> Self {
+        Self {
+            kind: Kind::Vlan { parent, id: None },
+            ..Self::plain(index, name)
+        }
+    }
+
     /// Whether a driver sends frames of XDP by it (`ndo_xdp_xmit`).
     pub(crate) const fn sends_frames(&self) -> bool {
         matches!(self.kind, Kind::Plain | Kind::Bond)
     }
 
-    /// What a VLAN stands on, and its number.
+    /// What a VLAN stands on, whatever its tags.
+    pub(crate) const fn parent(&self) -> Option<u32> {
+        match self.kind {
+            Kind::Vlan { parent, .. } => Some(parent),
+            Kind::Bond | Kind::Soft | Kind::Plain => None,
+        }
+    }
+
+    /// What a VLAN of 802.1Q stands on, and its number.
     pub(crate) const fn vlan(&self) -> Option<(u32, u16)> {
         match self.kind {
             Kind::Vlan { parent, id: Some(id) } => Some((parent, id)),

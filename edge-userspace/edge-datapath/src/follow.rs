@@ -12,6 +12,7 @@ use crate::error::errno;
 use crate::kernel::Kernel;
 use crate::next_hops::{Answers, NextHops, asked_for};
 use crate::pools::Pools;
+use crate::syncookies::Answered;
 use crate::ways::{Ingress, NOTHING_COMES, NextHop};
 use crate::{Error, devices, sys};
 
@@ -36,12 +37,14 @@ impl Kernel {
         let Some(next_hops) = &mut self.next_hops else {
             return Ok(());
         };
-        let (is_told, is_due) = (next_hops.hear(), next_hops.is_due());
-        let has_nothing = wanted(&self.image.pools).is_empty() && next_hops.is_idle();
-        if has_nothing && (self.devices.is_empty() || !is_told) {
+        let (told, is_due) = (next_hops.hear(), next_hops.is_due());
+        self.offers.note(told);
+        let follows = !wanted(&self.image.pools).is_empty() || !next_hops.is_idle();
+        let allows = !self.devices.is_empty() && told.of_ways;
+        if !follows && !allows && self.offers.answered == Answered::None {
             return Ok(());
         }
-        if !is_told && !is_due {
+        if !told.of_ways && !is_due {
             return Ok(());
         }
         let devices = devices::all().map_err(|source| Error::Devices { source })?;
@@ -49,9 +52,7 @@ impl Kernel {
         if !self.devices.is_empty() {
             self.allow_devices(&devices)?;
         }
-        if is_told {
-            self.find_uplinks(self.answers_by_route)?;
-        }
+        self.keep_offers()?;
         let changed = self.look(None)?;
         if let Some(next_hops) = self.next_hops.as_mut().filter(|_| is_due) {
             next_hops.tell();

@@ -9,7 +9,6 @@ use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
 use edge_common::maglev::Table;
-use edge_common::route::Uplink;
 use edge_common::{Config, maps::socket_index};
 use edge_common::{maps as names, worker};
 use edge_model::{DataPathConfig, Penalty};
@@ -26,7 +25,9 @@ use crate::penalties::Penalties;
 use crate::pins::Pins;
 use crate::routes::Routes;
 use crate::sources::Sources;
+use crate::syncookies::Answered;
 use crate::tenants::{self, Tenants};
+use crate::uplinks::Offers;
 use crate::ways::NextHop;
 use crate::{Error, Plan, Step, WorkerSocket, devices, maglev, object, stats, syncookies};
 
@@ -54,10 +55,8 @@ pub(crate) struct Kernel {
     inherited: Inherited,
     /// Interfaces that forwarded packets may leave by.
     pub(crate) devices: BTreeSet<u32>,
-    /// Interfaces that answers to clients may leave by, as the map has them.
-    pub(crate) uplinks: BTreeMap<u32, Uplink>,
-    /// Whether answers leave by any.
-    pub(crate) answers_by_route: bool,
+    /// What answers to SYNs offer.
+    pub(crate) offers: Offers,
     /// Next hops that are known, by the workers' addresses.
     pub(crate) hops: BTreeMap<IpAddr, NextHop>,
     /// Finds them; `None` where no interface has the program.
@@ -115,8 +114,7 @@ impl Kernel {
             tables: BTreeMap::new(),
             inherited,
             devices: BTreeSet::new(),
-            uplinks: BTreeMap::new(),
-            answers_by_route: false,
+            offers: Offers::default(),
             hops: BTreeMap::new(),
             next_hops: None,
             buckets,
@@ -163,8 +161,8 @@ impl Kernel {
         if desired.syn_cookies.is_some() && self.purpose == Purpose::Forward {
             syncookies::prepare()?;
         }
-        let answers_by_route = syncookies::answer_by_route(desired);
-        if answers_by_route && self.purpose == Purpose::Forward {
+        let answered = syncookies::answered(desired);
+        if answered == Answered::ByRoute && self.purpose == Purpose::Forward {
             syncookies::open_own_routes();
         }
         let plan = Plan::between(&self.image, &next);
@@ -180,17 +178,19 @@ impl Kernel {
             .tunnels
             .as_ref()
             .is_some_and(|tunnels| !tunnels.trusted.is_empty());
-        let sends = !desired.pools.is_empty() || hands_on || answers_by_route;
-        if sends && self.purpose == Purpose::Forward {
+        let sends = !desired.pools.is_empty() || hands_on || answered == Answered::ByRoute;
+        if (sends || answered != Answered::None) && self.purpose == Purpose::Forward {
             let devices = devices::all().map_err(|source| Error::Devices { source })?;
-            self.allow_devices(&devices)?;
+            if sends {
+                self.allow_devices(&devices)?;
+            }
             if let Some(next_hops) = &mut self.next_hops {
                 next_hops.devices = devices;
             }
         }
-        if answers_by_route != self.answers_by_route {
-            self.find_uplinks(answers_by_route)?;
-            self.answers_by_route = answers_by_route;
+        if answered != self.offers.answered {
+            self.find_offers(answered)?;
+            self.offers.answered = answered;
         }
         self.find_routes(&next.pools)?;
         let fds = descriptors(&next, sockets);
@@ -247,8 +247,8 @@ impl Kernel {
             config.flags |= Config::HAS_PENALTIES;
             config.penalties = self.penalties.lengths();
         }
-        if config.has(Config::COOKIES_ALWAYS | Config::COOKIES_AUTO) {
-            syncookies::complete(&mut config.syn_cookies);
+        if syncookies::uses_cookies(&config) {
+            syncookies::complete(&mut config.syn_cookies, self.offers.back);
         }
         self.maps.write_config(&config)
     }

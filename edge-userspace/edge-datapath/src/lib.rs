@@ -15,6 +15,7 @@
 
 #![deny(unsafe_code)]
 
+mod advmss;
 mod attach;
 mod connections;
 mod datapath;

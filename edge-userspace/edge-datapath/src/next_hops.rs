@@ -16,7 +16,7 @@ use crate::devices::Device;
 use crate::neighbours::{Neighbour, Neighbours};
 use crate::netlink::News;
 use crate::ways::{Ingress, Links, NextHop, Way};
-use crate::{Error, devices};
+use crate::{Error, advmss, devices};
 
 /// What changes where packets go (`RTNLGRP_*` in linux/rtnetlink.h): links, neighbours, routes and rules of both families,
 /// whether interfaces forward, next hop objects.
@@ -31,6 +31,15 @@ const HOLD: Duration = Duration::from_secs(3);
 
 /// What was answered for addresses, by each device that packets come by.
 pub(crate) type Answers = BTreeMap<IpAddr, Vec<(Ingress, Lookup)>>;
+
+/// What the kernel has told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Something that may change a way.
+    pub(crate) of_ways: bool,
+    /// A route whose metrics say how long segments may be.
+    pub(crate) of_metrics: bool,
+}
 
 /// Follows the next hops of workers.
 pub(crate) struct NextHops {
@@ -127,12 +136,18 @@ impl NextHops {
         self.links().obstacle(way)
     }
 
-    /// Reads what the kernel told; true if it changes a way.
-    pub(crate) fn hear(&mut self) -> bool {
+    /// Reads what the kernel told.
+    pub(crate) fn hear(&mut self) -> Told {
         let (news, is_whole) = self.news.fetch();
-        let mut changes = !is_whole;
+        let mut told = Told {
+            of_ways: !is_whole,
+            of_metrics: !is_whole,
+        };
         for message in news {
-            changes |= if let RouteNetlinkMessage::NewNeighbour(message) = &message {
+            if let RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) = &message {
+                told.of_metrics |= advmss::has_say(route);
+            }
+            told.of_ways |= if let RouteNetlinkMessage::NewNeighbour(message) = &message {
                 let neighbour = Neighbour::of(message).filter(|neighbour| self.neighbours.keeps(neighbour));
                 neighbour.is_some_and(|neighbour| {
                     self.neighbours.heard(&neighbour, message);
@@ -148,7 +163,7 @@ impl NextHops {
                 true
             };
         }
-        changes
+        told
     }
 
     /// Takes note of the answers for all addresses that are wanted, and has the neighbours on the ways kept known. The result

@@ -4,14 +4,11 @@ use std::{fs, io};
 
 use edge_common::Config;
 use edge_common::flood::Rate;
+use edge_common::route::Uplink;
 use edge_common::syncookie::Settings;
 use edge_model::{DataPathConfig, SynCookies, TokenRate, TunnelRole};
 
 use crate::Error;
-
-/// Largest segment of an Ethernet frame of 1500 bytes: less the headers of IP and TCP.
-const MSS4: u16 = 1460;
-const MSS6: u16 = 1440;
 
 /// Bytes of each segment that its time stamp takes, with padding (`TCPOLEN_TSTAMP_ALIGNED`).
 const TIMESTAMP_LEN: u16 = 12;
@@ -23,12 +20,32 @@ const SYNCOOKIES: &str = "net/ipv4/tcp_syncookies";
 /// Nothing is forwarded because of them: no packet of somebody else comes by it.
 const OWN_ROUTES: [&str; 2] = ["net/ipv4/conf/lo/forwarding", "net/ipv6/conf/lo/forwarding"];
 
-/// Whether SYNs are answered that come by tunnels for this node. A plain host does not look into what is in tunnels.
-pub(crate) fn answer_by_route(desired: &DataPathConfig) -> bool {
+/// Which SYNs are answered in XDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// None.
+    None,
+    /// Those that came by no tunnel: the answer goes back the way that they came.
+    Back,
+    /// These, and those that came by tunnels for this node: to them the answer goes by the node's route to the client.
+    ByRoute,
+}
+
+/// Which SYNs a configuration has answered. A plain host does not look into what is in tunnels.
+pub(crate) fn answered(desired: &DataPathConfig) -> Answered {
     let tunnels = desired.tunnels.as_ref();
     let ends_tunnels =
         tunnels.is_some_and(|tunnels| tunnels.role == TunnelRole::Gateway && !tunnels.endpoints.is_empty());
-    desired.syn_cookies.is_some() && ends_tunnels
+    match desired.syn_cookies {
+        None => Answered::None,
+        Some(_) if ends_tunnels => Answered::ByRoute,
+        Some(_) => Answered::Back,
+    }
+}
+
+/// Whether the programs answer SYNs by these settings.
+pub(crate) const fn uses_cookies(config: &Config) -> bool {
+    config.has(Config::COOKIES_ALWAYS | Config::COOKIES_AUTO)
 }
 
 /// The flags and settings that a configuration asks for by itself.
@@ -51,9 +68,9 @@ pub(crate) fn desired(desired: &DataPathConfig) -> (u32, Settings) {
     (flags, settings)
 }
 
-/// Adds what the kernel will offer by itself when it takes a cookie: it computes these anew, and the client must have
-/// been told the same.
-pub(crate) fn complete(settings: &mut Settings) {
+/// Adds what the kernel would offer with a cookie of its own, to segments of at most this size. When it takes a cookie it computes
+/// the scale of windows anew, and the client must have been told the same.
+pub(crate) fn complete(settings: &mut Settings, offer: Uplink) {
     let receive: Vec<u64> = numbers("net/ipv4/tcp_rmem");
     let at = |index: usize, otherwise| receive.get(index).copied().unwrap_or(otherwise);
     let most = numbers("net/core/rmem_max")
@@ -61,12 +78,12 @@ pub(crate) fn complete(settings: &mut Settings) {
         .copied()
         .unwrap_or(0)
         .max(at(2, 6 << 20));
-    settings.mss4 = MSS4;
-    settings.mss6 = MSS6;
+    let Uplink { mss4, mss6 } = offer;
     let buffer = at(1, 131_072);
-    (settings.window4, settings.window6) = (window(buffer, MSS4), window(buffer, MSS6));
+    (settings.mss4, settings.mss6) = (mss4, mss6);
+    (settings.window4, settings.window6) = (window(buffer, mss4), window(buffer, mss6));
     let stamped = |mss: u16| window(buffer, mss.saturating_sub(TIMESTAMP_LEN));
-    (settings.stamped_window4, settings.stamped_window6) = (stamped(MSS4), stamped(MSS6));
+    (settings.stamped_window4, settings.stamped_window6) = (stamped(mss4), stamped(mss6));
     settings.window_scale = window_scale(most);
     // 2: time stamps without a secret offset, from which the kernel can read the options that XDP wrote into them.
     settings.has_timestamps = u16::from(numbers("net/ipv4/tcp_timestamps") == [2]);

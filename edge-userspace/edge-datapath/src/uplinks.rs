@@ -1,251 +1,249 @@
-//! Interfaces that answers to clients leave by which XDP gives to what came by tunnels, and the MSS that the kernel would offer
-//! on the way.
+//! What answers to SYNs offer: those that go back the way the SYN came, and those to clients of load balancers, which leave by
+//! the node's route (and by which interfaces they may).
 //!
-//! `bpf_fib_lookup` says the interface and the next hop of a route, but not its metrics, and among them is the MSS
-//! (`advmss`, ip-route(8)), by which a node behind a tunnel asks its clients for segments that fit into it. So the routes are read
-//! here, and each interface gets the least MSS of all that leave by it: never more than the kernel would offer.
+//! Answered that go back look nothing up that depends on the interface, which would be dearer than all they write. They offer the
+//! least MSS of all the ways that may be meant: where the interfaces are alike it is the kernel's, and never is it more.
 
-use std::collections::BTreeMap;
-use std::{fs, io};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
-use edge_common::header::{IPV4_LEN, IPV6_LEN, TCP_LEN};
 use edge_common::route::Uplink;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
 
-use crate::devices::Device;
 use crate::kernel::Kernel;
-use crate::netlink::Netlink;
+use crate::next_hops::Told;
+use crate::syncookies::{Answered, uses_cookies};
 use crate::ways::Links;
-use crate::{Error, routes};
+use crate::{Error, advmss};
+
+/// What is offered where no interface is known: what Ethernet allows.
+const ETHERNET: Uplink = Uplink {
+    mss4: 1460,
+    mss6: 1440,
+};
+
+/// What the maps say of the answers.
+pub(crate) struct Offers {
+    /// Which SYNs are answered.
+    pub(crate) answered: Answered,
+    /// What answers offer that go back the way the SYN came.
+    pub(crate) back: Uplink,
+    /// Interfaces that the others may leave by.
+    uplinks: BTreeMap<u32, Uplink>,
+    /// What each interface allowed by itself when the routes were read.
+    own: BTreeMap<u32, Uplink>,
+    /// Whether a route had a say then.
+    is_limited: bool,
+    /// Routes may say something else by now.
+    is_stale: bool,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            answered: Answered::None,
+            back: ETHERNET,
+            uplinks: BTreeMap::new(),
+            own: BTreeMap::new(),
+            is_limited: false,
+            is_stale: false,
+        }
+    }
+}
+
+impl Offers {
+    /// Takes note of what the kernel told.
+    pub(crate) const fn note(&mut self, told: Told) {
+        self.is_stale |= told.of_metrics || told.of_ways && self.is_limited;
+    }
+}
 
 impl Kernel {
-    /// Makes the map what the interfaces and routes are now, if answers leave by any. It reads all routes, so it is for when
-    /// that has changed, or when the kernel has told of routes or links.
-    pub(crate) fn find_uplinks(&mut self, answers_by_route: bool) -> Result<(), Error> {
+    /// Makes the maps what interfaces and routes allow now. It reads all routes.
+    pub(crate) fn find_offers(&mut self, answered: Answered) -> Result<(), Error> {
         let Some(next_hops) = &self.next_hops else {
             return Ok(());
         };
-        let uplinks = if answers_by_route {
-            find(next_hops.links()).map_err(|source| Error::Uplinks { source })?
+        // Should something fail, it is tried again.
+        self.offers.is_stale = true;
+        let found = if answered == Answered::None {
+            Found::default()
         } else {
-            BTreeMap::new()
+            Found::of(next_hops.links()).map_err(|source| Error::Uplinks { source })?
         };
-        self.write_uplinks(uplinks)
+        self.write_offers(found, answered)
     }
 
-    /// Lets answers leave by these interfaces, though the program is attached to none.
+    /// The same, if there is reason to: what the kernel told, or what interfaces allow by themselves. IPv6 has an MTU of its own,
+    /// and the kernel does not tell of each change of that.
+    pub(crate) fn keep_offers(&mut self) -> Result<(), Error> {
+        let (Some(next_hops), offers) = (&self.next_hops, &self.offers) else {
+            return Ok(());
+        };
+        let answers = offers.answered != Answered::None;
+        if answers && (offers.is_stale || offers.own != own(next_hops.links())) {
+            self.find_offers(offers.answered)?;
+        }
+        Ok(())
+    }
+
+    /// Answers as if the program were attached to these interfaces.
     pub(crate) fn answer_by(&mut self, links: Links<'_>) -> Result<(), Error> {
-        let uplinks = find(links).map_err(|source| Error::Uplinks { source })?;
-        for &index in uplinks.keys() {
+        let found = Found::of(links).map_err(|source| Error::Uplinks { source })?;
+        for &index in found.uplinks.keys() {
             self.allow_device(index)?;
         }
-        self.write_uplinks(uplinks)
+        self.write_offers(found, Answered::ByRoute)
     }
 
-    fn write_uplinks(&mut self, uplinks: BTreeMap<u32, Uplink>) -> Result<(), Error> {
-        for &gone in self.uplinks.keys().filter(|index| !uplinks.contains_key(index)) {
+    fn write_offers(&mut self, found: Found, answered: Answered) -> Result<(), Error> {
+        let uplinks = match answered {
+            Answered::ByRoute => found.uplinks,
+            Answered::None | Answered::Back => BTreeMap::new(),
+        };
+        let offers = &mut self.offers;
+        for &gone in offers.uplinks.keys().filter(|index| !uplinks.contains_key(index)) {
             self.maps.remove_uplink(gone)?;
         }
         for (&index, &uplink) in &uplinks {
-            if self.uplinks.get(&index) != Some(&uplink) {
+            if offers.uplinks.get(&index) != Some(&uplink) {
                 self.maps.write_uplink(index, uplink)?;
             }
         }
-        self.uplinks = uplinks;
+        offers.uplinks = uplinks;
+        offers.is_limited = found.is_limited;
+        // Without an interface, and as long as no answer is asked for, the last one stays.
+        let least = found.least.unwrap_or(offers.back);
+        self.offer_back(least)?;
+        self.offers.own = found.own;
+        self.offers.is_stale = false;
         Ok(())
+    }
+
+    /// Has answers that go back offer this.
+    fn offer_back(&mut self, offer: Uplink) -> Result<(), Error> {
+        let before = std::mem::replace(&mut self.offers.back, offer);
+        if offer == before || !uses_cookies(&self.image.config) {
+            return Ok(());
+        }
+        let written = self.write_config();
+        if written.is_err() {
+            self.offers.back = before;
+        }
+        written
     }
 }
 
-/// The interfaces that the program is attached to, and bonds of such, each with the MSS of its routes.
-fn find(links: Links<'_>) -> io::Result<BTreeMap<u32, Uplink>> {
+/// What interfaces and routes allow.
+#[derive(Debug, Default)]
+struct Found {
+    own: BTreeMap<u32, Uplink>,
+    is_limited: bool,
+    least: Option<Uplink>,
+    uplinks: BTreeMap<u32, Uplink>,
+}
+
+impl Found {
+    fn of(links: Links<'_>) -> io::Result<Self> {
+        let own = own(links);
+        let mut limited = own.clone();
+        let is_limited = advmss::limit_by_routes(&mut limited)?;
+        let least = advmss::least(limited.values());
+        let leaves = uplinks(links);
+        limited.retain(|index, _| leaves.contains(index));
+        Ok(Self {
+            own,
+            is_limited,
+            least,
+            uplinks: limited,
+        })
+    }
+}
+
+/// What the interfaces that SYNs come by allow by themselves.
+fn own(links: Links<'_>) -> BTreeMap<u32, Uplink> {
+    let served = served(links);
+    let served = links
+        .devices
+        .iter()
+        .filter(|device| served.contains(&device.index));
+    served.map(|device| (device.index, advmss::own(device))).collect()
+}
+
+/// The interfaces that packets come by: those that the program is attached to, and what stands on them, such as a bond on its
+/// members and VLANs on that. The kernel's routes lead to clients by any of these.
+fn served(links: Links<'_>) -> BTreeSet<u32> {
+    let mut served: BTreeSet<_> = links.ingress.iter().map(|ingress| ingress.device).collect();
+    loop {
+        let before = served.len();
+        for device in links.devices {
+            if device.parent().is_some_and(|parent| served.contains(&parent)) {
+                served.insert(device.index);
+            }
+            if served.contains(&device.index) {
+                served.extend(device.controller);
+            }
+        }
+        if served.len() == before {
+            return served;
+        }
+    }
+}
+
+/// The interfaces that answers may leave by which do not go back: those that the program is attached to, and bonds of such.
+fn uplinks(links: Links<'_>) -> BTreeSet<u32> {
     let is_attached = |index: u32| links.ingress.iter().any(|ingress| ingress.device == index);
     let members = links.devices.iter().filter(|device| is_attached(device.index));
     let controllers: Vec<_> = members.filter_map(|device| device.controller).collect();
-    let uplinks = links
+    links
         .devices
         .iter()
         .filter(|device| is_attached(device.index) || controllers.contains(&device.index))
-        .filter(|device| links.may_leave_by(device));
-    let mut uplinks: BTreeMap<_, _> = uplinks.map(|device| (device.index, own(device))).collect();
-    let mut netlink = Netlink::open()?;
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        for route in routes::all(&mut netlink, family)? {
-            for leaves in leaves(&route) {
-                if let Some(uplink) = uplinks.get_mut(&leaves.interface) {
-                    leaves.limit(uplink);
-                }
-            }
-        }
-    }
-    Ok(uplinks)
-}
-
-/// What an interface's own MTU allows.
-fn own(device: &Device) -> Uplink {
-    let file = format!("/proc/sys/net/ipv6/conf/{}/mtu", device.name);
-    // Routers may announce a smaller one for IPv6 alone (RFC 4861 4.6.4).
-    let mtu6 = fs::read_to_string(file)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    Uplink {
-        mss4: mss(device.mtu, false),
-        mss6: mss(mtu6.unwrap_or(device.mtu), true),
-    }
-}
-
-/// The MSS for an MTU, and the least that the kernel offers, whatever that is (`ipv4_default_advmss`, `ip6_default_advmss`, with
-/// the defaults of `min_adv_mss`).
-fn mss(mtu: u32, is_v6: bool) -> u16 {
-    let (headers, least) = if is_v6 {
-        (IPV6_LEN + TCP_LEN, 1220)
-    } else {
-        (IPV4_LEN + TCP_LEN, 256)
-    };
-    let most = u16::MAX - headers as u16;
-    u16::try_from(mtu.saturating_sub(headers as u32))
-        .unwrap_or(most)
-        .clamp(least, most)
-}
-
-/// How a route leaves by an interface.
-#[derive(Debug, PartialEq, Eq)]
-struct Leaves {
-    interface: u32,
-    is_v6: bool,
-    /// Its metrics, if it has them.
-    advmss: Option<u32>,
-    mtu: Option<u32>,
-}
-
-impl Leaves {
-    /// Holds an interface to what the route allows.
-    fn limit(&self, uplink: &mut Uplink) {
-        let of = if self.is_v6 {
-            &mut uplink.mss6
-        } else {
-            &mut uplink.mss4
-        };
-        let limit = match (self.advmss, self.mtu) {
-            (Some(advmss), _) => u16::try_from(advmss).unwrap_or(u16::MAX),
-            (None, Some(mtu)) => mss(mtu, self.is_v6),
-            (None, None) => return,
-        };
-        *of = limit.min(*of);
-    }
-}
-
-/// The ways of a route to somewhere else.
-fn leaves(route: &RouteMessage) -> Vec<Leaves> {
-    let mut interfaces = Vec::new();
-    let (mut advmss, mut mtu) = (None, None);
-    if route.header.kind != RouteType::Unicast {
-        return Vec::new();
-    }
-    for attribute in &route.attributes {
-        if let RouteAttribute::Oif(interface) = attribute {
-            interfaces.push(*interface);
-        }
-        if let RouteAttribute::MultiPath(hops) = attribute {
-            interfaces.extend(hops.iter().map(|hop| hop.interface_index));
-        }
-        if let RouteAttribute::Metrics(metrics) = attribute {
-            for metric in metrics {
-                if let RouteMetric::Advmss(value) = metric {
-                    advmss = Some(*value);
-                }
-                if let RouteMetric::Mtu(value) = metric {
-                    mtu = Some(*value);
-                }
-            }
-        }
-    }
-    let is_v6 = route.header.address_family == AddressFamily::Inet6;
-    let leaves = |interface| Leaves {
-        interface,
-        is_v6,
-        advmss,
-        mtu,
-    };
-    interfaces.into_iter().map(leaves).collect()
+        .filter(|device| links.may_leave_by(device))
+        .map(|device| device.index)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::route::RouteNextHop;
-
     use super::*;
-
-    fn route(family: AddressFamily, attributes: Vec<RouteAttribute>) -> RouteMessage {
-        let mut route = RouteMessage::default();
-        route.header.address_family = family;
-        route.header.kind = RouteType::Unicast;
-        route.attributes = attributes;
-        route
-    }
+    use crate::devices::Device;
+    use crate::ways::Ingress;
 
     #[test]
-    fn an_interface_offers_the_least_of_what_its_routes_do() {
-        use AddressFamily::{Inet, Inet6};
-        let by = |interface| RouteAttribute::Oif(interface);
-        let metrics = |metrics: &[RouteMetric]| RouteAttribute::Metrics(metrics.into());
-        let advmss = |value| metrics(&[RouteMetric::Advmss(value)]);
-        let hop = |interface_index| {
-            let mut hop = RouteNextHop::default();
-            hop.interface_index = interface_index;
-            hop
+    fn packets_come_by_what_stands_on_an_interface_and_answers_leave_by_it_or_its_bond() {
+        let member = |index, name| {
+            let mut member = Device::plain(index, name);
+            member.controller = Some(4);
+            member
         };
-        let both = RouteAttribute::MultiPath(vec![hop(7), hop(2)]);
-        let rows = [
-            ("no metrics", route(Inet, vec![by(2)]), (1460, 1440)),
-            ("an MSS", route(Inet, vec![by(2), advmss(1400)]), (1400, 1440)),
-            ("of IPv6", route(Inet6, vec![advmss(1380), by(2)]), (1460, 1380)),
-            ("another's", route(Inet, vec![by(3), advmss(1400)]), (1460, 1440)),
-            (
-                "more than the interface has",
-                route(Inet, vec![by(2), advmss(8960)]),
-                (1460, 1440),
-            ),
-            (
-                "an MTU",
-                route(Inet, vec![by(2), metrics(&[RouteMetric::Mtu(1400)])]),
-                (1360, 1440),
-            ),
-            (
-                "both",
-                route(
-                    Inet6,
-                    vec![
-                        by(2),
-                        metrics(&[RouteMetric::Mtu(1400), RouteMetric::Advmss(1300)]),
-                    ],
-                ),
-                (1460, 1300),
-            ),
-            (
-                "several next hops",
-                route(Inet, vec![both, advmss(1340)]),
-                (1340, 1440),
-            ),
+        // In an order in which some stand on what comes later.
+        let devices = [
+            Device::vlan_of(6, 1, "bond0.7.9"),
+            member(2, "eth0"),
+            member(3, "eth1"),
+            Device::plain(4, "bond0"),
+            Device::plain(5, "eth2"),
+            Device::vlan_of(4, 6, "bond0.7"),
+            Device::vlan_of(5, 7, "eth2.7"),
         ];
-        for (name, route, expected) in rows {
-            let mut uplink = own(&Device::plain(2, "no-such-if0"));
-            let ways = leaves(&route);
-            ways.iter()
-                .filter(|leaves| leaves.interface == 2)
-                .for_each(|leaves| leaves.limit(&mut uplink));
-            assert_eq!((uplink.mss4, uplink.mss6), expected, "{name}");
+        for (attached, came_by, leave_by) in [
+            (vec![2, 3], vec![1, 2, 3, 4, 6], vec![2, 3, 4]),
+            (vec![4], vec![1, 4, 6], vec![4]),
+            (vec![5], vec![5, 7], vec![5]),
+            (vec![6], vec![1, 6], vec![]),
+            (vec![], vec![], vec![]),
+        ] {
+            let is_native = true;
+            let ingress: Vec<_> = attached
+                .iter()
+                .map(|&device| Ingress { device, is_native })
+                .collect();
+            let links = Links {
+                devices: &devices,
+                ingress: &ingress,
+            };
+            assert_eq!(served(links), BTreeSet::from_iter(came_by), "{attached:?}");
+            assert_eq!(uplinks(links), BTreeSet::from_iter(leave_by), "{attached:?}");
         }
-        let mut local = route(Inet, vec![by(2), advmss(600)]);
-        local.header.kind = RouteType::Local;
-        assert_eq!(leaves(&local), []);
-    }
-
-    #[test]
-    fn the_mss_of_an_mtu_is_the_kernels() {
-        assert_eq!((mss(1500, false), mss(1500, true)), (1460, 1440));
-        assert_eq!((mss(9000, false), mss(9000, true)), (8960, 8940));
-        assert_eq!((mss(65_536, false), mss(65_536, true)), (65_495, 65_475));
-        assert_eq!((mss(0, false), mss(0, true)), (256, 1220));
     }
 }

@@ -294,10 +294,10 @@ impl App {
         self.samples.publish(&events.unwrap_or_default());
     }
 
-    /// Has the data path follow the routes to workers elsewhere.
+    /// Has the data path follow the routes to workers elsewhere and to clients.
     fn keep_routes(&self) {
         if let Some(Err(error)) = lock(&self.datapath).as_mut().map(DataPath::keep_routes) {
-            tracing::warn!("the next hops of workers elsewhere cannot be looked at: {error}");
+            tracing::warn!("the kernel's routes cannot be followed: {error}");
         }
     }
 

@@ -250,6 +250,38 @@ fn only_what_is_for_this_node_is_answered_by_route() -> Result<()> {
 }
 
 #[test]
+fn an_explained_answer_offers_what_the_interfaces_allow() -> Result<()> {
+    let pair = pair()?;
+    inside(&pair.node, || {
+        let config = DataPathConfig {
+            syn_cookies: Some(SynCookies::Always),
+            ..config(WORKERS)
+        };
+        let mut explainer = explainer(&config);
+        let node0 = ["node0".to_owned()];
+        for (mtu, interfaces, expected) in [
+            // Where it is not said which they are, they are Ethernet.
+            (9000, &[][..], [1460, 1440]),
+            (9000, &node0[..], [8960, 8940]),
+            (1400, &node0[..], [1360, 1340]),
+        ] {
+            pair.node.ip(&format!("link set node0 mtu {mtu}"))?;
+            explainer.set_interfaces(interfaces)?;
+            // A configuration that comes later changes nothing of it.
+            explainer.configure(&config)?;
+            for (packet, expected) in [TCP4, TCP6].into_iter().zip(expected) {
+                let answer = answer(&mut explainer, &packet.linux_syn());
+                assert_eq!(answer.reason, "syn_cookie");
+                let tcp = tcp(packet);
+                let mss: [u8; 2] = answer.packet_out[tcp + 22..tcp + 24].try_into()?;
+                assert_eq!(u16::from_be_bytes(mss), expected, "{mtu}, {interfaces:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn unanswered_syns_in_tunnels_bring_cookies_above_their_rate() -> Result<()> {
     let pair = pair()?;
     let auto = |burst| Some(SynCookies::Above(TokenRate { per_second: 1, burst }));
@@ -346,8 +378,8 @@ fn the_answer_on_the_wire_offers_what_the_kernels_would_and_what_is_left_to_it_i
             assert_eq!(replied(&datapath)?, before + 1, "{client}: XDP has answered");
             let mss = |segment: &[u8]| u16::from_be_bytes([segment[22], segment[23]]);
             assert_eq!((mss(&by_kernel), mss(&by_xdp)), (advmss, advmss), "{client}");
-            // All but the window and the values of the time stamps.
-            for (name, part) in [("flags", 12..14), ("options", 20..28), ("scale", 36..40)] {
+            // All but the values of the time stamps.
+            for (name, part) in [("flags, window", 12..16), ("options", 20..28), ("scale", 36..40)] {
                 assert_eq!(by_kernel[part.clone()], by_xdp[part], "{client}: {name}");
             }
         }

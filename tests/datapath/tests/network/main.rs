@@ -4,6 +4,7 @@ mod attaching;
 mod connections;
 mod cookies;
 mod floods;
+mod offers;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
