@@ -23,6 +23,7 @@ mod floods;
 mod frames;
 mod heads;
 mod http2;
+mod least_request;
 mod limits;
 mod log_values;
 mod logged_heads;

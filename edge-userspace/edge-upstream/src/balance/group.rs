@@ -152,7 +152,7 @@ impl Group {
         }));
         self.policy = match &cluster.load_balancer {
             LoadBalancer::RoundRobin => Policy::RoundRobin(RoundRobin::new(&weights, rng)),
-            LoadBalancer::LeastRequest => Policy::LeastRequest(LeastRequest::new(weights)),
+            LoadBalancer::LeastRequest => Policy::LeastRequest(LeastRequest::new(weights, rng)),
             LoadBalancer::Random => Policy::Random(Random::new(weights)),
             LoadBalancer::ConsistentHash(_) => Policy::Hash(Random::new(weights)),
         };

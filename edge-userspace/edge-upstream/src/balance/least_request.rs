@@ -1,51 +1,75 @@
-//! `LEAST_REQUEST`: the less loaded of two endpoints drawn at random (power of two choices).
+//! `LEAST_REQUEST`: the less busy of two endpoints drawn at random where all are worth the same, else turns that follow
+//! weights and requests under way (Envoy's `LeastRequestLoadBalancer`).
 
 use fastrand::Rng;
 
 use super::Weights;
+use super::round_robin::RoundRobin;
 
-/// Draws by weight and compares active requests per weight. An idle cluster is therefore shared by weight alone,
-/// and a busy one is levelled so that active requests stand in proportion to weights.
+/// An idle cluster is shared by weight alone under both.
 #[derive(Debug)]
-pub(super) struct LeastRequest {
-    weights: Weights,
+pub(super) enum LeastRequest {
+    /// Endpoints of one weight: power of two choices.
+    TwoChoices(Weights),
+    /// Endpoints of several weights: the weight of each, over its requests under way and the one that comes to it, says
+    /// how often it has its turn (`active_request_bias` is 1, as Istio leaves it). To compare two of them by requests per
+    /// weight would not do: one that is idle would win against any that is not, however small it is.
+    Turns(RoundRobin),
 }
 
 impl LeastRequest {
-    pub(super) fn new(weights: Weights) -> Self {
-        Self { weights }
+    pub(super) fn new(weights: Weights, rng: &mut Rng) -> Self {
+        let mut taking = (0..weights.len()).map(|index| weights.get(index));
+        let first = taking.find(|weight| *weight > 0);
+        match taking.all(|weight| weight == 0 || Some(weight) == first) {
+            true => Self::TwoChoices(weights),
+            false => Self::Turns(RoundRobin::new(&weights, rng)),
+        }
     }
 
     /// `active` tells an endpoint's requests under way.
     pub(super) fn pick(
-        &self,
+        &mut self,
         active: impl Fn(usize) -> u32,
         tried: &[usize],
         rng: &mut Rng,
     ) -> Option<usize> {
-        let first = self.weights.draw_avoiding(tried, rng)?;
-        if self.weights.len() == 1 {
-            return Some(first);
+        match self {
+            Self::TwoChoices(weights) => less_busy_of_two(weights, active, tried, rng),
+            Self::Turns(turns) => turns.pick_as_busy(tried, active),
         }
-        let Some(second) = self.draw_second(first, tried, rng) else {
-            return Some(first);
-        };
-        // active/weight of both, compared without division. A tie goes to the first, which was drawn by weight.
-        let (ours, theirs) = (u64::from(active(first)), u64::from(active(second)));
-        let second_wins = theirs * self.weights.get(first) < ours * self.weights.get(second);
-        Some(if second_wins { second } else { first })
     }
+}
 
-    /// Another endpoint than `first`, if there is one.
-    fn draw_second(&self, first: usize, tried: &[usize], rng: &mut Rng) -> Option<usize> {
-        // The same endpoint drawn twice is usual in small clusters only; then a slower draw that leaves it out.
-        match self.weights.draw_avoiding(tried, rng) {
-            Some(second) if second != first => Some(second),
-            _ => {
-                let mut avoided = tried.to_vec();
-                avoided.push(first);
-                self.weights.draw_avoiding(&avoided, rng)
-            }
+fn less_busy_of_two(
+    weights: &Weights,
+    active: impl Fn(usize) -> u32,
+    tried: &[usize],
+    rng: &mut Rng,
+) -> Option<usize> {
+    let first = weights.draw_avoiding(tried, rng)?;
+    if weights.len() == 1 {
+        return Some(first);
+    }
+    let Some(second) = draw_second(weights, first, tried, rng) else {
+        return Some(first);
+    };
+    Some(if active(second) < active(first) {
+        second
+    } else {
+        first
+    })
+}
+
+/// Another endpoint than `first`, if there is one.
+fn draw_second(weights: &Weights, first: usize, tried: &[usize], rng: &mut Rng) -> Option<usize> {
+    // The same endpoint drawn twice is usual in small clusters only; then a slower draw that leaves it out.
+    match weights.draw_avoiding(tried, rng) {
+        Some(second) if second != first => Some(second),
+        _ => {
+            let mut avoided = tried.to_vec();
+            avoided.push(first);
+            weights.draw_avoiding(&avoided, rng)
         }
     }
 }

@@ -33,11 +33,18 @@ impl RoundRobin {
 
     /// The endpoint whose turn is next; the turns of those in `tried` are not used up.
     pub(super) fn pick(&mut self, tried: &[usize]) -> Option<usize> {
+        self.pick_as_busy(tried, |_| 0)
+    }
+
+    /// The same, where an endpoint that has `active` requests under way waits for its turn after this one as many times
+    /// longer.
+    pub(super) fn pick_as_busy(&mut self, tried: &[usize], active: impl Fn(usize) -> u32) -> Option<usize> {
         let mut passed_over = Vec::new();
         let mut picked = None;
         while let Some(Reverse((deadline, index, distance))) = self.turns.pop() {
             if !tried.contains(&index) {
-                self.turns.push(Reverse((deadline + distance, index, distance)));
+                let next = deadline + distance * (u128::from(active(index)) + 1);
+                self.turns.push(Reverse((next, index, distance)));
                 picked = Some(index);
                 break;
             }

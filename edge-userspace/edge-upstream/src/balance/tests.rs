@@ -132,24 +132,49 @@ fn least_request_avoids_the_busy_endpoint_whenever_it_draws_another() {
 }
 
 #[test]
-fn least_request_levels_active_requests_in_proportion_to_weight() {
-    let mut rng = Rng::with_seed(5);
-    let mut balancer = balancer(LoadBalancer::LeastRequest, &[1, 2, 4], &mut rng);
-    let held: Vec<_> = (0..700)
-        .map(|_| {
-            let index = balancer.pick(at(0), &mut rng).unwrap();
-            ActiveRequest::begin(balancer.load().get(index).unwrap())
-        })
-        .collect();
-    let active = |index| balancer.load().get(index).unwrap().active();
-    for (index, expected) in [(0, 100), (1, 200), (2, 400)] {
-        assert!(
-            active(index).abs_diff(expected) <= expected / 8,
-            "{index}: {}",
-            active(index)
-        );
+fn least_request_shares_by_weight_over_requests_under_way() {
+    // Weights, requests under way, and the shares that are left by Envoy's formula: weight / (active + 1).
+    for (weights, active, shares) in [
+        (&[3, 1][..], &[0, 0][..], &[3, 1][..]),
+        (&[3, 1], &[2, 0], &[1, 1]),
+        (&[3, 1], &[0, 1], &[6, 1]),
+        (&[1, 2, 4], &[0, 3, 3], &[2, 1, 2]),
+        // One small endpoint that is idle does not take what a large one with a single request could.
+        (&[99, 1], &[1, 0], &[99, 2]),
+    ] {
+        let mut rng = Rng::with_seed(5);
+        let mut balancer = balancer(LoadBalancer::LeastRequest, weights, &mut rng);
+        let begin = |(index, active): (usize, &usize)| {
+            let load = balancer.load().get(index).unwrap();
+            (0..*active)
+                .map(|_| ActiveRequest::begin(load))
+                .collect::<Vec<_>>()
+        };
+        let held: Vec<_> = active.iter().enumerate().map(begin).collect();
+        let rounds = 100;
+        let picks = rounds * shares.iter().sum::<usize>();
+        for (count, share) in counts_at(&mut balancer, 0, picks, &mut rng)
+            .into_iter()
+            .zip(shares)
+        {
+            // Turns are exact but for where each endpoint's first one falls.
+            let expected = u64::try_from(rounds * share).unwrap();
+            assert!(
+                count.abs_diff(expected) <= 1 + expected / 50,
+                "{weights:?} {active:?}: {count}"
+            );
+        }
+        drop(held);
     }
-    drop(held);
+}
+
+#[test]
+fn least_request_with_one_ejected_still_compares_two_of_the_rest() {
+    let mut rng = Rng::with_seed(4);
+    let mut balancer = balancer(LoadBalancer::LeastRequest, &[1, 1, 1], &mut rng);
+    eject(&balancer, 0, 0);
+    let _busy = ActiveRequest::begin(balancer.load().get(1).unwrap());
+    assert_eq!(counts_at(&mut balancer, 1, 100, &mut rng), [0, 0, 100]);
 }
 
 #[test]
