@@ -9,6 +9,7 @@
 
 mod actions;
 mod apply;
+mod back_off;
 mod bodies;
 mod client_certificates;
 mod connections;
