@@ -1,7 +1,8 @@
 //! The thread that writes lines.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
@@ -78,7 +79,7 @@ impl Writer {
     /// Opens the log and starts the thread; it ends when the last `Writer` is dropped and all lines are written.
     pub(crate) fn start(path: Option<&Path>, dropped: IntCounter) -> io::Result<Self> {
         let out: Box<dyn Write + Send> = match path {
-            Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            Some(path) => Box::new(open(path)?),
             None => Box::new(io::stdout()),
         };
         let (tasks, received) = sync_channel(WAITING);
@@ -114,7 +115,19 @@ impl Writer {
     }
 }
 
-fn run(tasks: &Receiver<Task>, mut out: impl Write, lost: &IntCounter) {
+/// Opens the log. A named pipe is opened for reading, too: that waits for no reader, and who reads may end and be started
+/// again (fifo(7)). While nobody reads, the pipe is full and lines are dropped.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    match path.metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+        true => options.read(true).write(true),
+        false => options.create(true).append(true),
+    };
+    options.open(path)
+}
+
+fn run(tasks: &Receiver<Task>, out: impl Write, lost: &IntCounter) {
+    let mut out = Lines { out, is_torn: false };
     let mut failing = false;
     while let Ok(task) = tasks.recv() {
         let batch = match task {
@@ -125,15 +138,52 @@ fn run(tasks: &Receiver<Task>, mut out: impl Write, lost: &IntCounter) {
                 continue;
             }
         };
-        let result = out.write_all(&batch.text).and_then(|()| out.flush());
-        if let Err(error) = &result {
-            lost.inc_by(batch.lines);
+        let result = out.write(&batch);
+        if let Err((lines, error)) = &result {
+            lost.inc_by(*lines);
             // Told once for each time that the disk fills up.
             if !failing {
                 tracing::error!(%error, "cannot write the access log; lines are lost");
             }
         }
         failing = result.is_err();
+    }
+}
+
+/// Where lines go to.
+struct Lines<W> {
+    out: W,
+    /// A part of a line was written, and the rest could not be.
+    is_torn: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes a batch. When that fails, how many of its lines are not there as a whole is told; the next batch begins with
+    /// a line of its own.
+    fn write(&mut self, batch: &Batch) -> Result<(), (u64, io::Error)> {
+        if self.is_torn {
+            self.out.write_all(b"\n").map_err(|error| (batch.lines, error))?;
+            self.is_torn = false;
+        }
+        let text = batch.text.as_slice();
+        let mut written = 0;
+        let result = loop {
+            if written == text.len() {
+                break self.out.flush();
+            }
+            match self.out.write(&text[written..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        result.map_err(|error| {
+            let there = &text[..written];
+            self.is_torn = there.last().is_some_and(|last| *last != b'\n');
+            let ends = there.iter().filter(|byte| **byte == b'\n').count();
+            (batch.lines.saturating_sub(ends as u64), error)
+        })
     }
 }
 
@@ -185,5 +235,49 @@ mod tests {
         }
         assert_eq!(dropped.get(), 2);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// A disk with so much room left.
+    struct Disk {
+        written: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 && !bytes.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= taken;
+            self.written.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn after_a_line_that_was_torn_the_next_one_is_whole() {
+        let disk = Disk {
+            written: Vec::new(),
+            room: 6,
+        };
+        let mut out = Lines {
+            out: disk,
+            is_torn: false,
+        };
+        let mut lines = batch("one\n");
+        lines.push(|out| out.extend_from_slice(b"two\n"));
+        lines.push(|out| out.extend_from_slice(b"three\n"));
+        let lost = |result: Result<(), (u64, io::Error)>| result.err().map_or(0, |(lines, _)| lines);
+        assert_eq!(lost(out.write(&lines)), 2, "the first one is there");
+        assert_eq!(lost(out.write(&batch("four\n"))), 1);
+        out.out.room = 100;
+        assert_eq!(lost(out.write(&batch("five\n"))), 0);
+        assert_eq!(lost(out.write(&batch("six\n"))), 0);
+        assert_eq!(out.out.written, b"one\ntw\nfive\nsix\n");
     }
 }

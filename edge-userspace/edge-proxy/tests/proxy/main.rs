@@ -37,6 +37,7 @@ mod proxy_protocol;
 mod proxy_protocol_out;
 mod routing;
 mod slow_streams;
+mod stalled_log;
 mod support;
 mod tcp;
 mod tcp_metrics;
