@@ -1,4 +1,4 @@
-//! The access log: one line for each request, written by a thread of its own.
+//! The access log: one line for each request, and for each connection whose bytes are forwarded, written by a thread of its own.
 //!
 //! A worker renders lines into a batch, and hands it over without waiting once it is full or a tenth of a second old. When
 //! the file or the terminal cannot keep up, lines are dropped and counted; requests never wait.

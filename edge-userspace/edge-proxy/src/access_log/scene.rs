@@ -23,11 +23,11 @@ static HOSTNAME: LazyLock<String> = LazyLock::new(|| {
     name.trim_end().to_owned()
 });
 
-/// A request at some moment of its way, from which commands take their values.
+/// A request, or a connection whose bytes are forwarded as they are, at some moment of its way, from which commands take their values.
 pub(crate) struct Scene<'a> {
     pub(crate) conn: &'a Conn,
-    /// The client's head.
-    pub(crate) client: &'a Parts,
+    /// The client's head; `None` where its bytes are forwarded as they are.
+    pub(crate) client: Option<&'a Parts>,
     pub(crate) response: Response<'a>,
     pub(crate) account: &'a Account,
 }
@@ -92,7 +92,7 @@ impl Scene<'_> {
     }
 
     fn request_field(&self, field: &Field, out: &mut Vec<u8>) -> bool {
-        let client = self.client;
+        let Some(client) = self.client else { return false };
         let text = match field {
             Field::Method => Some(client.method.as_str()),
             Field::Path => client.uri.path_and_query().map(PathAndQuery::as_str),
@@ -141,12 +141,12 @@ impl Scene<'_> {
         let (remote, local) = (ends.map(|ends| ends.remote), ends.map(|ends| ends.local));
         match value {
             V::Protocol => {
-                let name = match self.client.version {
+                let name = self.client.map(|client| match client.version {
                     Version::HTTP_10 => "HTTP/1.0",
                     Version::HTTP_2 => "HTTP/2",
                     _ => "HTTP/1.1",
-                };
-                push(Some(name), out)
+                });
+                push(name, out)
             }
             V::ResponseCode => push_number(Some(account.code), out),
             V::ResponseCodeDetails => push(Some(account.details).filter(|text| !text.is_empty()), out),

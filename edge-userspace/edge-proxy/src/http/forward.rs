@@ -21,7 +21,7 @@ use super::reply::Reset;
 use super::request_body::ClientBody;
 use super::trailers::has_blank_ends;
 use super::{
-    Flag, Incoming, Present, Record, Reply, RequestBody, RequestId, Way, direct, grpc, mirror, upgrade,
+    Flag, Incoming, Present, Record, Reply, RequestBody, RequestId, Via, direct, grpc, mirror, upgrade,
 };
 use crate::connection::Conn;
 use crate::pool::{Asked, ConnectError, EndpointBody, Lease, SendError, Sender, Want};
@@ -37,8 +37,8 @@ pub(super) struct Forwarding<'a> {
     pub(super) forward: &'a Forward,
     pub(super) plan: Plan<'a>,
     pub(super) cluster: &'a Rc<ClusterView>,
-    /// The way of the last try, for the request's account.
-    pub(super) way: RefCell<Way>,
+    /// The connection of the last try, for the request's account.
+    pub(super) via: RefCell<Via>,
 }
 
 /// What came of a try.
@@ -269,15 +269,11 @@ impl Forwarding<'_> {
         let mut lease = match checked_out {
             Ok(lease) => lease,
             Err(error) => {
-                let failure = error.transport_failure().map(Into::into);
-                self.way.replace(Way { local: None, failure });
+                self.via.replace(Via::failed(&error));
                 return Tried::to_connect(&error);
             }
         };
-        self.way.replace(Way {
-            local: lease.local(),
-            failure: None,
-        });
+        self.via.replace(Via::over(lease.local()));
         let peer = self.conn.peer();
         let sent = body.next_try();
         let answer = match lease.sender() {

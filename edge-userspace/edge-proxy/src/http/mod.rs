@@ -60,7 +60,7 @@ use limit::Limited;
 use pace::Pace;
 use present::Present;
 pub(crate) use rebuild::rebuilt;
-pub(crate) use record::{Account, Record, Way};
+pub(crate) use record::{Account, Record, Via};
 pub(crate) use reply::Reply;
 pub(crate) use request_body::{RequestBody, RequestBodyError};
 pub(crate) use service::service;
@@ -254,7 +254,7 @@ impl Exchange<'_> {
     ) -> Option<String> {
         let scene = Scene {
             conn: self.conn,
-            client: self.head,
+            client: Some(self.head),
             response: response.map_or(access_log::Response::Awaited, access_log::Response::Head),
             account,
         };
@@ -348,13 +348,13 @@ impl Exchange<'_> {
                 expected: Forwarding::expected(forward, timeout),
             },
             cluster,
-            way: RefCell::default(),
+            via: RefCell::default(),
         };
         if !is_settled(body) {
             settled(body, self.conn).await?;
         }
         let answered = pin!(self.within(&forwarding, timeout, body, record)).await;
-        record.took_way(forwarding.way.take());
+        record.went_via(forwarding.via.take());
         let mut response = answered?;
         record.responded(response.headers());
         let (status, length) = (response.status(), response.body().body.size_hint().exact());

@@ -13,9 +13,10 @@ use super::{Flag, Flags, RequestId, grpc};
 use crate::access_log::{Kept, Response, Scene};
 use crate::connection::Conn;
 use crate::h1::{date, spare};
-use crate::metrics::{Kind, Observed};
+use crate::metrics::{Kind, Observed, SeriesCache};
+use crate::pool::ConnectError;
 use crate::protocol::Protocol;
-use crate::worker::{ClusterView, EndpointView};
+use crate::worker::{ClusterView, EndpointView, Worker};
 
 /// What is known of a request.
 pub(crate) struct Account {
@@ -37,17 +38,41 @@ pub(crate) struct Account {
     route: Option<String>,
     cluster: Option<Rc<ClusterView>>,
     endpoint: Option<Rc<EndpointView>>,
-    way: Way,
-    body: Option<ClientBody>,
+    via: Via,
+    received: Received,
 }
 
-/// The connection that the last try of a request took, or would have taken.
+/// What the client has sent.
+enum Received {
+    /// A request without a body.
+    Nothing,
+    Body(ClientBody),
+    /// So many bytes of no protocol that is known here.
+    Bytes(u64),
+}
+
+/// The connection that the last try took, or would have taken.
 #[derive(Debug, Default)]
-pub(crate) struct Way {
+pub(crate) struct Via {
     /// The gateway's own address on it.
-    pub(crate) local: Option<Rc<str>>,
+    local: Option<Rc<str>>,
     /// Why it could not be opened.
-    pub(crate) failure: Option<Box<str>>,
+    failure: Option<Box<str>>,
+}
+
+impl Via {
+    /// A connection on which the gateway has this address.
+    pub(crate) fn over(local: Option<Rc<str>>) -> Self {
+        Self { local, failure: None }
+    }
+
+    /// One that could not be opened.
+    pub(crate) fn failed(error: &ConnectError) -> Self {
+        Self {
+            local: None,
+            failure: error.transport_failure().map(Into::into),
+        }
+    }
 }
 
 impl Account {
@@ -69,8 +94,8 @@ impl Account {
             route: None,
             cluster: None,
             endpoint: None,
-            way: Way::default(),
-            body: None,
+            via: Via::default(),
+            received: Received::Nothing,
         }
     }
 
@@ -88,15 +113,47 @@ impl Account {
 
     /// Time from its beginning until all of it was there; `None` while it is not.
     pub(crate) fn until_request_end(&self) -> Option<Duration> {
-        match &self.body {
-            None => Some(Duration::ZERO),
-            Some(body) => body.ended(self.started),
+        match &self.received {
+            Received::Nothing => Some(Duration::ZERO),
+            Received::Body(body) => body.ended(self.started),
+            Received::Bytes(_) => None,
         }
     }
 
-    /// Bytes of the request's body.
+    /// Bytes of the request's body, or of all that was forwarded as it is.
     pub(crate) fn received(&self) -> u64 {
-        self.body.as_ref().map_or(0, ClientBody::bytes)
+        match &self.received {
+            Received::Nothing => 0,
+            Received::Body(body) => body.bytes(),
+            Received::Bytes(count) => *count,
+        }
+    }
+
+    /// So many bytes were forwarded as they are: from the client, and to it.
+    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+        self.received = Received::Bytes(received);
+        self.sent = sent;
+    }
+
+    /// It is meant for `cluster`.
+    pub(crate) fn reached_cluster(&mut self, cluster: &Rc<ClusterView>) {
+        self.cluster = Some(Rc::clone(cluster));
+    }
+
+    /// It was given to `endpoint`.
+    pub(crate) fn reached_endpoint(&mut self, endpoint: &Rc<EndpointView>) {
+        self.endpoint = Some(Rc::clone(endpoint));
+        self.attempts += 1;
+    }
+
+    /// The last try took this connection.
+    pub(crate) fn went_via(&mut self, via: Via) {
+        self.via = via;
+    }
+
+    /// Something out of the ordinary happened on the way.
+    pub(crate) fn flag(&mut self, flags: impl Into<Flags>) {
+        self.flags = self.flags.and(flags.into());
     }
 
     /// Address of the endpoint that the request was last given to.
@@ -106,16 +163,26 @@ impl Account {
 
     /// The gateway's own address on the connection to it.
     pub(crate) fn local(&self) -> Option<&str> {
-        self.way.local.as_deref()
+        self.via.local.as_deref()
     }
 
     /// Why the connection to it could not be opened.
     pub(crate) fn failure(&self) -> Option<&str> {
-        self.way.failure.as_deref()
+        self.via.failure.as_deref()
     }
 
     pub(crate) fn cluster(&self) -> Option<&ClusterName> {
         self.cluster.as_ref().map(|cluster| &cluster.model().name)
+    }
+
+    /// Where it is counted: with the endpoint that was tried last, with the cluster where there is none, and with neither where
+    /// it took no route.
+    pub(crate) fn series<'a>(&'a self, worker: &'a Worker) -> &'a SeriesCache {
+        match (&self.endpoint, &self.cluster) {
+            (Some(endpoint), _) => endpoint.series(),
+            (None, Some(cluster)) => cluster.series(),
+            (None, None) => worker.unrouted(),
+        }
     }
 
     pub(crate) fn route_name(&self) -> Option<&str> {
@@ -203,18 +270,17 @@ impl Record {
 
     /// The request is meant for `cluster`.
     pub(crate) fn reached_cluster(&mut self, cluster: &Rc<ClusterView>) {
-        self.account.cluster = Some(Rc::clone(cluster));
+        self.account.reached_cluster(cluster);
     }
 
     /// The request was given to `endpoint`.
     pub(crate) fn reached_endpoint(&mut self, endpoint: &Rc<EndpointView>) {
-        self.account.endpoint = Some(Rc::clone(endpoint));
-        self.account.attempts += 1;
+        self.account.reached_endpoint(endpoint);
     }
 
-    /// The last try took this way.
-    pub(crate) fn took_way(&mut self, way: Way) {
-        self.account.way = way;
+    /// The last try took this connection.
+    pub(crate) fn went_via(&mut self, via: Via) {
+        self.account.went_via(via);
     }
 
     /// The endpoint that the request was last given to.
@@ -224,12 +290,12 @@ impl Record {
 
     /// The request has this body.
     pub(crate) fn has_body(&mut self, body: &ClientBody) {
-        self.account.body = Some(body.clone());
+        self.account.received = Received::Body(body.clone());
     }
 
     /// Something out of the ordinary happened on the way.
     pub(crate) fn flag(&mut self, flag: Flag) {
-        self.account.flags = self.account.flags.with(flag);
+        self.account.flag(flag);
     }
 
     /// The upstream's response head is there.
@@ -331,7 +397,7 @@ impl Record {
         if let Some(line) = worker.log_line() {
             let scene = Scene {
                 conn: &self.conn,
-                client: &logged.client,
+                client: Some(&logged.client),
                 response: Response::Kept(&logged.response, &self.trailers),
                 account: &self.account,
             };
@@ -349,11 +415,7 @@ impl Drop for Record {
         self.account.ended = Some(Instant::now());
         let account = &self.account;
         let worker = self.conn.worker();
-        let series = match (&account.endpoint, &account.cluster) {
-            (Some(endpoint), _) => endpoint.series(),
-            (None, Some(cluster)) => cluster.series(),
-            (None, None) => worker.unrouted(),
-        };
+        let series = account.series(worker);
         let kind = match account.is_grpc {
             true => Kind::Grpc(account.grpc_status),
             false => Kind::Http,

@@ -20,7 +20,7 @@ pub(crate) use self::meter::Meters;
 use self::meter::{Moved, Way};
 use self::record::TcpRecord;
 use crate::connection::Conn;
-use crate::http::Flag;
+use crate::http::{Flag, Via};
 use crate::pool::{EndpointStream, connect_bytes};
 use crate::worker::ClusterView;
 
@@ -137,13 +137,17 @@ async fn connect(conn: &Conn, cluster: &ClusterView, record: &mut TcpRecord) -> 
             Ok(Ok(stream)) => {
                 // Outlier detection takes a connection for what a response is to HTTP (Envoy's TCP proxy).
                 cluster.report(index, Outcome::Status(200));
+                record.went_via(Via::over(stream.local()));
                 return Some(Connected {
                     stream,
                     _active: active,
                     _place: place,
                 });
             }
-            Ok(Err(error)) => tracing::debug!(%error, "cannot connect to an endpoint"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "cannot connect to an endpoint");
+                record.went_via(Via::failed(&error));
+            }
             Err(_) => tracing::debug!("connecting to an endpoint took too long"),
         }
         cluster.report(index, Outcome::ConnectFailure);

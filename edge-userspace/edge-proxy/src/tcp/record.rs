@@ -3,21 +3,18 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::meter::{Meter, Moved};
+use super::meter::Meter;
+use crate::access_log::{Response, Scene};
 use crate::connection::Conn;
-use crate::http::Flags;
+use crate::http::{Account, Flags, Via};
 use crate::metrics::TcpSeries;
 use crate::worker::{ClusterView, EndpointView};
 
-/// What is known of a forwarded connection, which is counted when this is dropped at the latest.
+/// What is known of a forwarded connection, which is counted and logged when this is dropped at the latest.
 pub(crate) struct TcpRecord {
     conn: Rc<Conn>,
-    /// When it was known which route it takes.
-    started: Instant,
-    flags: Flags,
-    cluster: Option<Rc<ClusterView>>,
-    /// The endpoint that was tried last.
-    endpoint: Option<Rc<EndpointView>>,
+    /// Begins when it was known which route it takes.
+    account: Account,
     /// Counts its bytes once both sides are connected.
     meter: Option<Rc<Meter>>,
 }
@@ -28,28 +25,30 @@ impl TcpRecord {
         // It counts as in use until its end.
         conn.request_began();
         Self {
+            account: Account::new(conn.worker().next_number(), Instant::now(), None),
             conn: Rc::clone(conn),
-            started: Instant::now(),
-            flags: Flags::NONE,
-            cluster: None,
-            endpoint: None,
             meter: None,
         }
     }
 
     /// It is meant for `cluster`.
     pub(super) fn reached_cluster(&mut self, cluster: &Rc<ClusterView>) {
-        self.cluster = Some(Rc::clone(cluster));
+        self.account.reached_cluster(cluster);
     }
 
     /// It is to be connected to `endpoint`.
     pub(super) fn reached_endpoint(&mut self, endpoint: &Rc<EndpointView>) {
-        self.endpoint = Some(Rc::clone(endpoint));
+        self.account.reached_endpoint(endpoint);
+    }
+
+    /// What came of that.
+    pub(super) fn went_via(&mut self, via: Via) {
+        self.account.went_via(via);
     }
 
     /// Something out of the ordinary happened.
     pub(super) fn flag(&mut self, flags: impl Into<Flags>) {
-        self.flags = self.flags.and(flags.into());
+        self.account.flag(flags);
     }
 
     /// Both sides are connected: it counts as opened, and what is moved is to be noted in the meter.
@@ -60,15 +59,24 @@ impl TcpRecord {
         meter
     }
 
-    /// The series of the endpoint that was tried last; of the cluster where there is none, of neither where it took no route.
     fn series(&self) -> Rc<TcpSeries> {
         let worker = self.conn.worker();
-        let series = match (&self.endpoint, &self.cluster) {
-            (Some(endpoint), _) => endpoint.series(),
-            (None, Some(cluster)) => cluster.series(),
-            (None, None) => worker.unrouted(),
+        let series = self.account.series(worker);
+        series.tcp(worker.metrics(), self.account.flags)
+    }
+
+    fn write_log(&self) {
+        let worker = self.conn.worker();
+        let Some(line) = worker.log_line().filter(|_| worker.is_drawn_for_log()) else {
+            return;
         };
-        series.tcp(worker.metrics(), self.flags)
+        let scene = Scene {
+            conn: &self.conn,
+            client: None,
+            response: Response::Awaited,
+            account: &self.account,
+        };
+        worker.log(|out| line.append(&scene, out));
     }
 }
 
@@ -81,16 +89,10 @@ impl Drop for TcpRecord {
             }
             None => Meter::new(self.series()).close(),
         }
+        self.account.ended = Some(Instant::now());
         let moved = self.meter.as_ref().map(|meter| meter.moved());
-        tracing::debug!(
-            client = %self.conn.peer().address,
-            cluster = self.cluster.as_ref().map(|cluster| tracing::field::display(&cluster.model().name)),
-            endpoint = self.endpoint.as_ref().map(|endpoint| endpoint.address()),
-            flags = %self.flags,
-            received = moved.map_or(0, Moved::received),
-            sent = moved.map_or(0, Moved::sent),
-            took = ?self.started.elapsed(),
-            "a forwarded connection has ended"
-        );
+        let (received, sent) = moved.map_or((0, 0), |moved| (moved.received(), moved.sent()));
+        self.account.moved(received, sent);
+        self.write_log();
     }
 }

@@ -11,6 +11,8 @@ use edge_model::{
 use edge_proxy::AccessLogFormat;
 use http::HeaderName;
 
+use crate::tcp::{echo, exchange, tcp_route};
+
 use crate::support::{
     Authority, Backend, Client, Edge, Log, RawBackend, Snap, TlsBackend, client_config, connect, direct,
     forward, free_port, get, prefix, refusing, route, service, tls_server, virtual_host,
@@ -270,4 +272,59 @@ fn what_clients_send_cannot_break_a_line_of_either_format() {
     let agent = "a\\\"b\\\\c\\u0009d\u{fffd}e\u{e9}";
     let expected = format!("{{\"agent\":\"{agent}\",\"both\":\"<GET {agent}>\",\"x\":null}}");
     assert_eq!(log.expect(1), [expected]);
+}
+
+#[test]
+fn a_connection_whose_bytes_are_forwarded_has_a_line_at_its_end() {
+    let db = echo("db:");
+    let servers = Authority::new("servers");
+    let inner = TlsBackend::start("inner", &servers.issue(&[HOST]), None);
+    let [plain, refused, none, tls] = std::array::from_fn(|_| free_port());
+    let passing = tls_server(
+        &[HOST],
+        TlsService::Passthrough {
+            route: tcp_route(&[("inner", 1)]),
+        },
+    );
+    let snap = Snap::default()
+        .listen_with(plain, ListenerProtocol::Tcp(tcp_route(&[("db", 1)])))
+        .listen_with(refused, ListenerProtocol::Tcp(tcp_route(&[("refused", 1)])))
+        .listen_with(none, ListenerProtocol::Tcp(tcp_route(&[("nobody", 1)])))
+        .listen_with(tls, ListenerProtocol::Tls(vec![Arc::new(passing)]))
+        .with(service("db", &[db.address]))
+        .with(service("refused", &[refusing()]))
+        .with(service("inner", &[inner.backend.address]));
+    let format = "%PROTOCOL%|%REQ(:METHOD)%|%RESP(x)%|%RESPONSE_CODE%|%RESPONSE_FLAGS%|%BYTES_RECEIVED%|%BYTES_SENT%|\
+                  %REQUEST_DURATION%|%UPSTREAM_HOST%|%UPSTREAM_CLUSTER%|%REQUESTED_SERVER_NAME%|%ROUTE_NAME%|\
+                  %DOWNSTREAM_LOCAL_ADDRESS%|%UPSTREAM_TRANSPORT_FAILURE_REASON%|%UPSTREAM_LOCAL_ADDRESS%";
+    let (_edge, log) = logging("tcp", format, snap);
+    assert_eq!(exchange(plain, b"hello").unwrap(), b"db:hello");
+    let line = log.expect(1).remove(0);
+    let expected = format!(
+        "-|-|-|0|-|5|8|-|{}|outbound|80||db.shop.svc.cluster.local|-|-|127.0.0.1:{plain}|-|127.0.0.1:",
+        db.address
+    );
+    assert!(line.starts_with(&expected), "{line}");
+    let _ = exchange(refused, b"hello");
+    let line = log.expect(2).remove(1);
+    assert!(line.starts_with("-|-|-|0|URX,UF|0|0|-|127.0.0.1:"), "{line}");
+    assert!(
+        line.ends_with("|delayed_connect_error:_Connection_refused|-"),
+        "{line}"
+    );
+    let _ = exchange(none, b"hello");
+    let line = log.expect(3).remove(2);
+    assert!(line.starts_with("-|-|-|0|NC|0|0|-|-|-|-|-|"), "{line}");
+    let (mut client, _) = connect(tls, HOST, &Arc::new(client_config(&servers.roots()))).unwrap();
+    assert_eq!(client.get(HOST, "/").unwrap().status, 200);
+    drop(client);
+    let line = log.expect(4).remove(3);
+    let expected = format!(
+        "|{}|outbound|80||inner.shop.svc.cluster.local|{HOST}|-|",
+        inner.backend.address
+    );
+    assert!(
+        line.starts_with("-|-|-|0|-|") && line.contains(&expected),
+        "{line}"
+    );
 }
