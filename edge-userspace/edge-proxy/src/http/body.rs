@@ -79,7 +79,7 @@ impl ResponseBody {
     pub(crate) fn local(body: Bytes, mut record: Box<Record>) -> Self {
         // It is at hand, and not asked for where it is empty: there is no later moment to call it complete.
         record.complete();
-        record.sent(body.len());
+        record.sent(&body);
         let kind = match body.is_empty() {
             true => Kind::Done,
             false => Kind::Whole(body),
@@ -128,7 +128,9 @@ impl ResponseBody {
         let ended = match &frame {
             Some(Ok(frame)) => {
                 if let Some(record) = &mut self.record {
-                    record.sent(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(data) = frame.data_ref() {
+                        record.sent(data);
+                    }
                     if let Some(trailers) = frame.trailers_ref() {
                         record.trailers(trailers);
                     }

@@ -71,10 +71,11 @@ impl Forwarding<'_> {
     ) -> Result<Response<Box<UpstreamBody>>, Reply> {
         let policy = &*self.forward.retries;
         let hashed = self.hash();
-        let body = ClientBody::new(std::mem::take(body), policy.attempts > 0, |is_told| {
+        let is_grpc = record.account().is_grpc;
+        let body = ClientBody::new(std::mem::take(body), policy.attempts > 0, is_grpc, |is_told| {
             // The connection's own pace is that of HTTP/1.1's one body.
             let is_stream = self.conn.protocol() == Protocol::Http2;
-            is_stream.then(|| Pace::new(self.conn, is_told, grpc::is_grpc(&self.client.headers)))
+            is_stream.then(|| Pace::new(self.conn, is_told, is_grpc))
         });
         record.has_body(&body);
         let request_id = record.account().request_id.clone();

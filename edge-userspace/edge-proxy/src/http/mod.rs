@@ -13,6 +13,7 @@ mod hash;
 mod head;
 mod incoming;
 mod limit;
+mod messages;
 mod mirror;
 mod pace;
 mod present;

@@ -8,12 +8,13 @@ use http::header::DATE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::messages::MessageMeter;
 use super::request_body::ClientBody;
 use super::{Flag, Flags, RequestId, grpc};
 use crate::access_log::{Kept, Response, Scene};
 use crate::connection::Conn;
 use crate::h1::{date, spare};
-use crate::metrics::{Kind, Observed, SeriesCache};
+use crate::metrics::{Kind, Observed, Ongoing, SeriesCache};
 use crate::pool::ConnectError;
 use crate::protocol::Protocol;
 use crate::worker::{ClusterView, EndpointView, Worker};
@@ -205,6 +206,8 @@ pub(crate) struct Record {
     /// When the time of the route's timeouts began.
     routed: Instant,
     complete: bool,
+    /// Counts messages of gRPC, once the upstream has answered.
+    messages: Option<Rc<MessageMeter>>,
     logged: Option<Logged>,
     /// What of the response's trailers the access log names.
     trailers: Kept,
@@ -220,6 +223,7 @@ impl Record {
             account: Account::new(conn.worker().next_number(), now, None),
             routed: now,
             complete: false,
+            messages: None,
             logged: None,
             trailers: Kept::default(),
         })
@@ -303,6 +307,34 @@ impl Record {
         self.account.first_byte = Some(Instant::now());
         self.account.details = "via_upstream";
         self.grpc_status(headers);
+        if self.account.is_grpc {
+            // It may last: from here on it is known whom its messages are for.
+            let meter = Rc::new(self.message_meter());
+            let ongoing = self.conn.worker().ongoing();
+            ongoing.add(Rc::clone(&meter) as Rc<dyn Ongoing>);
+            self.messages = Some(meter);
+        }
+    }
+
+    fn message_meter(&self) -> MessageMeter {
+        let worker = self.conn.worker();
+        let series = self.account.series(worker).messages(worker.metrics());
+        let request = match &self.account.received {
+            Received::Body(body) => Some(body.clone()),
+            Received::Nothing | Received::Bytes(_) => None,
+        };
+        MessageMeter::new(request, series)
+    }
+
+    /// What has come and gone of messages since they were last counted.
+    fn count_messages(&mut self) {
+        match self.messages.take() {
+            Some(meter) => {
+                self.conn.worker().ongoing().remove(&*meter);
+                meter.report();
+            }
+            None => self.message_meter().report(),
+        }
     }
 
     /// Takes the gRPC status from a head or from trailers.
@@ -352,9 +384,12 @@ impl Record {
         }
     }
 
-    /// Bytes of the response's body went to the client's connection.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.account.sent += bytes as u64;
+    /// A piece of the response's body went to the client's connection.
+    pub(crate) fn sent(&mut self, data: &[u8]) {
+        self.account.sent += data.len() as u64;
+        if let Some(meter) = &self.messages {
+            meter.sent(data);
+        }
     }
 
     /// How long the cluster's connections may be silent once they carry bytes of another protocol.
@@ -413,6 +448,9 @@ impl Drop for Record {
             self.client_left();
         }
         self.account.ended = Some(Instant::now());
+        if self.account.is_grpc {
+            self.count_messages();
+        }
         let account = &self.account;
         let worker = self.conn.worker();
         let series = account.series(worker);

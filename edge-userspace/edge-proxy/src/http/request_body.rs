@@ -12,6 +12,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::Incoming;
+use super::messages::Messages;
 use super::pace::Pace;
 use super::trailers::{has_blank_ends, passable};
 use crate::pool::BodyFault;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     kept_bytes: Cell<usize>,
     copies: RefCell<Vec<Weak<MirrorBody>>>,
     taken_bytes: Cell<u64>,
+    /// Where they are those of gRPC.
+    messages: Cell<Option<Messages>>,
     /// When all of it was there.
     finished: Cell<Option<Instant>>,
     broken: Cell<bool>,
@@ -97,8 +100,14 @@ impl Part {
 }
 
 impl ClientBody {
-    /// `again` says whether another try may want it from its beginning, and `pace` whether the client may take its time.
-    pub(crate) fn new(body: Incoming, again: bool, pace: impl FnOnce(bool) -> Option<Pace>) -> Self {
+    /// `again` says whether another try may want it from its beginning, `is_grpc` whether its messages are to be counted,
+    /// and `pace` whether the client may take its time.
+    pub(crate) fn new(
+        body: Incoming,
+        again: bool,
+        is_grpc: bool,
+        pace: impl FnOnce(bool) -> Option<Pace>,
+    ) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
@@ -112,6 +121,7 @@ impl ClientBody {
             kept_bytes: Cell::new(0),
             copies: RefCell::default(),
             taken_bytes: Cell::new(0),
+            messages: Cell::new(is_grpc.then(Messages::default)),
             finished: Cell::new(None),
             broken: Cell::new(false),
             turn: Cell::new(0),
@@ -187,6 +197,12 @@ impl ClientBody {
     pub(crate) fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |shared| shared.taken_bytes.get())
     }
+
+    /// Messages of gRPC that the client sent so far; none of a request that is no call.
+    pub(super) fn messages(&self) -> u64 {
+        let messages = self.0.as_ref().and_then(|shared| shared.messages.get());
+        messages.map_or(0, |messages| messages.count())
+    }
 }
 
 impl Shared {
@@ -236,6 +252,10 @@ impl Shared {
                 pace.came(data.len());
             }
             self.taken_bytes.set(self.taken_bytes.get() + data.len() as u64);
+            if let Some(mut messages) = self.messages.get() {
+                messages.pass(data);
+                self.messages.set(Some(messages));
+            }
         }
         let mut kept = self.kept.borrow_mut();
         self.kept_bytes.set(self.kept_bytes.get() + part.cost());

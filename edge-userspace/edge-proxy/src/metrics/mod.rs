@@ -2,6 +2,8 @@
 
 mod connections;
 mod labels;
+mod messages;
+mod ongoing;
 mod requests;
 
 use edge_model::{LocalRateLimit, Penalty, WorkerId};
@@ -11,12 +13,16 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use self::connections::TcpMetrics;
 pub(crate) use self::connections::TcpSeries;
 pub(crate) use self::labels::Labels;
+use self::messages::MessageMetrics;
+pub(crate) use self::messages::MessageSeries;
+pub(crate) use self::ongoing::{AllOngoing, Ongoing, Reported};
 use self::requests::RequestMetrics;
 pub(crate) use self::requests::{Kind, Observed, SeriesCache};
 
 /// All metrics of the proxy.
 pub(crate) struct Metrics {
     requests: RequestMetrics,
+    messages: MessageMetrics,
     tcp: TcpMetrics,
     log_dropped: IntCounter,
     connections: IntGaugeVec,
@@ -37,6 +43,7 @@ impl Metrics {
         );
         Ok(Self {
             requests: RequestMetrics::new(registry)?,
+            messages: MessageMetrics::new(registry)?,
             tcp: TcpMetrics::new(registry)?,
             log_dropped: register(
                 registry,

@@ -1,12 +1,14 @@
 //! The series that requests are counted in.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::connections::TcpSeriesCache;
 use super::labels::{UNKNOWN, names};
+use super::messages::MessageSeries;
 use super::{Labels, Metrics, counters, register};
 use crate::http::Flags;
 
@@ -80,6 +82,8 @@ pub(crate) struct SeriesCache {
     pub(super) labels: Labels,
     series: RefCell<Vec<(Key, Series)>>,
     pub(super) tcp: TcpSeriesCache,
+    /// Where a call of gRPC has gone there.
+    pub(super) messages: OnceCell<Rc<MessageSeries>>,
 }
 
 #[derive(Debug, Clone)]
@@ -131,6 +135,7 @@ impl SeriesCache {
             labels,
             series: RefCell::default(),
             tcp: RefCell::default(),
+            messages: OnceCell::new(),
         }
     }
 

@@ -1,12 +1,11 @@
 //! How many bytes forwarded connections have carried.
 //!
-//! What moves bytes adds them up in cells, and nothing else. The worker takes the sums over into the metrics when it looks
-//! over its connections, so that those of a connection that lasts for days are seen while it lasts.
+//! What moves bytes adds them up in cells, and nothing else.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::metrics::TcpSeries;
+use crate::metrics::{Ongoing, Reported, TcpSeries};
 
 /// Bytes that go one way.
 #[derive(Debug, Default)]
@@ -62,7 +61,7 @@ impl Moved {
 pub(crate) struct Meter {
     moved: Moved,
     /// Bytes received and sent that are in the series.
-    reported: Cell<(u64, u64)>,
+    reported: Reported,
     series: Rc<TcpSeries>,
     /// Where it stands among its worker's.
     place: Cell<usize>,
@@ -74,7 +73,7 @@ impl Meter {
         series.opened.inc();
         Self {
             moved: Moved::default(),
-            reported: Cell::default(),
+            reported: Reported::default(),
             series,
             place: Cell::default(),
         }
@@ -84,20 +83,6 @@ impl Meter {
         &self.moved
     }
 
-    /// Takes over what was not reported yet. A connection that is silent costs no atomic.
-    fn report(&self) {
-        let (received, sent) = (self.moved.received(), self.moved.sent());
-        let before = self.reported.replace((received, sent));
-        for (counter, now, before) in [
-            (&self.series.received, received, before.0),
-            (&self.series.sent, sent, before.1),
-        ] {
-            if now != before {
-                counter.inc_by(now - before);
-            }
-        }
-    }
-
     /// The connection has ended.
     pub(super) fn close(&self) {
         self.report();
@@ -105,34 +90,15 @@ impl Meter {
     }
 }
 
-/// The meters of a worker's connections.
-#[derive(Debug, Default)]
-pub(crate) struct Meters(RefCell<Vec<Rc<Meter>>>);
-
-impl Meters {
-    pub(super) fn add(&self, meter: &Rc<Meter>) {
-        let mut meters = self.0.borrow_mut();
-        meter.place.set(meters.len());
-        meters.push(Rc::clone(meter));
+impl Ongoing for Meter {
+    fn report(&self) {
+        let now = [self.moved.received(), self.moved.sent()];
+        self.reported
+            .report(now, [&self.series.received, &self.series.sent]);
     }
 
-    /// Forgets one; the last takes its place.
-    pub(super) fn remove(&self, meter: &Meter) {
-        let mut meters = self.0.borrow_mut();
-        let place = meter.place.get();
-        if place < meters.len() {
-            meters.swap_remove(place);
-        }
-        if let Some(moved) = meters.get(place) {
-            moved.place.set(place);
-        }
-    }
-
-    /// Takes over what the connections have carried so far.
-    pub(crate) fn report(&self) {
-        for meter in self.0.borrow().iter() {
-            meter.report();
-        }
+    fn place(&self) -> &Cell<usize> {
+        &self.place
     }
 }
 
@@ -177,20 +143,5 @@ mod tests {
         meter.moved.from_client.took(1);
         meter.close();
         assert_eq!(counts(), (1, 1, 8, 3));
-    }
-
-    #[test]
-    fn meters_are_forgotten_in_any_order() {
-        let meters = Meters::default();
-        let series = series();
-        let of_all: Vec<_> = (0..5).map(|_| Rc::new(Meter::new(Rc::clone(&series)))).collect();
-        of_all.iter().for_each(|meter| meters.add(meter));
-        let mut left = 5;
-        for gone in [1, 4, 0, 2, 3] {
-            meters.remove(&of_all[gone]);
-            left -= 1;
-            assert_eq!(meters.0.borrow().len(), left);
-            assert_eq!(Rc::strong_count(&of_all[gone]), 1, "{gone}");
-        }
     }
 }

@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-pub(crate) use self::meter::Meters;
 use self::meter::{Moved, Way};
 use self::record::TcpRecord;
 use crate::connection::Conn;

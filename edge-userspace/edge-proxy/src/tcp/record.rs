@@ -7,7 +7,7 @@ use super::meter::Meter;
 use crate::access_log::{Response, Scene};
 use crate::connection::Conn;
 use crate::http::{Account, Flags, Via};
-use crate::metrics::TcpSeries;
+use crate::metrics::{Ongoing, TcpSeries};
 use crate::worker::{ClusterView, EndpointView};
 
 /// What is known of a forwarded connection, which is counted and logged when this is dropped at the latest.
@@ -54,7 +54,10 @@ impl TcpRecord {
     /// Both sides are connected: it counts as opened, and what is moved is to be noted in the meter.
     pub(super) fn connected(&mut self) -> Rc<Meter> {
         let meter = Rc::new(Meter::new(self.series()));
-        self.conn.worker().meters().add(&meter);
+        self.conn
+            .worker()
+            .ongoing()
+            .add(Rc::clone(&meter) as Rc<dyn Ongoing>);
         self.meter = Some(Rc::clone(&meter));
         meter
     }
@@ -84,7 +87,7 @@ impl Drop for TcpRecord {
     fn drop(&mut self) {
         match &self.meter {
             Some(meter) => {
-                self.conn.worker().meters().remove(meter);
+                self.conn.worker().ongoing().remove(&**meter);
                 meter.close();
             }
             None => Meter::new(self.series()).close(),

@@ -24,11 +24,10 @@ use crate::access_log::{self, Batch, Fill, Line, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
 use crate::h1::HeadBounds;
-use crate::metrics::{Labels, Metrics, SeriesCache};
+use crate::metrics::{AllOngoing, Labels, Metrics, SeriesCache};
 use crate::options::{Limits, ProxyOptions, Timeouts};
 use crate::overload::{Admitted, Overload};
 use crate::server::LocalExec;
-use crate::tcp::Meters;
 use crate::timer::Timers;
 use crowd::Crowd;
 pub(crate) use endpoint::{Asker, EndpointView, OwnPools};
@@ -89,8 +88,8 @@ pub(crate) struct Worker {
     unrouted: SeriesCache,
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
     crowd: Crowd,
-    /// Of connections that are forwarded as bytes.
-    meters: Meters,
+    /// What metrics are told of while it lasts.
+    ongoing: AllOngoing,
     /// Connections that are not parked, since they were first idle.
     parkable: RefCell<VecDeque<Rc<Conn>>>,
     parkable_wanted: Notify,
@@ -132,7 +131,7 @@ impl Worker {
             unrouted: SeriesCache::new(Labels::none()),
             connections: RefCell::default(),
             crowd: Crowd::default(),
-            meters: Meters::default(),
+            ongoing: AllOngoing::default(),
             parkable: RefCell::default(),
             parkable_wanted: Notify::new(),
             lines: RefCell::default(),
@@ -190,9 +189,9 @@ impl Worker {
         &self.unrouted
     }
 
-    /// What forwarded connections have carried.
-    pub(crate) fn meters(&self) -> &Meters {
-        &self.meters
+    /// What metrics are to be told of while it lasts.
+    pub(crate) fn ongoing(&self) -> &AllOngoing {
+        &self.ongoing
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -362,7 +361,7 @@ impl Worker {
             pool.sweep(now);
         }
         self.view.borrow().sweep(now);
-        self.meters.report();
+        self.ongoing.report();
     }
 }
 

@@ -22,6 +22,7 @@ mod failure;
 mod flags;
 mod floods;
 mod frames;
+mod grpc_messages;
 mod heads;
 mod http2;
 mod least_request;
