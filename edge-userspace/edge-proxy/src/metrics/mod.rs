@@ -37,6 +37,7 @@ impl Metrics {
     /// Makes the metrics and registers them.
     pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counters = |name, help, labels| counters(registry, name, help, labels);
+        build(registry)?;
         let open = Opts::new(
             "edge_downstream_connections",
             "Connections of clients that are open",
@@ -116,6 +117,16 @@ impl Metrics {
     pub(crate) fn penalty(&self, penalty: &Penalty) {
         self.penalties.with_label_values(&[penalty.reason.name()]).inc();
     }
+}
+
+/// Says which version runs, under Istio's name for it.
+fn build(registry: &Registry) -> Result<(), prometheus::Error> {
+    let opts = Opts::new("istio_build", "Component and version of what runs");
+    let build = register(registry, IntGaugeVec::new(opts, &["component", "tag"])?)?;
+    build
+        .with_label_values(&["proxy", env!("CARGO_PKG_VERSION")])
+        .set(1);
+    Ok(())
 }
 
 fn counters(

@@ -189,3 +189,10 @@ fn behind_trusted_proxies_their_word_is_taken() {
     let short = ask("x-forwarded-for: 192.0.2.8\r\n");
     assert_eq!(short.told("x-envoy-external-address"), "127.0.0.1");
 }
+
+#[test]
+fn metrics_tell_the_version_under_istios_name() {
+    let edge = Edge::start(Snap::new(free_port(), vec![]));
+    let version = format!("tag=\"{}\"", env!("CARGO_PKG_VERSION"));
+    edge.expect_metric("istio_build", &["component=\"proxy\"", &version], 1);
+}
