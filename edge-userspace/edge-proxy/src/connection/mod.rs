@@ -347,7 +347,6 @@ impl Conn {
     pub(crate) fn count_unparsed(&self, status: StatusCode) {
         let (status, flags) = (status.as_u16(), Flag::DownstreamProtocolError.into());
         self.worker.unrouted().observe(
-            self.worker.metrics(),
             (status, flags, Kind::Http),
             &Observed {
                 took: Duration::ZERO,

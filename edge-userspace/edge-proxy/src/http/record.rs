@@ -318,7 +318,7 @@ impl Record {
 
     fn message_meter(&self) -> MessageMeter {
         let worker = self.conn.worker();
-        let series = self.account.series(worker).messages(worker.metrics());
+        let series = self.account.series(worker).messages();
         let request = match &self.account.received {
             Received::Body(body) => Some(body.clone()),
             Received::Nothing | Received::Bytes(_) => None,
@@ -459,7 +459,6 @@ impl Drop for Record {
             false => Kind::Http,
         };
         series.observe(
-            worker.metrics(),
             (account.code, account.flags, kind),
             &Observed {
                 took: account.took(),

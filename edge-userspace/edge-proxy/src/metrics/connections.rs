@@ -1,16 +1,13 @@
 //! The series that forwarded connections are counted in: those of `tcp` and `tls` routes.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use prometheus::{IntCounter, IntCounterVec, Registry};
 
 use super::labels::{UNKNOWN, names};
-use super::requests::SeriesCache;
-use super::{Metrics, counters};
+use super::{Labels, counters};
 use crate::http::Flags;
 
 /// What is counted of connections.
+#[derive(Debug)]
 pub(super) struct TcpMetrics {
     opened: IntCounterVec,
     closed: IntCounterVec,
@@ -41,6 +38,27 @@ impl TcpMetrics {
             )?,
         })
     }
+
+    /// The series of connections to a destination that have these flags when it is known where they go.
+    pub(super) fn series(&self, labels: &Labels, flags: Flags) -> TcpSeries {
+        let text = flags.to_string();
+        let values = labels.values(&["tcp", &text, UNKNOWN]);
+        TcpSeries {
+            opened: self.opened.with_label_values(&values),
+            closed: self.closed.with_label_values(&values),
+            received: self.received.with_label_values(&values),
+            sent: self.sent.with_label_values(&values),
+        }
+    }
+
+    pub(super) fn remove(&self, labels: &Labels, flags: Flags) {
+        let text = flags.to_string();
+        let values = labels.values(&["tcp", &text, UNKNOWN]);
+        for counter in [&self.opened, &self.closed, &self.received, &self.sent] {
+            // What is not there need not be removed.
+            let _ = counter.remove_label_values(&values);
+        }
+    }
 }
 
 /// The series that a connection is counted in from its beginning to its end, so that those opened less those closed are
@@ -54,28 +72,4 @@ pub(crate) struct TcpSeries {
     pub(crate) received: IntCounter,
     /// Bytes to the client.
     pub(crate) sent: IntCounter,
-}
-
-/// Series by response flags. They are few: the gateway alone sets flags.
-pub(super) type TcpSeriesCache = RefCell<Vec<(Flags, Rc<TcpSeries>)>>;
-
-impl SeriesCache {
-    /// The series of connections to the destination that have these flags when it is known where they go.
-    pub(crate) fn tcp(&self, metrics: &Metrics, flags: Flags) -> Rc<TcpSeries> {
-        let mut kept = self.tcp.borrow_mut();
-        if let Some((_, series)) = kept.iter().find(|(own, _)| *own == flags) {
-            return Rc::clone(series);
-        }
-        let text = flags.to_string();
-        let values = self.labels.values(&["tcp", &text, UNKNOWN]);
-        let metrics = &metrics.tcp;
-        let series = Rc::new(TcpSeries {
-            opened: metrics.opened.with_label_values(&values),
-            closed: metrics.closed.with_label_values(&values),
-            received: metrics.received.with_label_values(&values),
-            sent: metrics.sent.with_label_values(&values),
-        });
-        kept.push((flags, Rc::clone(&series)));
-        series
-    }
 }

@@ -38,7 +38,7 @@ pub(super) const UNKNOWN: &str = "unknown";
 const SELF: &str = "edge";
 
 /// Where requests and connections go to, as the metrics tell it.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Labels([String; 11]);
 
 impl Labels {

@@ -1,15 +1,13 @@
 //! The series that messages of gRPC are counted in.
 
-use std::rc::Rc;
-
 use prometheus::{IntCounter, IntCounterVec, Registry};
 
 use super::labels::names;
-use super::requests::SeriesCache;
-use super::{Metrics, counters};
+use super::{Labels, counters};
 
 /// What is counted of messages. They are counted while their calls last, so no label tells how a call ended (Istio's
 /// filter adds those labels behind its last report of messages).
+#[derive(Debug)]
 pub(super) struct MessageMetrics {
     requests: IntCounterVec,
     responses: IntCounterVec,
@@ -23,6 +21,22 @@ impl MessageMetrics {
             responses: counter("istio_response_messages_total", "Messages of gRPC to clients")?,
         })
     }
+
+    pub(super) fn series(&self, labels: &Labels) -> MessageSeries {
+        let values = labels.values(&[]);
+        MessageSeries {
+            requests: self.requests.with_label_values(&values),
+            responses: self.responses.with_label_values(&values),
+        }
+    }
+
+    pub(super) fn remove(&self, labels: &Labels) {
+        let values = labels.values(&[]);
+        for counter in [&self.requests, &self.responses] {
+            // What is not there need not be removed.
+            let _ = counter.remove_label_values(&values);
+        }
+    }
 }
 
 /// The series of one destination.
@@ -30,17 +44,4 @@ impl MessageMetrics {
 pub(crate) struct MessageSeries {
     pub(crate) requests: IntCounter,
     pub(crate) responses: IntCounter,
-}
-
-impl SeriesCache {
-    /// The series of messages of calls to the destination.
-    pub(crate) fn messages(&self, metrics: &Metrics) -> &Rc<MessageSeries> {
-        self.messages.get_or_init(|| {
-            let values = self.labels.values(&[]);
-            Rc::new(MessageSeries {
-                requests: metrics.messages.requests.with_label_values(&values),
-                responses: metrics.messages.responses.with_label_values(&values),
-            })
-        })
-    }
 }

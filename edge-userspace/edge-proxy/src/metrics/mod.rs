@@ -1,10 +1,13 @@
 //! Metrics of tier 2 under Istio's names, so that Istio's dashboards work on them, and the edge's own.
 
 mod connections;
+mod destinations;
 mod labels;
 mod messages;
 mod ongoing;
 mod requests;
+
+use std::sync::Arc;
 
 use edge_model::{LocalRateLimit, Penalty, WorkerId};
 use prometheus::core::Collector;
@@ -12,18 +15,17 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 use self::connections::TcpMetrics;
 pub(crate) use self::connections::TcpSeries;
+pub(crate) use self::destinations::{Destinations, SeriesCache};
 pub(crate) use self::labels::Labels;
 use self::messages::MessageMetrics;
 pub(crate) use self::messages::MessageSeries;
 pub(crate) use self::ongoing::{AllOngoing, Ongoing, Reported};
 use self::requests::RequestMetrics;
-pub(crate) use self::requests::{Kind, Observed, SeriesCache};
+pub(crate) use self::requests::{Kind, Observed};
 
 /// All metrics of the proxy.
 pub(crate) struct Metrics {
-    requests: RequestMetrics,
-    messages: MessageMetrics,
-    tcp: TcpMetrics,
+    destinations: Arc<Destinations>,
     log_dropped: IntCounter,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
@@ -43,9 +45,11 @@ impl Metrics {
             "Connections of clients that are open",
         );
         Ok(Self {
-            requests: RequestMetrics::new(registry)?,
-            messages: MessageMetrics::new(registry)?,
-            tcp: TcpMetrics::new(registry)?,
+            destinations: Destinations::new(
+                RequestMetrics::new(registry)?,
+                MessageMetrics::new(registry)?,
+                TcpMetrics::new(registry)?,
+            ),
             log_dropped: register(
                 registry,
                 IntCounter::new(
@@ -80,6 +84,11 @@ impl Metrics {
                 &["reason"],
             )?,
         })
+    }
+
+    /// The series of requests and forwarded connections, by where those go to.
+    pub(crate) fn destinations(&self) -> &Arc<Destinations> {
+        &self.destinations
     }
 
     /// Handles of one worker's connection metrics: open now, and accepted ever.

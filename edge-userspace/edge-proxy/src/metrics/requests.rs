@@ -1,15 +1,11 @@
 //! The series that requests are counted in.
 
-use std::cell::{OnceCell, RefCell};
-use std::rc::Rc;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
 
-use super::connections::TcpSeriesCache;
 use super::labels::{UNKNOWN, names};
-use super::messages::MessageSeries;
-use super::{Labels, Metrics, counters, register};
+use super::{Labels, counters, register};
 use crate::http::Flags;
 
 /// Upper bounds in bytes (Envoy's defaults, in powers of ten here).
@@ -22,6 +18,7 @@ const DURATION_BUCKETS: [f64; 19] = [
 ];
 
 /// What is counted of requests.
+#[derive(Debug)]
 pub(super) struct RequestMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
@@ -53,6 +50,25 @@ impl RequestMetrics {
             response_bytes: histogram("istio_response_bytes", "Bytes of response bodies", &SIZE_BUCKETS)?,
         })
     }
+
+    pub(super) fn series(&self, labels: &Labels, key: Key) -> Series {
+        named(labels, key, |values| Series {
+            requests: self.requests.with_label_values(values),
+            durations: self.durations.with_label_values(values),
+            request_bytes: self.request_bytes.with_label_values(values),
+            response_bytes: self.response_bytes.with_label_values(values),
+        })
+    }
+
+    pub(super) fn remove(&self, labels: &Labels, key: Key) {
+        named(labels, key, |values| {
+            // What is not there need not be removed.
+            let _ = self.requests.remove_label_values(values);
+            for histogram in [&self.durations, &self.request_bytes, &self.response_bytes] {
+                let _ = histogram.remove_label_values(values);
+            }
+        });
+    }
 }
 
 /// What is spoken, and for gRPC how it ended.
@@ -75,87 +91,36 @@ pub(crate) struct Observed {
 /// Status, flags and kind: what the series of one destination differ in.
 pub(crate) type Key = (u16, Flags, Kind);
 
-/// The series of one destination, found once for each key and kept: a look-up by 25 labels is dearer than all else that
-/// is done to count a request. Belongs to one worker.
-#[derive(Debug)]
-pub(crate) struct SeriesCache {
-    pub(super) labels: Labels,
-    series: RefCell<Vec<(Key, Series)>>,
-    pub(super) tcp: TcpSeriesCache,
-    /// Where a call of gRPC has gone there.
-    pub(super) messages: OnceCell<Rc<MessageSeries>>,
-}
-
+/// The series of one destination and key.
 #[derive(Debug, Clone)]
-struct Series {
+pub(super) struct Series {
     requests: IntCounter,
     durations: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
 }
 
-impl Series {
-    fn new(metrics: &Metrics, labels: &Labels, (code, flags, kind): Key) -> Self {
-        let (code, flags) = (code.to_string(), flags.to_string());
-        let (protocol, status) = match kind {
-            Kind::Http => ("http", String::new()),
-            Kind::Grpc(status) => (
-                "grpc",
-                status.map(|status| status.to_string()).unwrap_or_default(),
-            ),
-        };
-        // Whether the way to the backend is secured is for the backend's side to report (Istio's metric definition).
-        let values = labels.values(&[protocol, &code, &status, &flags, UNKNOWN]);
-        let metrics = &metrics.requests;
-        Self {
-            requests: metrics.requests.with_label_values(&values),
-            durations: metrics.durations.with_label_values(&values),
-            request_bytes: metrics.request_bytes.with_label_values(&values),
-            response_bytes: metrics.response_bytes.with_label_values(&values),
-        }
-    }
+/// Calls `then` with the values of a series' labels.
+fn named<R>(labels: &Labels, (code, flags, kind): Key, then: impl FnOnce(&[&str]) -> R) -> R {
+    let (code, flags) = (code.to_string(), flags.to_string());
+    let (protocol, status) = match kind {
+        Kind::Http => ("http", String::new()),
+        Kind::Grpc(status) => (
+            "grpc",
+            status.map(|status| status.to_string()).unwrap_or_default(),
+        ),
+    };
+    // Whether the way to the backend is secured is for the backend's side to report (Istio's metric definition).
+    then(&labels.values(&[protocol, &code, &status, &flags, UNKNOWN]))
+}
 
-    fn observe(&self, observed: &Observed) {
+impl Series {
+    pub(super) fn observe(&self, observed: &Observed) {
         self.requests.inc();
         self.durations.observe(observed.took.as_secs_f64() * 1e3);
         #[expect(clippy::cast_precision_loss, reason = "sums of petabytes need not be exact")]
         let sizes = (observed.received as f64, observed.sent as f64);
         self.request_bytes.observe(sizes.0);
         self.response_bytes.observe(sizes.1);
-    }
-}
-
-impl SeriesCache {
-    /// Most series of one destination that a worker counts in. A backend that answers in more ways than this gets the
-    /// others counted under code 0, so that no backend can fill the memory with its statuses.
-    const MAX: usize = 128;
-
-    pub(crate) fn new(labels: Labels) -> Self {
-        Self {
-            labels,
-            series: RefCell::default(),
-            tcp: RefCell::default(),
-            messages: OnceCell::new(),
-        }
-    }
-
-    /// Counts one request.
-    pub(crate) fn observe(&self, metrics: &Metrics, key: Key, observed: &Observed) {
-        let mut kept = self.series.borrow_mut();
-        if let Some((_, series)) = kept.iter().find(|(own, _)| *own == key) {
-            series.observe(observed);
-            return;
-        }
-        let is_full = kept.len() >= Self::MAX;
-        let key = if is_full {
-            (0, Flags::NONE, Kind::Http)
-        } else {
-            key
-        };
-        let series = Series::new(metrics, &self.labels, key);
-        series.observe(observed);
-        if !is_full {
-            kept.push((key, series));
-        }
     }
 }

@@ -65,7 +65,7 @@ impl TcpRecord {
     fn series(&self) -> Rc<TcpSeries> {
         let worker = self.conn.worker();
         let series = self.account.series(worker);
-        series.tcp(worker.metrics(), self.account.flags)
+        series.tcp(self.account.flags)
     }
 
     fn write_log(&self) {

@@ -13,7 +13,7 @@ use super::view::{PoolKey, Pools};
 use crate::config::ClusterConfig;
 use crate::connection::Conn;
 use crate::http::host_of;
-use crate::metrics::{Labels, SeriesCache};
+use crate::metrics::{Destinations, Labels, SeriesCache};
 use crate::pool::{Announced, Limits, Pool, Target};
 use crate::protocol::Protocol;
 use crate::tls::ClientTls;
@@ -81,6 +81,7 @@ impl EndpointView {
         endpoint: &Endpoint,
         load: Arc<EndpointLoad>,
         limits: &Rc<Limits>,
+        destinations: &Arc<Destinations>,
         pools: &mut Pools,
     ) -> Self {
         let target = Target {
@@ -117,7 +118,10 @@ impl EndpointView {
             by_name: RefCell::default(),
             of_clients: RefCell::default(),
             identity: Rc::new(()),
-            series: SeriesCache::new(Labels::new(&cluster.model, Some(&endpoint.workload))),
+            series: SeriesCache::new(
+                destinations,
+                Labels::new(&cluster.model, Some(&endpoint.workload)),
+            ),
         }
     }
 

@@ -114,12 +114,14 @@ impl Worker {
         let mut config = Cache::new(Arc::clone(&shared.config));
         let mut rng = Rng::new();
         let mut pools = Pools::default();
-        let view = View::new(Arc::clone(config.load()), None, &mut pools, &mut rng);
+        let metrics = &shared.metrics;
+        let view = View::new(Arc::clone(config.load()), None, metrics, &mut pools, &mut rng);
         let (open_gauge, accepted_counter) = shared.metrics.connections(id);
         let limits = &shared.options.limits;
         let http2 = http2_builder(limits);
         let log = shared.options.access_log.as_ref();
         let line = log.map(|log| Line::new(&log.format));
+        let unrouted = SeriesCache::new(metrics.destinations(), Labels::none());
         Self {
             shared,
             config: RefCell::new(config),
@@ -128,7 +130,7 @@ impl Worker {
             rng: RefCell::new(rng),
             timers: Timers::new(Instant::now()),
             http2,
-            unrouted: SeriesCache::new(Labels::none()),
+            unrouted,
             connections: RefCell::default(),
             crowd: Crowd::default(),
             ongoing: AllOngoing::default(),
@@ -154,7 +156,14 @@ impl Worker {
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(config, view.config()) {
             let (mut pools, mut rng) = (self.pools.borrow_mut(), self.rng.borrow_mut());
-            *view = Rc::new(View::new(Arc::clone(config), Some(&view), &mut pools, &mut rng));
+            let metrics = self.metrics();
+            *view = Rc::new(View::new(
+                Arc::clone(config),
+                Some(&view),
+                metrics,
+                &mut pools,
+                &mut rng,
+            ));
         }
         Rc::clone(&view)
     }

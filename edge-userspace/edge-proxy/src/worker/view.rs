@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 use super::endpoint::{Asker, EndpointView};
 use crate::config::{ClusterConfig, Config};
 use crate::http::{Flag, Flags};
-use crate::metrics::{Labels, Metrics, SeriesCache};
+use crate::metrics::{Destinations, Labels, Metrics, SeriesCache};
 use crate::pool::{ConnectError, Lease, Limits, Pool, Want};
 use crate::protocol::Protocol;
 
@@ -47,15 +47,21 @@ impl View {
     pub(super) fn new(
         config: Arc<Config>,
         previous: Option<&Self>,
+        metrics: &Metrics,
         pools: &mut Pools,
         rng: &mut Rng,
     ) -> Self {
+        let destinations = metrics.destinations();
         let clusters = match previous {
-            Some(previous) => previous.clusters_after(&config, pools, rng),
+            Some(previous) => previous.clusters_after(&config, destinations, pools, rng),
             None => {
                 let clusters = config.clusters.iter();
-                let clusters = clusters
-                    .map(|(name, cluster)| (name.clone(), Rc::new(ClusterView::new(cluster, pools, rng))));
+                let clusters = clusters.map(|(name, cluster)| {
+                    (
+                        name.clone(),
+                        Rc::new(ClusterView::new(cluster, destinations, pools, rng)),
+                    )
+                });
                 clusters.collect()
             }
         };
@@ -70,6 +76,7 @@ impl View {
     fn clusters_after(
         &self,
         config: &Config,
+        destinations: &Arc<Destinations>,
         pools: &mut Pools,
         rng: &mut Rng,
     ) -> SharedMap<ClusterName, Rc<ClusterView>> {
@@ -78,7 +85,10 @@ impl View {
         {
             match after {
                 Some(after) => {
-                    clusters.insert(key.clone(), Rc::new(ClusterView::new(after, pools, rng)));
+                    clusters.insert(
+                        key.clone(),
+                        Rc::new(ClusterView::new(after, destinations, pools, rng)),
+                    );
                 }
                 None => {
                     clusters.remove(key);
@@ -175,7 +185,12 @@ pub(crate) struct ClusterView {
 }
 
 impl ClusterView {
-    fn new(config: &Arc<ClusterConfig>, pools: &mut Pools, rng: &mut Rng) -> Self {
+    fn new(
+        config: &Arc<ClusterConfig>,
+        destinations: &Arc<Destinations>,
+        pools: &mut Pools,
+        rng: &mut Rng,
+    ) -> Self {
         let limits = Rc::new(Limits::new(&config.model, config.load.circuit()));
         let endpoints = config
             .model
@@ -184,7 +199,14 @@ impl ClusterView {
             .enumerate()
             .map(|(index, endpoint)| {
                 let load = config.load.get(index).cloned().unwrap_or_default();
-                Rc::new(EndpointView::new(config, endpoint, load, &limits, pools))
+                Rc::new(EndpointView::new(
+                    config,
+                    endpoint,
+                    load,
+                    &limits,
+                    destinations,
+                    pools,
+                ))
             });
         Self {
             balancer: RefCell::new(Balancer::new(
@@ -195,7 +217,7 @@ impl ClusterView {
             )),
             endpoints: endpoints.collect(),
             limits: Rc::clone(&limits),
-            series: SeriesCache::new(Labels::new(&config.model, None)),
+            series: SeriesCache::new(destinations, Labels::new(&config.model, None)),
             config: Arc::clone(config),
         }
     }

@@ -37,6 +37,7 @@ mod preferences;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod routing;
+mod series;
 mod slow_streams;
 mod stalled_log;
 mod support;
