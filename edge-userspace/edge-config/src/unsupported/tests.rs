@@ -123,7 +123,6 @@ fn what_a_virtual_service_asks_for_beyond_that_is_reported_field_by_field() {
   - redirect: {uri: /x, redirectCode: 304}
 ",
         &[
-            "spec.http[0].match[0].statPrefix not",
             "spec.http[0].match[0].sourceLabels has",
             "spec.http[0].match[0].headers.@request.auth.claims.sub not",
             "spec.http[1].redirect.redirectCode not",

@@ -10,7 +10,6 @@ const ABOUT_THE_PROXY: &str = "Istio compares it with the proxy's own workload, 
 
 #[rustfmt::skip] // A table: one field, one line.
 const MATCH: &[Row<HttpMatchRequest>] = &[
-    row("statPrefix", |block| !block.stat_prefix.is_empty(), NotEnforced("routes have no statistics of their own")),
     row("sourceLabels", |block| !block.source_labels.is_empty(), NoEffect(ABOUT_THE_PROXY)),
     row("sourceNamespace", |block| !block.source_namespace.is_empty(), NoEffect(ABOUT_THE_PROXY)),
 ];

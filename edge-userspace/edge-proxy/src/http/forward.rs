@@ -341,7 +341,7 @@ impl Forwarding<'_> {
             && upgrade::is_agreed(self.client, response.headers(), is_http2)
     }
 
-    /// Tells outlier detection.
+    /// Says what came of a try, where that says something of the endpoint.
     fn report(&self, index: usize, ended: Ended, result: &Result<Response<Box<UpstreamBody>>, Failure>) {
         let outcome = match (ended, result) {
             (Ended::Response(answer), _) => Outcome::Status(match answer.grpc_status {
@@ -355,6 +355,14 @@ impl Forwarding<'_> {
             // Whoever closes an idle connection is not ill, and a client's fault is not the endpoint's.
             (Ended::Unsent | Ended::ClosedOnReuse | Ended::ForGood, _) => return,
         };
+        self.count(index, outcome);
+    }
+
+    /// Counts what came of a try, and tells outlier detection.
+    fn count(&self, index: usize, outcome: Outcome) {
+        if let Some(endpoint) = self.cluster.endpoint(index) {
+            endpoint.count(self.conn.worker().metrics(), outcome);
+        }
         self.cluster.report(index, outcome);
     }
 
@@ -364,7 +372,7 @@ impl Forwarding<'_> {
             .endpoint()
             .and_then(|endpoint| self.cluster.position(endpoint))
         {
-            self.cluster.report(index, Outcome::Timeout);
+            self.count(index, Outcome::Timeout);
         }
         Reply::timeout("upstream_response_timeout")
     }

@@ -163,15 +163,15 @@ impl Exchange<'_> {
         // CORS, faults and rate limits are filters in front of the router, in this order (Istio's gateway): they see what
         // it will answer by itself, too.
         let route = match &decision {
-            Decision::Route { route, .. } => Some(*route),
+            Decision::Route { virtual_host, route } => {
+                record.took_route(virtual_host, route);
+                Some(*route)
+            }
             Decision::NoVirtualHost | Decision::NoRoute { .. } | Decision::RequireTls { .. } => None,
         };
         record.has_id(self.request_id());
         if present.content_type && grpc::is_grpc(&self.head.headers) {
             record.is_grpc();
-        }
-        if let Some(route) = route {
-            record.took_route(&route.name);
         }
         let cors = match route.and_then(|route| route.cors.as_deref()) {
             Some(policy) => cors::check(policy, self.head)?,

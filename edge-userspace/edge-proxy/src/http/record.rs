@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use edge_model::ClusterName;
+use edge_model::{ClusterName, Route, VirtualHost};
 use http::header::DATE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -14,7 +14,7 @@ use super::{Flag, Flags, RequestId, grpc};
 use crate::access_log::{Kept, Response, Scene};
 use crate::connection::Conn;
 use crate::h1::{date, spare};
-use crate::metrics::{Kind, Observed, Ongoing, SeriesCache};
+use crate::metrics::{Counted, Kind, Observed, Ongoing, Routes, SeriesCache};
 use crate::pool::ConnectError;
 use crate::protocol::Protocol;
 use crate::worker::{ClusterView, EndpointView, Worker};
@@ -206,6 +206,8 @@ pub(crate) struct Record {
     /// When the time of the route's timeouts began.
     routed: Instant,
     complete: bool,
+    /// Where requests of its route are counted, if the route has a name for that.
+    route: Option<Rc<Counted<Routes>>>,
     /// Counts messages of gRPC, once the upstream has answered.
     messages: Option<Rc<MessageMeter>>,
     logged: Option<Logged>,
@@ -223,6 +225,7 @@ impl Record {
             account: Account::new(conn.worker().next_number(), now, None),
             routed: now,
             complete: false,
+            route: None,
             messages: None,
             logged: None,
             trailers: Kept::default(),
@@ -260,10 +263,14 @@ impl Record {
         self.account.is_grpc = true;
     }
 
-    /// The request takes a route of this name.
-    pub(crate) fn took_route(&mut self, name: &str) {
-        if self.conn.worker().log_line().is_some() {
-            self.account.route = Some(name.to_owned());
+    /// The request takes this route of a virtual host.
+    pub(crate) fn took_route(&mut self, host: &VirtualHost, route: &Route) {
+        let worker = self.conn.worker();
+        if worker.log_line().is_some() {
+            self.account.route = Some(route.name.clone());
+        }
+        if !route.stat_prefix.is_empty() {
+            self.route = Some(worker.route_series(&host.name, &route.stat_prefix));
         }
     }
 
@@ -453,6 +460,12 @@ impl Drop for Record {
         }
         let account = &self.account;
         let worker = self.conn.worker();
+        if let Some(route) = self.route.as_ref().filter(|_| account.attempts > 0) {
+            let retries = u64::from(account.attempts.saturating_sub(1));
+            let is_late = account.flags.contains(Flag::UpstreamRequestTimeout);
+            let took = account.took();
+            route.series.observe(account.code, took, retries, is_late);
+        }
         let series = account.series(worker);
         let kind = match account.is_grpc {
             true => Kind::Grpc(account.grpc_status),

@@ -2,6 +2,7 @@
 
 mod connections;
 mod destinations;
+mod details;
 mod labels;
 mod messages;
 mod ongoing;
@@ -16,6 +17,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use self::connections::TcpMetrics;
 pub(crate) use self::connections::TcpSeries;
 pub(crate) use self::destinations::{Destinations, SeriesCache};
+pub(crate) use self::details::{Counted, Details, Endpoints, Routes};
 pub(crate) use self::labels::Labels;
 use self::messages::MessageMetrics;
 pub(crate) use self::messages::MessageSeries;
@@ -26,6 +28,8 @@ pub(crate) use self::requests::{Kind, Observed};
 /// All metrics of the proxy.
 pub(crate) struct Metrics {
     destinations: Arc<Destinations>,
+    endpoints: Arc<Details<Endpoints>>,
+    routes: Arc<Details<Routes>>,
     log_dropped: IntCounter,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
@@ -50,6 +54,8 @@ impl Metrics {
                 MessageMetrics::new(registry)?,
                 TcpMetrics::new(registry)?,
             ),
+            endpoints: Details::new(Endpoints::new(registry)?),
+            routes: Details::new(Routes::new(registry)?),
             log_dropped: register(
                 registry,
                 IntCounter::new(
@@ -89,6 +95,16 @@ impl Metrics {
     /// The series of requests and forwarded connections, by where those go to.
     pub(crate) fn destinations(&self) -> &Arc<Destinations> {
         &self.destinations
+    }
+
+    /// The series of single endpoints.
+    pub(crate) fn endpoints(&self) -> &Arc<Details<Endpoints>> {
+        &self.endpoints
+    }
+
+    /// The series of routes that have a name for it.
+    pub(crate) fn routes(&self) -> &Arc<Details<Routes>> {
+        &self.routes
     }
 
     /// Handles of one worker's connection metrics: open now, and accepted ever.

@@ -12,7 +12,7 @@ use crate::http::Flags;
 const SIZE_BUCKETS: [f64; 9] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
 
 /// Upper bounds in milliseconds, Envoy's defaults.
-const DURATION_BUCKETS: [f64; 19] = [
+pub(super) const DURATION_BUCKETS: [f64; 19] = [
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6,
     3.6e6,
 ];

@@ -149,6 +149,7 @@ async fn connect(conn: &Conn, cluster: &ClusterView, record: &mut TcpRecord) -> 
             }
             Err(_) => tracing::debug!("connecting to an endpoint took too long"),
         }
+        endpoint.count(conn.worker().metrics(), Outcome::ConnectFailure);
         cluster.report(index, Outcome::ConnectFailure);
         tried.push(index);
     }

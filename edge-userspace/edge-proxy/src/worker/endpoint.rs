@@ -1,19 +1,20 @@
 //! An endpoint as one worker sees it: which of its connections a request may go over.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
-use edge_model::{Endpoint, UpstreamProtocol};
+use edge_model::{ClusterName, Endpoint, UpstreamProtocol};
 use edge_upstream::EndpointLoad;
+use edge_upstream::outlier::Outcome;
 
 use super::view::{PoolKey, Pools};
 use crate::config::ClusterConfig;
 use crate::connection::Conn;
 use crate::http::host_of;
-use crate::metrics::{Destinations, Labels, SeriesCache};
+use crate::metrics::{Counted, Destinations, Endpoints, Labels, Metrics, SeriesCache};
 use crate::pool::{Announced, Limits, Pool, Target};
 use crate::protocol::Protocol;
 use crate::tls::ClientTls;
@@ -67,6 +68,9 @@ pub(crate) struct EndpointView {
     /// The same value in memory for as long as it is the same view.
     identity: Rc<()>,
     series: SeriesCache,
+    cluster: ClusterName,
+    /// Once it was given a request.
+    counted: OnceCell<Counted<Endpoints>>,
 }
 
 /// A pool whose connections were opened under a server name.
@@ -122,6 +126,8 @@ impl EndpointView {
                 destinations,
                 Labels::new(&cluster.model, Some(&endpoint.workload)),
             ),
+            cluster: cluster.model.name.clone(),
+            counted: OnceCell::new(),
         }
     }
 
@@ -248,6 +254,25 @@ impl EndpointView {
         }
         by_name.push_back((host.into(), protocol, Rc::clone(&pool)));
         Some(pool)
+    }
+
+    /// Counts what came of a request, or of an attempt to connect for one, for it alone.
+    pub(crate) fn count(&self, metrics: &Metrics, outcome: Outcome) {
+        let counted = self.counted.get_or_init(|| {
+            let labels = [self.cluster.as_str(), &self.address];
+            metrics.endpoints().enter(labels)
+        });
+        let series = &counted.series;
+        match outcome {
+            Outcome::ConnectFailure => return series.unconnected.inc(),
+            Outcome::Status(..500) => series.succeeded.inc(),
+            Outcome::Timeout => {
+                series.timed_out.inc();
+                series.failed.inc();
+            }
+            Outcome::Status(_) | Outcome::Reset => series.failed.inc(),
+        }
+        series.requests.inc();
     }
 
     /// Metrics of requests and connections that were given to it.

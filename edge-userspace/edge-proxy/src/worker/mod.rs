@@ -24,7 +24,7 @@ use crate::access_log::{self, Batch, Fill, Line, Writer};
 use crate::config::Config;
 use crate::connection::Conn;
 use crate::h1::HeadBounds;
-use crate::metrics::{AllOngoing, Labels, Metrics, SeriesCache};
+use crate::metrics::{AllOngoing, Counted, Labels, Metrics, Routes, SeriesCache};
 use crate::options::{Limits, ProxyOptions, Timeouts};
 use crate::overload::{Admitted, Overload};
 use crate::server::LocalExec;
@@ -98,6 +98,8 @@ pub(crate) struct Worker {
     lines_wanted: Notify,
     /// What its lines say, if there is one.
     line: Option<Line>,
+    /// Where requests of routes are counted, by virtual host and name, since the configuration has changed.
+    routes: RefCell<HashMap<Box<str>, NamedRoutes>>,
     accepted: Cell<u64>,
     /// The last number that was given to a connection or a request.
     numbers: Cell<u64>,
@@ -108,6 +110,9 @@ pub(crate) struct Worker {
     /// The present, as of the last sweep, or of the last look for idle connections: enough for timeouts, and free of system calls.
     now: Cell<Instant>,
 }
+
+/// Routes of a virtual host by their names for statistics.
+type NamedRoutes = HashMap<Box<str>, Rc<Counted<Routes>>>;
 
 impl Worker {
     fn new(id: WorkerId, shared: Arc<Shared>) -> Self {
@@ -139,6 +144,7 @@ impl Worker {
             lines: RefCell::default(),
             lines_wanted: Notify::new(),
             line,
+            routes: RefCell::default(),
             accepted: Cell::new(0),
             numbers: Cell::new(u64::from(id.0)),
             open_gauge,
@@ -157,6 +163,7 @@ impl Worker {
         if !Arc::ptr_eq(config, view.config()) {
             let (mut pools, mut rng) = (self.pools.borrow_mut(), self.rng.borrow_mut());
             let metrics = self.metrics();
+            self.routes.borrow_mut().clear();
             *view = Rc::new(View::new(
                 Arc::clone(config),
                 Some(&view),
@@ -232,6 +239,18 @@ impl Worker {
         let number = self.numbers.get() + u64::from(self.shared.options.workers.max(1));
         self.numbers.set(number);
         number
+    }
+
+    /// Where requests are counted that take routes of a virtual host with this name for statistics.
+    pub(crate) fn route_series(&self, host: &str, name: &str) -> Rc<Counted<Routes>> {
+        let mut known = self.routes.borrow_mut();
+        if let Some(counted) = known.get(host).and_then(|routes| routes.get(name)) {
+            return Rc::clone(counted);
+        }
+        let counted = Rc::new(self.metrics().routes().enter([host, name]));
+        let routes = known.entry(host.into()).or_default();
+        routes.insert(name.into(), Rc::clone(&counted));
+        counted
     }
 
     /// What lines of the access log say, if there is one.

@@ -14,6 +14,7 @@ mod bodies;
 mod client_certificates;
 mod connections;
 mod desync;
+mod details;
 mod detection;
 mod dns;
 mod drain;
