@@ -318,18 +318,19 @@ fn quote(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Whether a text may stand between quotation marks as it is: ASCII, without control characters, quotation marks and
-/// backslashes. Values are short, so they are looked through by words of eight bytes.
+/// backslashes. Values are short, so they are looked through by words of eight bytes, of which the last one may overlap.
 fn is_plain(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = *b"        ";
-    if let Some(place) = last.get_mut(..rest.len()) {
-        place.copy_from_slice(rest);
-    }
-    words
+    let Some(last) = text.last_chunk::<8>() else {
+        let one = |bad, byte: &u8| (bad << 8) | u64::from(*byte);
+        // Spaces are plain.
+        let word = text.iter().fold(u64::from_le_bytes(*b"        "), one);
+        return not_plain(word) == 0;
+    };
+    let (words, _) = text.as_chunks::<8>();
+    let bad = words
         .iter()
-        .chain([&last])
-        .fold(0, |bad, word| bad | not_plain(u64::from_le_bytes(*word)))
-        == 0
+        .fold(0, |bad, word| bad | not_plain(u64::from_le_bytes(*word)));
+    bad | not_plain(u64::from_le_bytes(*last)) == 0
 }
 
 /// Not zero if one of eight bytes is not plain. Each term sets the highest bit of a byte that is below 0x20, or the character;

@@ -22,7 +22,7 @@ pub(crate) enum Incoming {
     Http2(Http2Body),
 }
 
-/// The body of a request of HTTP/2. One that is let go before its end [lingers](crate::server::Lingering).
+/// The body of a request of HTTP/2. One that is let go before its end lingers (`server::linger`).
 pub(crate) struct Http2Body {
     /// `None` once it has failed, or is let go.
     body: Option<hyper::body::Incoming>,
