@@ -11,7 +11,7 @@ use edge_model::{
 
 use crate::support::{
     Authority, Edge, RawBackend, Snap, TlsBackend, client_config, cluster, connect, direct, free_port,
-    prefix, refusing, route, service, tls_server, virtual_host,
+    listener, prefix, refusing, route, service, tls_server, virtual_host,
 };
 
 pub(crate) fn tcp_route(destinations: &[(&str, u32)]) -> Arc<TcpRoute> {
@@ -194,7 +194,7 @@ fn a_client_hello_that_comes_byte_by_byte_is_waited_for() {
 
 /// A port of a go-between that sends the first bytes of its one client one by one.
 fn slowed(port: u16) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = listener("127.0.0.1:0".parse().unwrap());
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();

@@ -17,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use super::listener;
+
 /// Answers every request with a description of it, or as its path says:
 /// `/echo` gives the body back, `/status/N` answers with status N, `/sleep/N` takes N ms, `/bytes/N` sends N bytes.
 /// A header `reply-x: v` comes back as `x: v`.
@@ -35,7 +37,7 @@ impl Backend {
 
     /// Starts one at an address of the loopback.
     pub(crate) fn start_at(name: &'static str, address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = listener(address);
         let address = listener.local_addr().unwrap();
         let hits = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = oneshot::channel();
@@ -157,7 +159,7 @@ pub(crate) struct RawBackend {
 
 impl RawBackend {
     pub(crate) fn start(serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listener(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));

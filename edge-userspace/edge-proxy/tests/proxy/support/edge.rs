@@ -1,7 +1,7 @@
 //! A proxy under test.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -119,23 +119,31 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     condition()
 }
 
-/// A port that nobody listens on just now, and that no other test was given: some listen anew on theirs, and their clients
-/// connect to it meanwhile.
-pub(crate) fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap();
+/// Ports that tests were given. None is given twice: some listen anew on theirs, and their clients, or edges whose endpoint it
+/// was, would meet somebody else's listener.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A listener on a port of its own, which nobody else gets even after it has ended.
+pub(crate) fn listener(address: SocketAddr) -> TcpListener {
     loop {
-        let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
-        if given.insert(port) {
-            return port;
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // A port that was asked for is the caller's own.
+        if address.port() != 0 || GIVEN.lock().unwrap().insert(port) {
+            return listener;
         }
     }
 }
 
+/// A port that nobody listens on just now, and that no other test was given.
+pub(crate) fn free_port() -> u16 {
+    listener("[::]:0".parse().unwrap()).local_addr().unwrap().port()
+}
+
 /// An address that refuses connections: of a socket that is bound and never listens, so that nobody else gets its port.
-pub(crate) fn refusing() -> std::net::SocketAddr {
+pub(crate) fn refusing() -> SocketAddr {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let address: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     socket.bind(&address.into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     std::mem::forget(socket);

@@ -68,7 +68,7 @@ pub(crate) fn http2(port: u16, requests: Vec<Request<Full<Bytes>>>) -> Vec<Resul
 
 /// Listens, and serves in a thread with a runtime of its own.
 pub(crate) fn listening(serve: impl AsyncFnOnce(TcpListener) + Send + 'static) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = super::listener(SocketAddr::from(([127, 0, 0, 1], 0)));
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {

@@ -16,7 +16,7 @@ pub(crate) use config::{
     Snap, cluster, destination, direct, forward, prefix, redirect, route, service, service_with, virtual_host,
 };
 pub(crate) use dns::{DnsServer, Zone};
-pub(crate) use edge::{Edge, eventually, free_port, refusing};
+pub(crate) use edge::{Edge, eventually, free_port, listener, refusing};
 pub(crate) use http2::{Http2Backend, http2, listening};
 pub(crate) use log::Log;
 pub(crate) use pki::{Authority, Issued};
