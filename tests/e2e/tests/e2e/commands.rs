@@ -66,7 +66,7 @@ spec:
   http:
     - match: [{uri: {regex: '('}}]
       redirect: {redirectCode: 200}
-    - match: [{uri: {prefix: /a}, statPrefix: a}]
+    - match: [{uri: {prefix: /a}, sourceNamespace: a}]
       route: [{destination: {host: b}}]
 ",
     )
@@ -78,7 +78,7 @@ spec:
     for part in [
         "error VirtualService/ns/bad spec.http[0].match[0].uri",
         "spec.http[0].redirect",
-        "spec.http[1].match[0].statPrefix",
+        "spec.http[1].match[0].sourceNamespace",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
