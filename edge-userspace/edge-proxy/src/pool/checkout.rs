@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connect::{Shared, connect};
-use super::{ConnectError, InUse, Lease, Limits, Link, Pool, Sender, Want};
+use super::connect::connect;
+use super::{ConnectError, InUse, Lease, Limits, Link, Pool, Sender, Shared, Want};
 use crate::protocol::Protocol;
 
 /// How often a request that waits looks whether another worker has given back a place.

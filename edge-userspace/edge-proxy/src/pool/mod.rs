@@ -5,6 +5,8 @@ mod connect;
 mod heard;
 mod limits;
 mod link;
+mod sender;
+mod shared;
 mod stream;
 mod target;
 mod upload;
@@ -16,15 +18,15 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, Notify};
 
-use connect::Shared;
-pub(crate) use connect::{Announced, ConnectError, EndpointBody, Sender, Target, connect_bytes};
+pub(crate) use connect::{Announced, ConnectError, Target, connect_bytes};
 pub(crate) use limits::Limits;
 use link::Link;
 pub(crate) use link::{Asked, BodyFault, Cause, SendError, Upgraded, poll_http2};
+pub(crate) use sender::{EndpointBody, Sender, write_head};
+use shared::Shared;
 pub(crate) use stream::EndpointStream;
 
 use crate::protocol::Protocol;
-pub(crate) use connect::write_head;
 
 /// Idle connections that a worker keeps to one endpoint; more than that are closed as they become idle.
 const MAX_IDLE: usize = 256;
