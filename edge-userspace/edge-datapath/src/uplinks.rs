@@ -1,7 +1,7 @@
 //! What answers to SYNs offer: those that go back the way the SYN came, and those to clients of load balancers, which leave by
 //! the node's route (and by which interfaces they may).
 //!
-//! Answered that go back look nothing up that depends on the interface, which would be dearer than all they write. They offer the
+//! Answers that go back look nothing up that depends on the interface, which would be dearer than all they write. They offer the
 //! least MSS of all the ways that may be meant: where the interfaces are alike it is the kernel's, and never is it more.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,6 @@
 //! Values of format commands, for lines of the log and for header operations.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -195,13 +196,13 @@ impl Scene<'_> {
             V::StreamId => push_number(Some(account.id), out),
             V::DownstreamTlsVersion => push(self.handshake().and_then(Handshake::version), out),
             V::DownstreamTlsCipher => push(self.handshake().and_then(Handshake::cipher), out),
-            V::DownstreamPeerSubject => self.certificate(out, |facts| facts.subject.clone()),
-            V::DownstreamPeerIssuer => self.certificate(out, |facts| facts.issuer.clone()),
-            V::DownstreamPeerSerial => self.certificate(out, |facts| facts.serial.clone()),
-            V::DownstreamPeerFingerprint256 => self.certificate(out, |facts| facts.fingerprint.clone()),
-            V::DownstreamPeerUriSan => self.certificate(out, |facts| facts.uris.join(",")),
-            V::DownstreamPeerDnsSan => self.certificate(out, |facts| facts.dns.join(",")),
-            V::DownstreamPeerCert => self.certificate(out, |facts| facts.pem.clone()),
+            V::DownstreamPeerSubject => self.certificate(out, |facts| Cow::from(&facts.subject)),
+            V::DownstreamPeerIssuer => self.certificate(out, |facts| Cow::from(&facts.issuer)),
+            V::DownstreamPeerSerial => self.certificate(out, |facts| Cow::from(&facts.serial)),
+            V::DownstreamPeerFingerprint256 => self.certificate(out, |facts| Cow::from(&facts.fingerprint)),
+            V::DownstreamPeerUriSan => self.certificate(out, |facts| facts.uris.join(",").into()),
+            V::DownstreamPeerDnsSan => self.certificate(out, |facts| facts.dns.join(",").into()),
+            V::DownstreamPeerCert => self.certificate(out, |facts| Cow::from(&facts.pem)),
             // What they tell of does not come to pass here, or only where there is no request.
             V::ConnectionTerminationDetails | V::DownstreamTransportFailureReason | V::VirtualClusterName => {
                 false
@@ -214,7 +215,7 @@ impl Scene<'_> {
     }
 
     /// A text about the client's certificate; an empty one is none.
-    fn certificate(&self, out: &mut Vec<u8>, of: impl Fn(&Facts) -> String) -> bool {
+    fn certificate(&self, out: &mut Vec<u8>, of: impl Fn(&Facts) -> Cow<'_, str>) -> bool {
         let text = self.handshake().and_then(Handshake::certificate).map(of);
         push(text.as_deref().filter(|text| !text.is_empty()), out)
     }

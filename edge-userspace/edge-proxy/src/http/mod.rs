@@ -1,5 +1,6 @@
 //! One request: checked, routed, limited, forwarded or answered, and accounted for.
 
+mod account;
 mod body;
 mod check;
 mod cors;
@@ -49,6 +50,7 @@ use http_body::Body;
 use crate::access_log::{self, Scene};
 use crate::connection::Conn;
 use crate::worker::View;
+pub(crate) use account::{Account, Via};
 pub(crate) use body::{ResponseBody, UpstreamBody};
 pub(crate) use finish::has_no_body;
 use finish::{Content, frame_own, tell_of_connection, told_length};
@@ -61,7 +63,7 @@ use limit::Limited;
 use pace::Pace;
 use present::Present;
 pub(crate) use rebuild::rebuilt;
-pub(crate) use record::{Account, Record, Via};
+pub(crate) use record::Record;
 pub(crate) use reply::Reply;
 pub(crate) use request_body::{RequestBody, RequestBodyError};
 pub(crate) use service::service;

@@ -6,14 +6,12 @@
 //! they left is more than [`MOST_GONE`], the longest gone first.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foldhash::fast::FixedState;
-
 use super::Labels;
 use super::connections::{TcpMetrics, TcpSeries};
+use super::counting::Counting;
 use super::messages::{MessageMetrics, MessageSeries};
 use super::requests::{Key, Kind, Observed, RequestMetrics, Series};
 use crate::http::Flags;
@@ -40,17 +38,14 @@ pub(crate) struct Destinations {
 
 #[derive(Debug, Default)]
 struct Known {
-    destinations: HashMap<Arc<Labels>, Destination, FixedState>,
-    /// Those that nobody counts for, the longest gone first.
-    gone: VecDeque<Arc<Labels>>,
-    /// Series of those.
+    /// Those who count are caches: one for each endpoint, in each worker's view.
+    destinations: Counting<Arc<Labels>, Destination>,
+    /// Series of those that are gone.
     gone_series: usize,
 }
 
 #[derive(Debug, Default)]
 struct Destination {
-    /// Caches that count for it: one for each endpoint, in each worker's view.
-    users: usize,
     requests: Vec<Key>,
     /// Whether calls of gRPC have gone there.
     has_messages: bool,
@@ -84,22 +79,14 @@ impl Destinations {
     /// One more counts for a destination.
     fn enter(&self, labels: Labels) -> Arc<Labels> {
         let mut known = self.lock();
-        let labels = match known.destinations.get_key_value(&labels) {
-            Some((labels, _)) => Arc::clone(labels),
-            None => Arc::new(labels),
-        };
-        let destination = known.destinations.entry(Arc::clone(&labels)).or_default();
-        destination.users += 1;
-        let (is_back, series) = (destination.users == 1, destination.series());
-        if is_back && let Some(at) = known.gone.iter().position(|gone| *gone == labels) {
-            known.gone.remove(at);
-            known.gone_series -= series;
-        }
+        let (labels, back) = known.destinations.enter(Arc::new(labels));
+        let series = back.map_or(0, Destination::series);
+        known.gone_series -= series;
         labels
     }
 
     /// The series of requests with a key, or, where there are too many, that of the rest.
-    fn requests(&self, labels: &Labels, key: Key) -> (Key, Series) {
+    fn requests(&self, labels: &Arc<Labels>, key: Key) -> (Key, Series) {
         let mut known = self.lock();
         let mut key = key;
         // Whoever asks has entered.
@@ -118,7 +105,7 @@ impl Destinations {
     }
 
     /// The series of messages of gRPC.
-    fn messages(&self, labels: &Labels) -> MessageSeries {
+    fn messages(&self, labels: &Arc<Labels>) -> MessageSeries {
         let mut known = self.lock();
         if let Some(destination) = known.destinations.get_mut(labels) {
             destination.has_messages = true;
@@ -127,7 +114,7 @@ impl Destinations {
     }
 
     /// The series of connections with these flags.
-    fn tcp(&self, labels: &Labels, flags: Flags) -> TcpSeries {
+    fn tcp(&self, labels: &Arc<Labels>, flags: Flags) -> TcpSeries {
         let mut known = self.lock();
         if let Some(Destination { tcp, .. }) = known.destinations.get_mut(labels)
             && !tcp.contains(&flags)
@@ -140,25 +127,14 @@ impl Destinations {
     /// One less counts for a destination.
     fn leave(&self, labels: &Arc<Labels>) {
         let mut known = self.lock();
-        let Some(destination) = known.destinations.get_mut(labels) else {
-            return;
-        };
-        destination.users -= 1;
-        let series = destination.series();
-        match (destination.users, series) {
-            (0, 0) => {
-                known.destinations.remove(labels);
-            }
-            (0, _) => {
-                known.gone.push_back(Arc::clone(labels));
-                known.gone_series += series;
-            }
-            _ => {}
+        match known.destinations.leave(labels).map(Destination::series) {
+            None => {}
+            Some(0) => known.destinations.remove(labels),
+            Some(series) => known.gone_series += series,
         }
         while known.gone_series > MOST_GONE
-            && let Some(labels) = known.gone.pop_front()
+            && let Some((labels, gone)) = known.destinations.remove_oldest()
         {
-            let gone = known.destinations.remove(&labels).unwrap_or_default();
             known.gone_series -= gone.series();
             gone.requests
                 .iter()
@@ -325,7 +301,10 @@ mod tests {
         assert_eq!(lab.sum(REQUESTS).0, MOST_GONE + 2);
         count(&stays, 200);
         let known = lab.metrics.destinations().lock();
-        assert_eq!((known.gone.len(), known.gone_series), (MOST_GONE, MOST_GONE));
+        assert_eq!(
+            (known.destinations.gone(), known.gone_series),
+            (MOST_GONE, MOST_GONE)
+        );
         assert_eq!(known.destinations.len(), MOST_GONE + 2);
     }
 
@@ -352,6 +331,6 @@ mod tests {
         let lab = Lab::new();
         (0..10).for_each(|service| drop(lab.enter(service)));
         let known = lab.metrics.destinations().lock();
-        assert!(known.destinations.is_empty() && known.gone.is_empty());
+        assert_eq!((known.destinations.len(), known.destinations.gone()), (0, 0));
     }
 }

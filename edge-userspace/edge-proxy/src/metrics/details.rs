@@ -4,14 +4,13 @@
 //! Their number is bounded: beyond [`MOST`] of either kind the longest gone leaves, and where none is gone, further ones are
 //! counted together.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
 
+use super::counting::Counting;
 use super::requests::DURATION_BUCKETS;
 use super::{counters, register};
 
@@ -39,15 +38,7 @@ type Key = [Box<str>; 2];
 #[derive(Debug)]
 pub(crate) struct Details<K> {
     kind: K,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// How many count for each.
-    users: HashMap<Key, usize, FixedState>,
-    /// Those that nobody counts for, the longest gone first.
-    gone: VecDeque<Key>,
+    known: Mutex<Counting<Key, ()>>,
 }
 
 /// Counts for one thing while it is held.
@@ -89,36 +80,23 @@ impl<K: Kind> Details<K> {
         }
     }
 
-    fn enter_known(&self, known: &mut Known, key: &Key) -> bool {
-        if let Some(users) = known.users.get_mut(key) {
-            *users += 1;
-            if *users == 1
-                && let Some(at) = known.gone.iter().position(|gone| gone == key)
-            {
-                known.gone.remove(at);
-            }
-            return true;
-        }
-        if known.users.len() >= MOST {
-            let Some(oldest) = known.gone.pop_front() else {
+    /// Whether there is room for series of its own.
+    fn enter_known(&self, known: &mut Counting<Key, ()>, key: &Key) -> bool {
+        if !known.contains(key) && known.len() >= MOST {
+            let Some((oldest, ())) = known.remove_oldest() else {
                 return false;
             };
-            known.users.remove(&oldest);
             self.kind.remove(oldest.each_ref().map(|label| &**label));
         }
-        known.users.insert(key.clone(), 1);
+        known.enter(key.clone());
         true
     }
 
     fn leave(&self, key: &Key) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { users, gone } = &mut *known;
-        if let Some(users) = users.get_mut(key) {
-            *users = users.saturating_sub(1);
-            if *users == 0 {
-                gone.push_back(key.clone());
-            }
-        }
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .leave(key);
     }
 }
 
@@ -363,7 +341,7 @@ mod tests {
         let again = lab.count(3);
         assert_eq!(lab.seen("3"), (MOST + 1, Some(2)));
         drop((held, again));
-        assert_eq!(lab.details.known.lock().unwrap().gone.len(), MOST);
+        assert_eq!(lab.details.known.lock().unwrap().gone(), MOST);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Metrics of tier 2 under Istio's names, so that Istio's dashboards work on them, and the edge's own.
 
 mod connections;
+mod counting;
 mod destinations;
 mod details;
 mod labels;

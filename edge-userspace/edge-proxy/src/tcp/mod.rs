@@ -147,7 +147,10 @@ async fn connect(conn: &Conn, cluster: &ClusterView, record: &mut TcpRecord) -> 
                 tracing::debug!(%error, "cannot connect to an endpoint");
                 record.went_via(Via::failed(&error));
             }
-            Err(_) => tracing::debug!("connecting to an endpoint took too long"),
+            Err(_) => {
+                tracing::debug!("connecting to an endpoint took too long");
+                record.went_via(Via::default());
+            }
         }
         endpoint.count(conn.worker().metrics(), Outcome::ConnectFailure);
         cluster.report(index, Outcome::ConnectFailure);

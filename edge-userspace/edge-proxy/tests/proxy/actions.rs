@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edge_model::{
-    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Forward, Fraction, Mirror, RetryCondition,
-    RetryOn, RetryPolicy, Route, RouteAction, StringMatch,
+    AbortStatus, CorsPolicy, Fault, FaultAbort, FaultDelay, Forward, Fraction, Mirror, RetryPolicy, Route,
+    RouteAction, StringMatch,
 };
 use http::{HeaderValue, StatusCode};
 
 use crate::support::{
     Backend, Client, Edge, RawBackend, Reply, Snap, cluster, destination, direct, eventually, free_port, get,
-    prefix, route, service,
+    prefix, retries, route, service,
 };
 
 /// A rule that forwards to `web` as `change` says.
@@ -24,13 +24,7 @@ fn forwarding(change: impl FnOnce(&mut Forward)) -> Route {
 }
 
 fn retrying(attempts: u32, on: &[&str], change: impl FnOnce(&mut RetryPolicy)) -> Route {
-    let conditions = on.iter().map(|name| RetryCondition::from_name(name).unwrap());
-    let mut policy = RetryPolicy {
-        attempts,
-        retry_on: conditions.fold(RetryOn::NEVER, RetryOn::with),
-        base_interval: Duration::from_millis(1),
-        ..RetryPolicy::default()
-    };
+    let mut policy = retries(attempts, on);
     change(&mut policy);
     forwarding(|forward| forward.retries = Arc::new(policy))
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_model::{RetryOn, RetryPolicy, Route, RouteAction};
+use edge_model::{RetryPolicy, Route, RouteAction};
 
 use crate::support::{
-    Backend, Edge, RawBackend, Snap, eventually, forward, free_port, get, prefix, refusing, route, service,
+    Backend, Edge, RawBackend, Snap, eventually, forward, free_port, get, prefix, refusing, retries, route,
+    service,
 };
 use crate::tcp::{exchange, listen};
 
@@ -14,21 +15,13 @@ use crate::tcp::{exchange, listen};
 fn named(path: &str, name: &str, to: &str) -> Route {
     let mut route = route(prefix(path), forward(&[(to, 1)]));
     name.clone_into(&mut route.stat_prefix);
-    retrying(&mut route, 0, &[]);
+    set_retries(&mut route, retries(0, &[]));
     route
 }
 
-fn retrying(route: &mut Route, attempts: u32, on: &[&str]) {
-    let conditions = on
-        .iter()
-        .map(|name| edge_model::RetryCondition::from_name(name).unwrap());
+fn set_retries(route: &mut Route, policy: RetryPolicy) {
     if let RouteAction::Forward(forward) = &mut route.action {
-        forward.retries = Arc::new(RetryPolicy {
-            attempts,
-            retry_on: conditions.fold(RetryOn::NEVER, RetryOn::with),
-            base_interval: Duration::from_millis(1),
-            ..RetryPolicy::default()
-        });
+        forward.retries = Arc::new(policy);
     }
 }
 
@@ -118,7 +111,7 @@ fn routes_with_a_name_have_statistics_and_keep_them_over_changes() {
         let mut slow = named("/sleep", "slow", "one");
         timeout(&mut slow, Duration::from_millis(50));
         let mut retried = named("/status/503", "retried", "one");
-        retrying(&mut retried, 2, &["5xx"]);
+        set_retries(&mut retried, retries(2, &["5xx"]));
         let routes = vec![
             slow,
             retried,

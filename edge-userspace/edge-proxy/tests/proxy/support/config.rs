@@ -7,8 +7,8 @@ use std::time::Duration;
 use edge_model::{
     Cluster, ClusterName, DirectResponse, Endpoint, Forward, HeaderOps, HostPattern, Kind, Listener,
     ListenerProtocol, LoadBalancer, ObjectRef, PathMatch, PenaltyPolicy, Redirect, RedirectPath,
-    RedirectPort, Route, RouteAction, RouteMatch, RouteTable, SharedMap, Snapshot, VirtualHost,
-    WeightedDestination, WorkloadMeta,
+    RedirectPort, RetryCondition, RetryOn, RetryPolicy, Route, RouteAction, RouteMatch, RouteTable,
+    SharedMap, Snapshot, VirtualHost, WeightedDestination, WorkloadMeta,
 };
 use http::StatusCode;
 
@@ -134,6 +134,17 @@ pub(crate) fn destination(name: &str, weight: u32) -> WeightedDestination {
 pub(crate) fn forward(services: &[(&str, u32)]) -> RouteAction {
     let destinations = services.iter().map(|(name, weight)| destination(name, *weight));
     RouteAction::Forward(Forward::to(destinations.collect()))
+}
+
+/// Tries again under these conditions, and soon.
+pub(crate) fn retries(attempts: u32, on: &[&str]) -> RetryPolicy {
+    let conditions = on.iter().map(|name| RetryCondition::from_name(name).unwrap());
+    RetryPolicy {
+        attempts,
+        retry_on: conditions.fold(RetryOn::NEVER, RetryOn::with),
+        base_interval: Duration::from_millis(1),
+        ..RetryPolicy::default()
+    }
 }
 
 pub(crate) fn redirect(code: u16, authority: Option<&str>, path: RedirectPath) -> RouteAction {

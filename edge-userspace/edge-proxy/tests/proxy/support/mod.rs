@@ -13,7 +13,8 @@ mod tls;
 pub(crate) use backend::{Backend, RawBackend};
 pub(crate) use client::{Client, Reply, get};
 pub(crate) use config::{
-    Snap, cluster, destination, direct, forward, prefix, redirect, route, service, service_with, virtual_host,
+    Snap, cluster, destination, direct, forward, prefix, redirect, retries, route, service, service_with,
+    virtual_host,
 };
 pub(crate) use dns::{DnsServer, Zone};
 pub(crate) use edge::{Edge, eventually, free_port, listener, refusing};
