@@ -93,9 +93,13 @@ fn xdp_the_socket_lookup_and_the_workers_agree_on_every_connection() {
     for worker in workers {
         let accepted = number(worker, "accepted");
         assert!(accepted > 10, "{worker}");
-        assert_eq!(accepted, number(worker, "steered"), "{worker}");
-        // A SYN that was sent twice counts twice here.
-        assert!(number(worker, "new_connections") >= accepted, "{worker}");
+        // Both count packets, not connections: a SYN that was sent twice, and for the socket lookup
+        // the last packet of a client whose connection was reset, too. Had the two chosen
+        // differently, one of the workers would have accepted more than was given to it.
+        for tier in ["new_connections", "steered"] {
+            let given = number(worker, tier);
+            assert!((accepted..=accepted + 5).contains(&given), "{tier} of {worker}");
+        }
     }
     assert_eq!(status["datapath"]["steer_misses"], 0);
     assert_eq!(status["datapath"]["interfaces"][0]["mode"], "native");
