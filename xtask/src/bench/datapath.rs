@@ -50,15 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "--bin",
         "bench-datapath",
     ]))?;
-    let program = paths::target().join("debug/bench-datapath");
-    let mut bench = if args.list {
-        Command::new(program)
-    } else {
-        // In a network namespace of its own: the case of SYN cookies sets a sysctl.
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--net", "--"]).arg(program);
-        unshare
-    };
+    let mut bench = Command::new(paths::target().join("debug/bench-datapath"));
     for case in &args.cases {
         bench.args(["--case", case]);
     }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use edge_lab::NetNs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cases::Case;
@@ -67,6 +68,12 @@ fn run(arguments: &Arguments) -> Result<()> {
             "there is no case {name}; `--list` names them"
         );
     }
+    // In a network namespace of its own: SYN cookies set a sysctl.
+    let netns = NetNs::new("bench")?;
+    netns.enter(|| measure(&cases, arguments))
+}
+
+fn measure(cases: &[Case], arguments: &Arguments) -> Result<()> {
     // Counters and buckets are per CPU: all runs share one. A machine with a single CPU has only the first.
     pin(arguments.cpu)
         .or_else(|_| pin(0))
