@@ -10,6 +10,7 @@ use edge_proxy::{DnsOptions, ProxyOptions};
 use crate::support::{
     Backend, Client, DnsServer, Edge, Snap, Zone, eventually, forward, free_port, get, prefix, route, service,
 };
+use crate::tcp::{exchange, listen};
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -151,6 +152,21 @@ fn a_name_that_is_gone_or_was_never_there_has_no_endpoint() {
     let reply = get(port, "a", "/");
     assert_eq!((reply.status, reply.text()), (503, "no healthy upstream"));
     edge.expect_flagged("DF,UH", 1);
+}
+
+#[test]
+fn a_connection_for_a_name_that_nobody_knows_is_closed() {
+    let server = DnsServer::start(Zone::Names(vec![]));
+    let port = free_port();
+    let snap = listen(port, &[("web", 1)]).with(named(Discovery::StrictDns, 80));
+    let edge = Edge::start_with(snap, options(&server));
+    // Closed, or reset as what was sent is not read.
+    let _ = exchange(port, b"hello");
+    edge.expect_metric(
+        "istio_tcp_connections_closed_total",
+        &["response_flags=\"DF,UH\""],
+        1,
+    );
 }
 
 #[test]

@@ -164,12 +164,18 @@ fn where_tls_passes_through_bytes_are_those_on_the_wire() {
 fn flags_say_why_a_connection_came_to_no_endpoint() {
     let destination = |name: &str| format!("destination_service_name=\"{name}\"");
     for (name, to, flags, destination) in [
-        ("an endpoint that refuses", "dead", "URX,UF", destination("dead")),
-        ("no endpoint", "empty", "UH", destination("empty")),
-        ("no such cluster", "none", "NC", destination("unknown")),
+        (
+            "an endpoint that refuses",
+            &[("dead", 1)][..],
+            "URX,UF",
+            destination("dead"),
+        ),
+        ("no endpoint", &[("empty", 1)], "UH", destination("empty")),
+        ("no such cluster", &[("none", 1)], "NC", destination("unknown")),
+        ("no destination", &[], "NR", destination("unknown")),
     ] {
         let port = free_port();
-        let snap = listen(port, &[(to, 1)])
+        let snap = listen(port, to)
             .with(service("dead", &[refusing()]))
             .with(service("empty", &[]));
         let edge = Edge::start(snap);
