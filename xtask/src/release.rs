@@ -8,6 +8,8 @@
 use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -83,21 +85,53 @@ pub(crate) fn cargo(flags: &str, packages: &[&str], programs: &[&str]) -> Comman
     cargo
 }
 
-/// The flags by which rustc uses the profile. It is given under a name that tells its content: Cargo builds anew when a flag
-/// changes, not when a file does that a flag names.
+/// The flags by which rustc uses the profile.
 fn profile() -> Result<String> {
     let source = paths::profile();
     let missing = || format!("cannot read {}; `git checkout` brings it back", source.display());
     let bytes = fs::read(&source).with_context(missing)?;
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
     let folder = paths::target().join("profile");
-    let file = folder.join(format!("{:016x}.profdata", hasher.finish()));
-    let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&file, &bytes));
-    written.with_context(|| format!("cannot write {}", file.display()))?;
+    let file = keep(&folder, &bytes).with_context(|| format!("cannot write to {}", folder.display()))?;
     // What has changed since is no fault.
     Ok(format!(
         "-Cprofile-use={} -Cllvm-args=-no-pgo-warn-mismatch",
         file.display()
     ))
+}
+
+/// Keeps a profile under a name that tells its content, and answers with its path. Cargo builds anew when a flag changes, and
+/// when a file is younger than what was built with it: so one that is there already is left alone.
+fn keep(folder: &Path, profile: &[u8]) -> io::Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(profile);
+    let file = folder.join(format!("{:016x}.profdata", hasher.finish()));
+    if fs::read(&file).is_ok_and(|kept| kept == profile) {
+        return Ok(file);
+    }
+    fs::create_dir_all(folder)?;
+    fs::write(&file, profile)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_profile_that_is_kept_already_is_left_alone() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let modified = |file: &Path| fs::metadata(file)?.modified();
+        let first = keep(folder.path(), b"first")?;
+        let then = modified(&first)?;
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(keep(folder.path(), b"first")?, first);
+        assert_eq!(modified(&first)?, then);
+        assert_ne!(keep(folder.path(), b"second")?, first);
+        // Of a run that was killed.
+        fs::write(&first, b"fir")?;
+        assert_eq!(fs::read(keep(folder.path(), b"first")?)?, b"first");
+        Ok(())
+    }
 }
