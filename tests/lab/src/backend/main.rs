@@ -3,6 +3,7 @@
 
 mod answer;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,8 +12,12 @@ use clap::Parser;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Connections that may wait to be accepted. A gateway opens hundreds at once when load begins; of those that find no place
+/// the first request waits a second, until the handshake is repeated.
+const BACKLOG: u32 = 4096;
 
 /// How long requests under way may take after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -38,7 +43,7 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+    let listener = listen(args.listen).with_context(|| {
         format!(
             "cannot listen on {}; is the address there and the port free?",
             args.listen
@@ -50,6 +55,16 @@ async fn main() -> Result<()> {
         listener.local_addr()?
     );
     serve(&listener, &args).await
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Accepts until SIGTERM, then lets the requests under way end.
