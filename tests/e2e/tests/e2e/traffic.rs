@@ -98,7 +98,7 @@ fn xdp_the_socket_lookup_and_the_workers_agree_on_every_connection() {
         // differently, one of the workers would have accepted more than was given to it.
         for tier in ["new_connections", "steered"] {
             let given = number(worker, tier);
-            assert!((accepted..=accepted + 5).contains(&given), "{tier} of {worker}");
+            assert!((accepted..2 * accepted).contains(&given), "{tier} of {worker}");
         }
     }
     assert_eq!(status["datapath"]["steer_misses"], 0);
