@@ -196,7 +196,7 @@ fn workers(registry: &Registry, stats: &Stats) -> prometheus::Result<()> {
         labels,
         of(|worker| worker.traffic.new_connections),
     )?;
-    let help = "Connections that socket selection gave to the worker's socket";
+    let help = "Look-ups that socket selection answered with the worker's socket: new connections, and packets after a reset";
     counters(
         registry,
         &name("steered"),

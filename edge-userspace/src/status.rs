@@ -181,7 +181,8 @@ pub(crate) struct WorkerStatus {
     pub(crate) packets: u64,
     /// New connections (SYN, repeated ones too) that tier 1 chose it for.
     pub(crate) new_connections: u64,
-    /// Connections that `sk_lookup` gave to its socket.
+    /// Look-ups that `sk_lookup` answered with its socket: one for each connection, and one for each packet that comes after its
+    /// connection was reset.
     pub(crate) steered: u64,
     /// Connections that it accepted.
     pub(crate) accepted: u64,

@@ -183,6 +183,20 @@ impl Site {
         serde_json::from_str(&self.admin("/status")?.1).context("the status is not JSON")
     }
 
+    /// The status once this many connections of clients are open, all that came being accepted.
+    ///
+    /// Then every worker has accepted as many as it was given. Once clients reset their connections that is no longer so: a
+    /// packet for a connection that is gone has its socket looked up as a first one has.
+    ///
+    /// # Errors
+    /// If there are not so many within some seconds, or edge does not answer.
+    pub fn status_with_open(&self, connections: u64) -> Result<Value> {
+        let what = format!("{connections} open connections");
+        wait_until(&what, START, || Ok(open(&self.status()?) == connections))?;
+        // Counts of the two tiers are not read at one moment.
+        self.status()
+    }
+
     /// Packets dropped so far for a reason.
     ///
     /// # Errors
@@ -263,6 +277,13 @@ fn backend(lab: &Lab, programs: &Programs, version: u8) -> Result<Process> {
         Ok(Curl::new(lab.node()).get(&url)?.status == 200)
     })?;
     Ok(process)
+}
+
+/// Connections of clients that are open, by a status.
+fn open(status: &Value) -> u64 {
+    let workers = status.get("workers").and_then(Value::as_array);
+    let flows = |worker: &Value| worker.get("flows").and_then(Value::as_u64);
+    workers.into_iter().flatten().filter_map(flows).sum()
 }
 
 /// Copies the files of one folder: a site adds certificates and its tests change files.

@@ -1,6 +1,6 @@
 //! Load by wrk(1): HTTP/1.1 with keep-alive.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -93,7 +93,19 @@ impl<'a> Wrk<'a> {
     /// # Errors
     /// If wrk cannot run, cannot connect at all, or writes what we cannot read.
     pub fn run(&self, url: &str) -> Result<WrkReport> {
-        let out = self.command(url).output().context("cannot start wrk")?;
+        self.run_while(url, || Ok(())).map(|(report, ())| report)
+    }
+
+    /// The same, with something that is done meanwhile.
+    ///
+    /// # Errors
+    /// As of [`Wrk::run`], or what is done fails; the load goes to its end all the same.
+    pub fn run_while<T>(&self, url: &str, meanwhile: impl FnOnce() -> Result<T>) -> Result<(WrkReport, T)> {
+        let mut command = self.command(url);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let wrk = command.spawn().context("cannot start wrk")?;
+        let done = meanwhile();
+        let out = wrk.wait_with_output().context("cannot wait for wrk")?;
         let (stdout, stderr) = (
             String::from_utf8_lossy(&out.stdout),
             String::from_utf8_lossy(&out.stderr),
@@ -103,7 +115,9 @@ impl<'a> Wrk<'a> {
             "wrk {url} failed ({}): {stdout}{stderr}",
             out.status
         );
-        WrkReport::parse(&stdout).with_context(|| format!("wrk {url}: cannot read its report: {stdout}"))
+        let report = WrkReport::parse(&stdout)
+            .with_context(|| format!("wrk {url}: cannot read its report: {stdout}"))?;
+        Ok((report, done?))
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Canary {
 pub(super) struct Worker {
     /// Index.
     pub(super) id: u64,
-    /// Connections that it accepted.
+    /// Connections that it had accepted when all of the load's were open.
     pub(super) connections: u64,
     /// Connections that the kernel's socket lookup program gave it.
     pub(super) steered: u64,

@@ -117,8 +117,9 @@ pub(super) fn canary(site: &Site) -> Result<Canary> {
         .connections(CONNECTIONS, 2)
         .duration(LOAD)
         .header(SHOP);
-    let wrk = load.run(&format!("http://{}/", address::VIP))?;
-    let after = site.status()?;
+    let (wrk, under_load) = load.run_while(&format!("http://{}/", address::VIP), || {
+        site.status_with_open(CONNECTIONS.into())
+    })?;
     let versions = (1..)
         .zip(site.answered()?.into_iter().zip(answered))
         .map(|(version, (now, then))| (format!("v{version}"), now - then))
@@ -127,7 +128,7 @@ pub(super) fn canary(site: &Site) -> Result<Canary> {
     Ok(Canary {
         wrk,
         versions,
-        workers: workers(&before, &after)?,
+        workers: workers(&before, &under_load)?,
     })
 }
 

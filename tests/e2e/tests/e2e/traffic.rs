@@ -1,5 +1,7 @@
 //! Requests through the whole path.
 
+use std::time::Duration;
+
 use edge_lab::{Curl, Wrk, address};
 use serde_json::Value;
 
@@ -83,23 +85,23 @@ fn a_handshake_for_a_name_that_no_gateway_has_is_refused() {
 #[test]
 fn xdp_the_socket_lookup_and_the_workers_agree_on_every_connection() {
     let site = site();
-    let load = Wrk::new(site.lab().client()).connections(100, 1).header(SHOP);
-    let report = load.run(&url("/")).expect("wrk runs");
+    let load = Wrk::new(site.lab().client())
+        .connections(100, 1)
+        .duration(Duration::from_secs(3))
+        .header(SHOP);
+    let (report, status) = load
+        .run_while(&url("/"), || site.status_with_open(100))
+        .expect("wrk runs");
     assert_eq!(report.failures(), 0, "{report:?}");
-    let status = site.status().expect("a status");
     let number = |worker: &Value, key: &str| worker[key].as_u64().expect("a number");
     let workers = status["workers"].as_array().expect("workers");
     assert_eq!(workers.len(), 2);
     for worker in workers {
         let accepted = number(worker, "accepted");
         assert!(accepted > 10, "{worker}");
-        // Both count packets, not connections: a SYN that was sent twice, and for the socket lookup
-        // the last packet of a client whose connection was reset, too. Had the two chosen
-        // differently, one of the workers would have accepted more than was given to it.
-        for tier in ["new_connections", "steered"] {
-            let given = number(worker, tier);
-            assert!((accepted..2 * accepted).contains(&given), "{tier} of {worker}");
-        }
+        assert_eq!(accepted, number(worker, "steered"), "{worker}");
+        // A SYN that was sent twice counts twice here.
+        assert!(number(worker, "new_connections") >= accepted, "{worker}");
     }
     assert_eq!(status["datapath"]["steer_misses"], 0);
     assert_eq!(status["datapath"]["interfaces"][0]["mode"], "native");
