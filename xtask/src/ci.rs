@@ -111,7 +111,7 @@ fn workspace(verb: &[&str]) -> Command {
 }
 
 /// The programs for libFuzzer are looked at too. Nothing is linked, so libFuzzer itself need not be compiled for that:
-/// its crate is told that it is there already (half a minute of C++).
+/// its crate is told that it is there already (20 s of C++).
 fn clippy() -> Command {
     let mut cargo = workspace(&["clippy"]);
     cargo
