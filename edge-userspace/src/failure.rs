@@ -32,10 +32,41 @@ impl Failure {
     }
 }
 
+/// The error and its causes. Some errors tell their cause themselves; it is not told again.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WrongInput(error) | Self::CannotBeDone(error) => write!(f, "{error:#}"),
+        let (Self::WrongInput(error) | Self::CannotBeDone(error)) = self;
+        let mut told = String::new();
+        for cause in error.chain().map(ToString::to_string) {
+            if told.is_empty() {
+                told = cause;
+            } else if !told.contains(&cause) {
+                told = format!("{told}: {cause}");
+            }
         }
+        f.write_str(&told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let told = |error| Failure::CannotBeDone(error).to_string();
+        let taken = || anyhow!("address in use");
+        assert_eq!(told(taken()), "address in use");
+        assert_eq!(
+            told(taken().context("no listener").context("cannot start")),
+            "cannot start: no listener: address in use"
+        );
+        let telling = taken().context("no listener: address in use (hint)");
+        assert_eq!(
+            told(telling.context("cannot start")),
+            "cannot start: no listener: address in use (hint)"
+        );
     }
 }

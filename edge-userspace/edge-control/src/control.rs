@@ -52,7 +52,7 @@ pub struct Status {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A folder cannot be read.
-    #[error("{folder}: {source}", folder = .folder.display())]
+    #[error("cannot read the configuration folder {folder}: {source}", folder = .folder.display())]
     Folder {
         /// The configuration's folder.
         folder: PathBuf,

@@ -24,8 +24,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The access log could not be opened.
-    #[error("cannot open the access log: {source} (key accessLog.path)")]
+    #[error("cannot open the access log {path}: {source} (key accessLog.path)")]
     AccessLog {
+        /// Its file; `stdout` is the standard output.
+        path: String,
         /// What the kernel said.
         source: io::Error,
     },

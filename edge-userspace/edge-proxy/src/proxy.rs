@@ -94,8 +94,12 @@ impl Proxy {
         let metrics = Metrics::new(registry)?;
         let log = match &options.access_log {
             Some(log) => {
-                let writer = Writer::start(log.path.as_deref(), metrics.log_dropped());
-                Some(writer.map_err(|source| Error::AccessLog { source })?)
+                let path = log.path.as_deref();
+                let writer = Writer::start(path, metrics.log_dropped());
+                Some(writer.map_err(|source| Error::AccessLog {
+                    path: path.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string()),
+                    source,
+                })?)
             }
             None => None,
         };
