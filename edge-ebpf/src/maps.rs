@@ -123,6 +123,9 @@ pub(crate) static DROPS: PerCpuArray<Drops> = PerCpuArray::with_max_entries(MAX_
 /// One element: the clock as this CPU last read it.
 #[map]
 pub(crate) static CLOCK: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
+/// One element: timer tick at which a list or a penalty last refused a packet.
+#[map]
+pub(crate) static REFUSED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Timer tick of the last event of each reason.
 #[map]
 pub(crate) static SAMPLED_AT: PerCpuArray<u64> =

@@ -98,7 +98,6 @@ fn guarded(
     }
     let vip = u32::from(entry.vip);
     let dropped = |reason: DropReason| Some(settle::dropped(ctx.ctx, reason.index(), vip, bytes));
-    let marks = prefixes::marks(config, network.source);
     let forwards = entry.has(Entry::FORWARDS);
     // Packets for this node need their flow's hash only if they are let through.
     let mut way = None;
@@ -106,15 +105,19 @@ fn guarded(
         let Some(found) = Way::new(config, network, transport) else {
             return dropped(DropReason::NoWorker);
         };
-        if marks == 0 {
-            // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
+        // The flow's bucket is seldom in a cache: it is on its way while the next stages work.
+        if !prefixes::refuse_now() {
             table::prefetch(found.bucket);
         }
         way = Some(found);
     }
+    let marks = prefixes::marks(config, network.source);
     let trust = match source::check(config, network.source, marks) {
         Ok(trust) => trust,
-        Err(reason) => return dropped(reason),
+        Err(reason) => {
+            prefixes::note_refusal();
+            return dropped(reason);
+        }
     };
     if let Err(reason) = malformed::check(config, network, transport, true) {
         return dropped(reason);
@@ -123,6 +126,7 @@ fn guarded(
     if trust == Trust::Ordinary
         && let Err(reason) = penalty::check(config, network.source, marks, opens)
     {
+        prefixes::note_refusal();
         return dropped(reason);
     }
     if trust == Trust::Ordinary

@@ -6,7 +6,7 @@ use edge_common::prefix::{self, Prefix, place};
 use edge_common::prefix_table::{Bucket, Found, bucket_of};
 use edge_common::{Address, Config};
 
-use crate::maps;
+use crate::{clock, maps};
 
 /// What the filter before all sets says of a source; 0: no set has a prefix that covers it.
 #[inline(always)]
@@ -37,5 +37,23 @@ pub(crate) fn find(
         // SAFETY: the number is copied out at once.
         Found::Elsewhere => unsafe { rest.get(prefix) }.copied(),
         Found::Nowhere => None,
+    }
+}
+
+/// Whether a list or a penalty refused a packet on this CPU in this timer tick.
+#[inline(always)]
+pub(crate) fn refuse_now() -> bool {
+    match maps::REFUSED_AT.get(0) {
+        Some(tick) => *tick == clock::tick(),
+        None => false,
+    }
+}
+
+/// Notes that one did.
+#[inline(always)]
+pub(crate) fn note_refusal() {
+    if let Some(tick) = maps::REFUSED_AT.get_ptr_mut(0) {
+        // SAFETY: the element is this CPU's alone.
+        unsafe { *tick = clock::tick() };
     }
 }
