@@ -16,6 +16,7 @@
 
 use core::mem::offset_of;
 
+use crate::malformed::tcp_flags;
 use crate::parse::Transport;
 use crate::verdict::Eviction;
 use crate::{Address, Flow, assert_size, vip, worker};
@@ -108,6 +109,7 @@ pub struct Key {
 }
 
 /// What a packet says of the flow that it belongs to.
+#[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     /// Nothing: a SYN.
@@ -117,6 +119,8 @@ pub enum Evidence {
     Datagram,
     /// A segment without SYN confirms its flow.
     Segment,
+    /// So does one with FIN or RST, after which the client may use its port for another connection.
+    Closing,
 }
 
 impl Evidence {
@@ -126,11 +130,31 @@ impl Evidence {
     pub const fn of(transport: &Transport) -> Self {
         if transport.opens_connection {
             Self::Syn
-        } else if transport.protocol == crate::TCP as u32 {
+        } else if transport.protocol != crate::TCP as u32 {
+            Self::Datagram
+        } else if transport.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) == 0 {
             Self::Segment
         } else {
-            Self::Datagram
+            Self::Closing
         }
+    }
+
+    /// The same of a packet of something that one connection's end does not end: all that a client has with a VIP of
+    /// [`SOURCE_AFFINITY`](vip::Entry::SOURCE_AFFINITY).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_one_among_others(transport: &Transport) -> Self {
+        match Self::of(transport) {
+            Self::Closing => Self::Segment,
+            other @ (Self::Syn | Self::Datagram | Self::Segment) => other,
+        }
+    }
+
+    /// Whether the packet may be the first of a connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_begin(self) -> bool {
+        (self as u32) <= Self::Datagram as u32
     }
 }
 
@@ -140,6 +164,9 @@ const EMPTY: u32 = 0;
 const UNCONFIRMED: u32 = 1;
 /// Somebody answers: a segment without SYN came, or a datagram in another tick than the one before.
 const CONFIRMED: u32 = 2;
+/// The same, and the client has ended its connection, or reset it. It may go on acknowledging what it is sent; a SYN is of
+/// the next one.
+const CLOSING: u32 = 3;
 const KIND: u32 = 3;
 /// Bit beside the kind: nobody saw the flow's first packet here, so another worker than its owner may have it.
 const ADOPTED: u32 = 4;
@@ -206,7 +233,15 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn is_confirmed(self) -> bool {
-        self.stamp & KIND == CONFIRMED
+        matches!(self.stamp & KIND, CONFIRMED | CLOSING)
+    }
+
+    /// Whether a packet that may begin a connection begins another than the one that the way stands for: that one was ended,
+    /// or nothing was heard of it for `idle` ticks. Who has it then keeps it only as long as it takes new ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_over(self, now: u32, idle: u32, evidence: Evidence) -> bool {
+        evidence.may_begin() & ((self.stamp & KIND == CLOSING) | (self.age(now) >= idle))
     }
 
     /// Ticks since the flow's last packet.
@@ -220,13 +255,28 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn touched(self, now: u32, evidence: Evidence) -> u32 {
-        let confirms = match evidence {
-            Evidence::Syn => false,
-            Evidence::Datagram => self.age(now) > 0,
-            Evidence::Segment => true,
+        let (kind, adopted) = (self.stamp & KIND, self.stamp & ADOPTED);
+        let (kind, adopted) = match evidence {
+            // Another connection begins, whose first packet this is.
+            Evidence::Syn if kind == CLOSING => (UNCONFIRMED, 0),
+            Evidence::Syn => (kind, adopted),
+            Evidence::Datagram if self.age(now) == 0 => (kind, adopted),
+            Evidence::Segment if kind == CLOSING => (CLOSING, adopted),
+            Evidence::Datagram | Evidence::Segment => (CONFIRMED, adopted),
+            Evidence::Closing => (CLOSING, adopted),
         };
-        let kind = if confirms { CONFIRMED } else { self.stamp & KIND };
-        now << STAMP_SHIFT | self.stamp & ADOPTED | kind
+        now << STAMP_SHIFT | adopted | kind
+    }
+
+    /// The state after a packet that finds the flow's worker gone, and is given to another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn given_to(self, owner: u16, now: u32, evidence: Evidence) -> Self {
+        Self {
+            stamp: self.touched(now, evidence),
+            owner,
+            vip: self.vip,
+        }
     }
 
     /// The state as the one word that it is in memory.
@@ -274,7 +324,7 @@ impl State {
             3 << 32 | age
         } else if age >= idle as u64 {
             2 << 32 | age
-        } else if matches!(evidence, Evidence::Segment) {
+        } else if !evidence.may_begin() {
             1 << 32 | age
         } else {
             0
@@ -332,8 +382,11 @@ pub const fn keys(flow: Flow, flags: u32) -> Keys {
     }
     let mut selection = flow;
     if flags & Entry::HASH_DESTINATION_PORT != 0 {
+        selection = Flow {
+            destination_port: flow.destination_port,
+            ..of_source
+        };
         selection.source = Address([0; 4]);
-        selection.source_port = 0;
     } else if flags & Entry::HASH_NO_SOURCE_PORT != 0 {
         selection.source_port = 0;
     }

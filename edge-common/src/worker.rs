@@ -108,6 +108,13 @@ impl Entry {
         matches!(self.mode, IPIP | GUE)
     }
 
+    /// Whether it takes new flows of a pool, given by its index.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes_new(&self, pool: u16) -> bool {
+        self.state == ACTIVE && self.pool == pool
+    }
+
     /// Whether it takes packets of flows that it has.
     #[inline(always)]
     #[must_use]

@@ -291,6 +291,52 @@ fn a_datagram_in_a_later_tick_confirms_its_flow_and_one_in_the_same_does_not() {
 }
 
 #[test]
+fn what_may_begin_a_connection_begins_another_after_the_end_of_one_or_the_idle_time() {
+    let after = |state: State, now, evidence| State {
+        stamp: state.touched(now, evidence),
+        ..state
+    };
+    let new = State::new(1, 2, 10, false);
+    let open = after(new, 10, Evidence::Segment);
+    let ended = after(open, 10, Evidence::Closing);
+    // The other side may still send, and the client acknowledge it.
+    let half_closed = after(ended, 10, Evidence::Segment);
+    assert!(ended.is_confirmed() && half_closed.is_confirmed());
+    let (fresh, idle) = (10, 10 + IDLE);
+    let rows = [
+        ("a SYN sent again", new, fresh, Evidence::Syn, false),
+        ("a SYN in an open connection", open, fresh, Evidence::Syn, false),
+        ("a datagram", open, idle - 1, Evidence::Datagram, false),
+        ("a SYN after the end", ended, fresh, Evidence::Syn, true),
+        (
+            "a SYN after the last acknowledgement",
+            half_closed,
+            fresh,
+            Evidence::Syn,
+            true,
+        ),
+        ("an acknowledgement", ended, idle, Evidence::Segment, false),
+        ("a FIN sent again", ended, idle, Evidence::Closing, false),
+        (
+            "a segment after the idle time",
+            open,
+            idle,
+            Evidence::Segment,
+            false,
+        ),
+        ("a SYN after it", open, idle, Evidence::Syn, true),
+        ("a datagram after it", open, idle, Evidence::Datagram, true),
+    ];
+    for (name, state, now, evidence, is_over) in rows {
+        assert_eq!(state.is_over(now, IDLE, evidence), is_over, "{name}");
+    }
+    let again = after(half_closed, 11, Evidence::Syn);
+    assert!(!again.is_confirmed() && !again.is_adopted());
+    assert!(!after(again, 11, Evidence::Segment).is_over(11, IDLE, Evidence::Syn));
+    assert!(after(open, 11, Evidence::Syn).is_adopted());
+}
+
+#[test]
 fn the_byte_that_is_written_to_prefetch_a_bucket_is_always_0() {
     let farthest = State::new(u16::MAX, 0xfff, ticks(u64::MAX), false);
     let states = [
@@ -318,7 +364,8 @@ fn evidence() -> impl Strategy<Value = Evidence> {
     prop_oneof![
         Just(Evidence::Syn),
         Just(Evidence::Datagram),
-        Just(Evidence::Segment)
+        Just(Evidence::Segment),
+        Just(Evidence::Closing)
     ]
 }
 
@@ -390,7 +437,7 @@ proptest! {
             match table.packet(&flow(number), 1, owner, now, evidence) {
                 Answer::Known(known) => prop_assert_eq!(owners.get(&number), Some(&known)),
                 Answer::Recorded => { owners.insert(number, owner); }
-                Answer::Unrecorded => prop_assert_ne!(evidence, Evidence::Segment),
+                Answer::Unrecorded => prop_assert!(evidence.may_begin()),
             }
         }
         let mut seen = HashMap::new();

@@ -184,15 +184,9 @@ impl Found {
         }
     }
 
-    /// Gives the flow another owner. Should the way have changed meanwhile, it stays as it is.
+    /// Gives the way another state. Should it have changed meanwhile, it stays as it is.
     #[inline(always)]
-    pub(crate) fn change_owner(self, owner: u16, now: u32, evidence: Evidence) {
-        let stamp = self.state.touched(now, evidence);
-        let new = State {
-            stamp,
-            owner,
-            ..self.state
-        };
+    pub(crate) fn change(self, new: State) {
         exchange(self.place.cast(), self.state.word(), new.word());
     }
 }

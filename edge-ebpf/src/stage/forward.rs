@@ -140,10 +140,16 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
     let now = table::now();
     let bucket = table::bucket(config, hash, key.source.is_v4())?;
     let is_syn = packet.transport.opens_connection;
-    let evidence = Evidence::of(&packet.transport);
+    let evidence = if packet.vip.has(Entry::SOURCE_AFFINITY) {
+        Evidence::of_one_among_others(&packet.transport)
+    } else {
+        Evidence::of(&packet.transport)
+    };
     let found = table::find(bucket, &key);
+    let is_over = found.is_some_and(|found| found.state.is_over(now, config.idle_ticks, evidence));
     if let Some(found) = found
         && let Some(worker) = owner(found)
+        && (!is_over || worker.takes_new(packet.vip.pool))
     {
         found.touch(now, evidence);
         packet.worker = worker::index(found.state.owner);
@@ -158,8 +164,12 @@ fn choose<'m>(config: &Config, packet: &mut Packet) -> Option<&'m Worker> {
     };
     let worker = select(packet, selection)?;
     packet.flow = match found {
+        Some(found) if is_over => {
+            found.change(State::new(key.vip, worker.owner, now, true));
+            FlowReason::New
+        }
         Some(found) => {
-            found.change_owner(worker.owner, now, evidence);
+            found.change(found.state.given_to(worker.owner, now, evidence));
             FlowReason::Reselected
         }
         None => {

@@ -11,6 +11,10 @@ use crate::tunnel::complete_checksum;
 
 /// Flags of a TCP segment that opens a connection.
 pub const SYN: u8 = 0x02;
+/// Flag of the last segment that a side sends.
+pub const FIN: u8 = 0x01;
+/// Flags of a TCP segment that ends a connection at once.
+pub const RST: u8 = 0x04;
 /// Flags of a TCP segment in the middle of a connection.
 pub const ACK: u8 = 0x10;
 

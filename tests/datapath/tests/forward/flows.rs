@@ -79,6 +79,98 @@ fn a_flow_stays_with_its_worker_while_others_come_drain_and_fail() {
     assert_eq!(run(&mut explainer, &later(&flows[0]).frame()).reason, "no_worker");
 }
 
+/// Two loads of the program: the short way of ordinary packets, and the general way alone.
+const LOADS: [fn() -> Result<Explainer, edge_datapath::Error>; 2] =
+    [Explainer::load, Explainer::load_general];
+
+#[test]
+fn a_clients_next_connection_goes_to_a_worker_that_takes_new_ones() {
+    let with = |flags| Packet { flags, ..TCP4 };
+    for load in LOADS {
+        let mut now = config(ForwardMode::Ipip);
+        let mut explainer = load().expect("needs root and a kernel with BPF");
+        explainer.configure(&now).expect("the configuration fits");
+        let (new, had) = flow(&mut explainer, &TCP4);
+        assert_eq!(new, Some("new"));
+        assert_eq!(flow(&mut explainer, &with(ACK)), (Some("known"), had));
+        let members = &mut now.pools[0].members;
+        let draining = members
+            .iter_mut()
+            .find(|member| Some(member.address) == had)
+            .expect("one of them");
+        draining.state = MemberState::Draining;
+        explainer.configure(&now).expect("the configuration fits");
+        // While the connection lasts, a SYN in its name moves nothing.
+        for flags in [SYN, ACK, FIN | ACK, ACK] {
+            assert_eq!(
+                flow(&mut explainer, &with(flags)),
+                (Some("known"), had),
+                "{flags:#x}"
+            );
+        }
+        let (new, next) = flow(&mut explainer, &TCP4);
+        assert!(new == Some("new") && next != had, "{new:?} {next:?}");
+        assert_eq!(flow(&mut explainer, &with(ACK)), (Some("known"), next));
+        // One that is reset ends likewise, and stays where it is while its worker takes new ones.
+        for flags in [RST, SYN, ACK] {
+            assert_eq!(
+                flow(&mut explainer, &with(flags)),
+                (Some("known"), next),
+                "{flags:#x}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_vip_that_moved_to_another_pool_keeps_its_connections_there_and_opens_none() {
+    let with = |flags| Packet { flags, ..TCP4 };
+    for load in LOADS {
+        let mut now = config(ForwardMode::Ipip);
+        let mut green = now.pools[0].clone();
+        green.name = "green".into();
+        green.members = vec![member(9, ForwardMode::Ipip)];
+        now.pools.push(green);
+        let mut explainer = load().expect("needs root and a kernel with BPF");
+        explainer.configure(&now).expect("the configuration fits");
+        let (_, blue) = flow(&mut explainer, &TCP4);
+        for vip in &mut now.vips {
+            if vip.address == TCP4.destination {
+                vip.pool = Some(1);
+            }
+        }
+        explainer.configure(&now).expect("the configuration fits");
+        let green = Some(IpAddr::from([10, 0, 0, 9]));
+        assert_eq!(flow(&mut explainer, &with(FIN | ACK)), (Some("known"), blue));
+        assert_eq!(flow(&mut explainer, &TCP4), (Some("new"), green));
+        assert_eq!(flow(&mut explainer, &with(ACK)), (Some("known"), green));
+    }
+}
+
+#[test]
+fn the_end_of_one_connection_moves_no_client_that_has_a_worker_of_its_own() {
+    let mut now = config(ForwardMode::Ipip);
+    for vip in &mut now.vips {
+        vip.spread = Spread::Source;
+    }
+    let mut explainer = explainer(&now);
+    let (_, had) = flow(&mut explainer, &TCP4);
+    for member in &mut now.pools[0].members {
+        if Some(member.address) == had {
+            member.state = MemberState::Draining;
+        }
+    }
+    explainer.configure(&now).expect("the configuration fits");
+    for flags in [ACK, FIN | ACK, SYN] {
+        let packet = Packet {
+            flags,
+            source_port: 4000 + u16::from(flags),
+            ..TCP4
+        };
+        assert_eq!(flow(&mut explainer, &packet), (Some("known"), had), "{flags:#x}");
+    }
+}
+
 #[test]
 fn a_worker_that_takes_the_place_of_another_does_not_get_its_flows() {
     let mut now = config(ForwardMode::Ipip);
@@ -117,7 +209,7 @@ fn of_the_first_bucket(template: Packet, count: usize) -> Vec<Packet> {
 
 #[test]
 fn syns_and_datagrams_push_out_no_flow_that_lives() {
-    for load in [Explainer::load, Explainer::load_general] {
+    for load in LOADS {
         let mut explainer = load().expect("needs root and a kernel with BPF");
         let config = config(ForwardMode::Ipip);
         explainer.configure(&config).expect("the configuration fits");

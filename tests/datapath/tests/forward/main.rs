@@ -10,7 +10,7 @@ use edge_common::connection::WAYS;
 use edge_common::{Flow, HashKey, checksum};
 use edge_datapath::{Action, Detached, Explainer, Flows};
 use edge_datapath_tests::explained::{explainer, run};
-use edge_datapath_tests::frame::{ACK, Packet, SYN, TCP4, TCP6, UDP4, inserted, tagged, with};
+use edge_datapath_tests::frame::{ACK, FIN, Packet, RST, SYN, TCP4, TCP6, UDP4, inserted, tagged, with};
 use edge_datapath_tests::setup;
 use edge_model::{DataPathConfig, ForwardMode, Member, MemberState, Spread, Unserved, Vip};
 
@@ -62,17 +62,26 @@ fn flags_of_a_vip_decide_what_its_flows_have_in_common() {
         config.pools[0].members = (1..=200)
             .map(|number| member(number, ForwardMode::Ipip))
             .collect();
+        config.vips.push(Vip {
+            address: IpAddr::from([10, 77, 100, 2]),
+            ..config.vips[0]
+        });
         for vip in &mut config.vips {
             vip.spread = spread;
         }
         let mut explainer = explainer(&config);
         packets.map(|packet| flow(&mut explainer, packet))
     };
+    let other_destination = Packet {
+        destination: IpAddr::from([10, 77, 100, 2]),
+        ..other_source
+    };
     let rows = [
         (Spread::Flow, &other_port, false),
         (Spread::NoSourcePort, &other_port, true),
         (Spread::NoSourcePort, &other_source, false),
         (Spread::DestinationPort, &other_source, true),
+        (Spread::DestinationPort, &other_destination, true),
         (Spread::Source, &other_port, true),
         (Spread::Source, &other_source, false),
     ];
