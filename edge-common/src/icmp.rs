@@ -3,7 +3,7 @@
 use crate::cursor::{Cursor, Window as _};
 use crate::header::{IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, extension};
 use crate::malformed::is_impossible_source;
-use crate::parse::Network;
+use crate::parse::{self, Network};
 use crate::{Address, DropReason, Flow, ICMP, ICMPV6, TCP, UDP, checksum};
 
 /// Type of an echo request (RFC 792), and of its answer.
@@ -25,7 +25,9 @@ pub enum Message {
     Echo,
     /// An error about a packet that was sent from the virtual address, which it quotes ([`quoted`]).
     Error,
-    /// For the stack: neighbour discovery, or no ICMP at all.
+    /// Router and neighbour discovery (RFC 4861), for the stack, if it was not routed: its hop limit is then 255.
+    NeighbourDiscovery,
+    /// For the stack, if it takes packets to the address: no ICMP at all, behind extension headers, or with options.
     ForStack,
 }
 
@@ -42,6 +44,10 @@ pub fn message(cursor: &mut impl Cursor, network: &Network) -> Result<Message, D
         network.next_header() == ICMP
     };
     if !is_icmp {
+        // Fragments are refused whatever they are of.
+        if network.is_v6() && parse::skip_extensions(cursor, network)?.is_fragment {
+            return Err(DropReason::Fragment);
+        }
         return Ok(Message::ForStack);
     }
     if is_impossible_source(network.source, network.is_v6()) {
@@ -64,8 +70,7 @@ pub fn message(cursor: &mut impl Cursor, network: &Network) -> Result<Message, D
         (false, ECHO) | (true, ECHO_V6) if code == 0 => Ok(Message::Echo),
         // Unreachable, time exceeded, parameter problem; of ICMPv6 packet too big, too.
         (false, 3 | 11 | 12) | (true, 1..=4) => Ok(Message::Error),
-        // Router and neighbour discovery (RFC 4861).
-        (true, 133..=137) => Ok(Message::ForStack),
+        (true, 133..=137) => Ok(Message::NeighbourDiscovery),
         _ => Err(DropReason::IcmpType),
     }
 }

@@ -271,14 +271,15 @@ pub fn ipv6(cursor: &mut impl Cursor) -> Result<Network, DropReason> {
 
 /// What is behind the IP header and its extensions.
 #[derive(Clone, Copy)]
-struct Payload {
+pub(crate) struct Payload {
     protocol: u8,
     len: usize,
-    is_fragment: bool,
+    pub(crate) is_fragment: bool,
 }
 
+/// Walks over the extensions of an IPv6 packet, behind whose header the cursor stands.
 #[inline(always)]
-fn skip_extensions(cursor: &mut impl Cursor, network: &Network) -> Result<Payload, DropReason> {
+pub(crate) fn skip_extensions(cursor: &mut impl Cursor, network: &Network) -> Result<Payload, DropReason> {
     let mut payload = Payload {
         protocol: network.next_header,
         len: network.payload_len,

@@ -51,15 +51,15 @@ reasons! {
         NotIp = "not_ip",
         /// To an address that is no virtual address.
         NoVip = "no_vip",
-        /// To a virtual address, but neither TCP nor UDP: ESP, ICMP errors where all workers are here or about packets
-        /// without ports, or any ICMP where the node has the address too.
+        /// To a virtual address that has workers on this node or is the node's own too, but neither TCP nor UDP: ESP, ICMP
+        /// errors, any ICMP where the node has the address. Of all others neighbour discovery.
         OtherProtocol = "other_protocol",
         /// To a virtual address that is the node's own too, on a port that no VIP has: its ssh, for example.
         PortNotServed = "port_not_served",
         /// The program has no configuration yet.
         NotConfigured = "not_configured",
-        /// An ICMP error to a virtual address with workers elsewhere, about a connection of a worker of this node, or about
-        /// none that the address serves.
+        /// An ICMP error to a virtual address with workers elsewhere and here, about a connection of a worker of this node, or
+        /// about none that the address serves.
         IcmpError = "icmp_error",
         /// Taken out of a tunnel that a load balancer sent to this node, which has no gateway workers: its own servers have
         /// the virtual address.
@@ -110,7 +110,8 @@ reasons! {
         TruncatedUdp = "truncated_udp",
         /// UDP length below 8 bytes, or beyond the end of the IP packet.
         BadUdpLength = "bad_udp_length",
-        /// To a port that no VIP has, on an address that only VIPs have.
+        /// To a port that no VIP has, on an address that only VIPs have; or neither TCP, UDP nor ICMP, to one whose workers are all
+        /// elsewhere.
         NoService = "no_service",
         /// The source is on the deny list.
         Denied = "denied",
@@ -154,10 +155,12 @@ reasons! {
         NoHeadroom = "no_headroom",
         /// Ends inside the ICMP header.
         TruncatedIcmp = "truncated_icmp",
-        /// An ICMP message to a virtual address that is neither an echo request nor an error.
+        /// An ICMP message to a virtual address that is neither an echo request nor an error, or neighbour discovery from
+        /// beyond a router.
         IcmpType = "icmp_type",
         /// An ICMP error to a virtual address with workers elsewhere that does not tell the flow it is about: it quotes too
-        /// little, a later fragment, or a packet of another address.
+        /// little, a later fragment, or a packet of another address. If the address has none here, also one about a packet
+        /// without ports, or from a port that no VIP has.
         IcmpQuote = "icmp_quote",
         /// More ICMP answers are due than are given in a second.
         IcmpRate = "icmp_rate",

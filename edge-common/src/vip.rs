@@ -134,6 +134,8 @@ impl Entry {
     pub const SHARED: u32 = 1 << 16;
     /// Of a marker: what no VIP serves passes to the stack, because the configuration says so.
     pub const PASSES_UNSERVED: u32 = 1 << 17;
+    /// Of a marker: a VIP of the address has workers on this node, whose stack takes packets to it for its own.
+    pub const IS_HERE: u32 = 1 << 18;
 
     /// The marker of an address, with the last two bits or without.
     #[must_use]
@@ -152,6 +154,15 @@ impl Entry {
     #[must_use]
     pub const fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Of a marker: whether all that the address is for is elsewhere. The stack of this node then has no use for a packet to
+    /// it, and would send it on by its routes: to the router that it came from, which sends it back, and so on until its time
+    /// to live is over.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_elsewhere(&self) -> bool {
+        self.has(Self::FORWARDS) && !self.has(Self::SHARED | Self::PASSES_UNSERVED | Self::IS_HERE)
     }
 }
 

@@ -33,9 +33,6 @@ const WITHOUT_PORTS: u32 = u32::MAX - 2;
 pub(crate) fn judge(ctx: &XdpContext, skips_stages: bool) -> u32 {
     let mut next = headers(ctx.ctx);
     if next == WITHOUT_PORTS {
-        next = icmp::icmp_read(ctx.ctx);
-    }
-    if next == icmp::READ {
         next = icmp::icmp(ctx.ctx);
     }
     if next == QUOTES {
@@ -107,28 +104,33 @@ fn read(ctx: &XdpContext, mut frame: Frame<'_>) -> Result<(), Trace> {
     let frame_len = frame.len() as u32;
     let network = parse::network(&mut frame)?;
     vip::prefilter(config, &network)?;
-    let network_at = (frame.offset(ctx) - network.header_len()) as u32;
+    let Some(packet) = state::packet() else {
+        return Err(Verdict::Pass(PassReason::NotConfigured).into());
+    };
+    let behind = frame.offset(ctx);
+    // SAFETY: the element is this CPU's alone. Its fields are written one by one, and each before it is read.
+    unsafe {
+        (*packet).network = network;
+        (*packet).network_at = (behind - network.header_len()) as u32;
+        // Of a packet without ports, this is where the message begins.
+        (*packet).transport_at = behind as u32;
+        (*packet).frame_len = frame_len;
+    }
     let transport =
         parse::transport(&mut frame, &network).map_err(|fate| vip::confirm(config, &network, fate))?;
     // The cursor stands behind the fixed part of the header: 20 bytes of TCP, 8 of UDP.
     let transport_at = frame.offset(ctx) as u32 - transport.fixed_len();
     let target = vip::find(config, &network, &transport)?;
-    let Some(packet) = state::packet() else {
-        return Err(Verdict::Pass(PassReason::NotConfigured).into());
-    };
     let (entry, is_service) = match target {
         Target::Service(entry) => (entry, 1),
         Target::AddressOnly => (Entry::marker(0), 0),
     };
-    // SAFETY: the element is this CPU's alone. Its fields are written one by one, and each before it is read.
+    // SAFETY: as above.
     unsafe {
-        (*packet).network = network;
         (*packet).transport = transport;
         (*packet).vip = entry;
         (*packet).is_service = is_service;
-        (*packet).network_at = network_at;
         (*packet).transport_at = transport_at;
-        (*packet).frame_len = frame_len;
     }
     Ok(())
 }

@@ -4,8 +4,9 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_load_bytes, bpf_xdp_store_bytes};
 use aya_ebpf::programs::XdpContext;
+use edge_common::header::IPV6_LEN;
 use edge_common::icmp::{self, ECHO_REPLY, ECHO_REPLY_V6, Message};
-use edge_common::parse::{self, Network};
+use edge_common::parse::Network;
 use edge_common::verdict::{ReplyReason, Trace};
 use edge_common::vip::Entry;
 use edge_common::{DropReason, PassReason, Verdict, checksum};
@@ -19,32 +20,7 @@ use crate::state::{self, DIRECT, settle_later};
 /// Time to live and hop limit of an answer, as the kernel's.
 const TTL: u8 = 64;
 
-/// Reads a packet to a virtual address that has no ports. It is seldom, so it is read once more from its beginning; and
-/// judged by a function of its own, because there are so many ways through an IP header. [`READ`]: that is to be called.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn icmp_read(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let mut frame = Frame::new(&ctx);
-    let bytes = frame.len();
-    let (Ok(network), Some(packet)) = (parse::network(&mut frame), state::packet()) else {
-        return settle_later(Verdict::Pass(PassReason::OtherProtocol).into(), bytes);
-    };
-    let at = frame.offset(&ctx) as u32;
-    // SAFETY: the element is this CPU's alone.
-    unsafe {
-        (*packet).network = network;
-        (*packet).network_at = at.wrapping_sub(network.header_len() as u32);
-        (*packet).transport_at = at;
-        (*packet).frame_len = bytes as u32;
-    }
-    READ
-}
-
-/// See [`icmp_read`].
-pub(crate) const READ: u32 = u32::MAX - 6;
-
-/// Judges the packet that [`icmp_read`] read.
+/// Judges a packet to a virtual address that has no ports, whose IP header was read and noted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn icmp(ctx: *mut xdp_md) -> u32 {
@@ -85,6 +61,7 @@ fn judge(ctx: &XdpContext) -> Result<Fate, DropReason> {
     };
     let marker = vip::marker(network.destination, config.flags).unwrap_or(Entry::marker(0));
     let forwards = state::forwards(marker.flags, came);
+    let is_elsewhere = forwards != 0 && marker.is_elsewhere();
     // The node's own address: it answers for itself.
     if marker.has(Entry::SHARED) && forwards == 0 {
         return for_stack;
@@ -104,6 +81,10 @@ fn judge(ctx: &XdpContext) -> Result<Fate, DropReason> {
             }
             Ok(Fate::Quotes)
         }
+        Message::NeighbourDiscovery if was_routed(ctx.ctx, icmp_at) => Err(DropReason::IcmpType),
+        Message::NeighbourDiscovery => for_stack,
+        Message::ForStack if is_elsewhere => Err(DropReason::NoService),
+        Message::Echo if is_elsewhere && came != DIRECT => Err(DropReason::NoService),
         // An answer would leave by the tunnel's way, which leads to the balancer.
         Message::Echo if marker.has(Entry::SHARED) || came != DIRECT => for_stack,
         Message::Error | Message::ForStack => for_stack,
@@ -118,6 +99,17 @@ fn judge(ctx: &XdpContext) -> Result<Fate, DropReason> {
             }))
         }
     }
+}
+
+/// Whether an IPv6 packet came by a router: its hop limit is no longer what it was sent with. `behind` is where its header
+/// ends.
+#[inline(always)]
+fn was_routed(ctx: *mut xdp_md, behind: u32) -> bool {
+    let mut limit = 0_u8;
+    let at = behind.wrapping_sub(IPV6_LEN as u32) + 7;
+    // SAFETY: the helper checks the frame's bounds, and the buffer is as long as it is told.
+    let is_loaded = unsafe { bpf_xdp_load_bytes(ctx, at, (&raw mut limit).cast(), 1) == 0 };
+    !is_loaded || limit != u8::MAX
 }
 
 /// Turns an echo request into its answer: addresses change places, which changes no checksum; type and time to live do.

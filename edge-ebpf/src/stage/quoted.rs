@@ -5,6 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use edge_common::connection::{self, Key};
 use edge_common::icmp;
 use edge_common::parse::Transport;
+use edge_common::verdict::Trace;
 use edge_common::vip::Entry;
 use edge_common::worker::{self, Entry as Worker};
 use edge_common::{Config, DropReason, FlowReason, PassReason, Verdict, parse};
@@ -25,8 +26,24 @@ pub extern "C" fn read_quote(ctx: *mut xdp_md) -> u32 {
     let bytes = Frame::new(&context).len();
     match read(&context) {
         Ok(true) => READ,
-        Ok(false) => settle_later(Verdict::Pass(PassReason::OtherProtocol).into(), bytes),
+        Ok(false) => settle_later(for_stack(PassReason::OtherProtocol), bytes),
         Err(reason) => settle_later(Verdict::drop(reason).into(), bytes),
+    }
+}
+
+/// The fate of an error to the address of the packet in work that is not to be forwarded.
+#[inline(always)]
+fn for_stack(reason: PassReason) -> Trace {
+    let (Some(config), Some(packet)) = (maps::CONFIG.get(0), state::packet()) else {
+        return Verdict::Pass(reason).into();
+    };
+    // SAFETY: the element is this CPU's alone, and `icmp` wrote it.
+    let address = unsafe { (*packet).network.destination };
+    let is_elsewhere = vip::marker(address, config.flags).is_some_and(|marker| marker.is_elsewhere());
+    if is_elsewhere {
+        Verdict::drop(DropReason::IcmpQuote).into()
+    } else {
+        Verdict::Pass(reason).into()
     }
 }
 
@@ -75,11 +92,7 @@ pub extern "C" fn forward_quoted(ctx: *mut xdp_md) -> u32 {
     let packet = unsafe { &mut *packet };
     let bytes = packet.frame_len;
     if !packet.vip.has(Entry::FORWARDS) {
-        return settle(
-            &context,
-            Verdict::Pass(PassReason::IcmpError).into(),
-            u64::from(bytes),
-        );
+        return settle(&context, for_stack(PassReason::IcmpError), u64::from(bytes));
     }
     let Some(worker) = choose(config, packet) else {
         let vip = u32::from(packet.vip.vip);

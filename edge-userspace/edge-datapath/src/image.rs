@@ -140,6 +140,9 @@ impl Image {
         if vip.pool.is_some() {
             shared |= vip::Entry::FORWARDS;
         }
+        if has_local_worker(vip, desired, own) {
+            shared |= vip::Entry::IS_HERE;
+        }
         let marker = vip::Key::marker(address).on_prefix(vip.free_bits);
         self.vips.entry(marker).or_insert(vip::Entry::marker(0)).flags |= shared;
         if vip.free_bits > 0 {

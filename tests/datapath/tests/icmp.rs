@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use edge_common::checksum;
 use edge_datapath::Action;
 use edge_datapath_tests::explained::explainer;
-use edge_datapath_tests::frame::{Packet, TCP4, TCP6, tagged, with};
-use edge_datapath_tests::setup::{config, limited};
+use edge_datapath_tests::frame::{Packet, TCP4, TCP6, inserted, tagged, with};
+use edge_datapath_tests::setup::{self, config, limited};
 use edge_datapath_tests::tunnel::complete_checksum;
-use edge_model::{DataPathConfig, SourceLists};
+use edge_model::{DataPathConfig, ForwardMode, Member, SourceLists};
 
 /// Sum of 16-bit words; an odd byte at the end is the upper half of one.
 fn sum(bytes: &[u8]) -> u64 {
@@ -140,7 +140,7 @@ fn other_messages_go_to_the_stack_or_drop_with_their_reason() {
         ),
         (
             "a neighbour's question",
-            message(TCP6, 135, 0, &[0; 20]),
+            with(message(TCP6, 135, 0, &[0; 20]), 21, &[255]),
             Pass,
             "other_protocol",
         ),
@@ -191,6 +191,109 @@ fn other_messages_go_to_the_stack_or_drop_with_their_reason() {
         let answer = explainer.run(&frame).expect("the kernel runs the frame");
         assert_eq!((answer.action, answer.reason), (action, reason), "{name}");
         assert_eq!(answer.packet_out, frame, "{name}: the frame is left as it was");
+    }
+}
+
+/// A frame with extension headers between the IPv6 header and what follows it: each its type and its 8 bytes without the
+/// first, which is the type of the next.
+fn extended(mut frame: Vec<u8>, headers: &[(u8, [u8; 7])]) -> Vec<u8> {
+    for &(kind, rest) in headers.iter().rev() {
+        let next = std::mem::replace(&mut frame[20], kind);
+        let header = [&[next][..], &rest].concat();
+        frame.splice(54..54, header);
+        let len = u16::from_be_bytes([frame[18], frame[19]]) + 8;
+        frame[18..20].copy_from_slice(&len.to_be_bytes());
+    }
+    frame
+}
+
+/// Extension headers: hop-by-hop options of padding alone, and that of a fragment that is not the first.
+const PADDING: (u8, [u8; 7]) = (0, [0, 1, 4, 0, 0, 0, 0]);
+const LATER: (u8, [u8; 7]) = (44, [0, 0, 8, 0, 0, 0, 7]);
+
+#[test]
+fn fragments_are_refused_whatever_they_are_of() {
+    let mut explainer = explainer(&config(4));
+    let echo = message(TCP6, 128, 0, &[0; 32]);
+    for headers in [&[LATER][..], &[PADDING, LATER]] {
+        let answer = explainer
+            .run(&extended(echo.clone(), headers))
+            .expect("the kernel runs the frame");
+        assert_eq!((answer.action, answer.reason), (Action::Drop, "fragment"));
+    }
+}
+
+/// What nobody on this node takes would be sent back to the router that it came from, again and again.
+#[test]
+fn what_has_no_use_at_an_address_of_workers_elsewhere_does_not_go_to_the_stack() {
+    use Action::{Drop, Pass};
+    let member = |number| setup::member("elsewhere", IpAddr::from([10, 0, 0, number]), ForwardMode::Ipip);
+    let elsewhere = setup::balancer(vec![member(1)], Some([2, 0, 0, 0, 0, 0xfe]));
+    let mut here = elsewhere.clone();
+    here.pools[0].members.push(Member {
+        mode: ForwardMode::Local,
+        ..member(2)
+    });
+    let esp = |packet: Packet| {
+        Packet {
+            protocol: 50,
+            ..packet
+        }
+        .frame()
+    };
+    let echo = message(TCP4, 8, 0, &[0; 32]);
+    // Four options that do nothing.
+    let mut options = inserted(with(echo, 14, &[0x46]), 34, &[1; 4]);
+    let len = options.len() as u16 - 14;
+    options[16..18].copy_from_slice(&len.to_be_bytes());
+    complete_checksum(&mut options[14..]);
+    let asked = |hops| with(message(TCP6, 135, 0, &[0; 20]), 21, &[hops]);
+    // It is about an echo reply from the virtual address.
+    let quote = message(
+        Packet {
+            source: TCP4.destination,
+            destination: TCP4.source,
+            ..TCP4
+        },
+        0,
+        0,
+        &[0; 4],
+    );
+    let rows = [
+        ("ESP", esp(TCP4), Drop, "no_service"),
+        ("ESP over IPv6", esp(TCP6), Drop, "no_service"),
+        (
+            "an echo behind IPv6 options",
+            extended(message(TCP6, 128, 0, &[0; 32]), &[PADDING]),
+            Drop,
+            "no_service",
+        ),
+        ("an echo with IPv4 options", options, Drop, "no_service"),
+        (
+            "an error about a packet without ports",
+            message(TCP4, 3, 1, &[&[0; 4], &quote[14..]].concat()),
+            Drop,
+            "icmp_quote",
+        ),
+        ("a neighbour's question", asked(255), Pass, "other_protocol"),
+        ("one from beyond a router", asked(254), Drop, "icmp_type"),
+    ];
+    let mut of_elsewhere = explainer(&elsewhere);
+    let mut of_here = explainer(&here);
+    for (name, frame, action, reason) in rows {
+        let answer = of_elsewhere.run(&frame).expect("the kernel runs the frame");
+        assert_eq!((answer.action, answer.reason), (action, reason), "{name}");
+        let answer = of_here.run(&frame).expect("the kernel runs the frame");
+        let expected = if reason == "icmp_type" {
+            (Drop, reason)
+        } else {
+            (Pass, "other_protocol")
+        };
+        assert_eq!(
+            (answer.action, answer.reason),
+            expected,
+            "{name}, and a worker here"
+        );
     }
 }
 

@@ -97,9 +97,15 @@ fn an_icmp_error_that_follows_no_flow_has_its_reason() {
         ("a worker of this node", &local, whole.clone(), "icmp_error"),
         (
             "an unserved port",
-            &all,
+            &local,
             error_about(&other_port, 3),
             "icmp_error",
+        ),
+        (
+            "an unserved port, and nobody here",
+            &all,
+            error_about(&other_port, 3),
+            "icmp_quote",
         ),
         (
             "another address's packet",
