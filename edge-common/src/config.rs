@@ -17,6 +17,8 @@ pub struct Config {
     pub flood: flood::Limits,
     /// Lengths of the prefixes in the allow and the deny list.
     pub sources: Lengths,
+    /// Lengths of the prefixes in the allow list alone.
+    pub allowed: Lengths,
     /// Lengths of the prefixes that have penalties.
     pub penalties: Lengths,
     /// Limit of each VIP, and what SYN cookies offer.
@@ -40,7 +42,7 @@ pub struct Config {
     pub decap: decap::Settings,
 }
 
-assert_size!(Config = 544);
+assert_size!(Config = 560);
 
 impl Config {
     /// Set once userspace has written a configuration.
@@ -51,8 +53,6 @@ impl Config {
     pub const HAS_PENALTIES: u32 = 1 << 2;
     /// The map `SOURCES` has entries.
     pub const HAS_SOURCES: u32 = 1 << 3;
-    /// Some of them are allowed.
-    pub const HAS_ALLOWED: u32 = 1 << 12;
     /// The map `REFLECTION_PORTS` has bits.
     pub const HAS_REFLECTION_PORTS: u32 = 1 << 4;
     /// VIPs have a limit of new connections, or SYN cookies: one of the next three bits is set.

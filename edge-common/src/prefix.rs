@@ -181,8 +181,14 @@ impl Lengths {
         if byte == 0 {
             return 0;
         }
-        let in_use = if source.is_v4() { self.v4 } else { self.v6 };
-        in_use & classes_of(byte)
+        self.classes(source) & classes_of(byte)
+    }
+
+    /// The classes of lengths of the prefixes of a source's family, as bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn classes(&self, source: Address) -> u32 {
+        if source.is_v4() { self.v4 } else { self.v6 }
     }
 }
 

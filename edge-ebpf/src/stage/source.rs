@@ -19,7 +19,8 @@ pub(crate) enum Trust {
     Ordinary,
 }
 
-/// Looks the source up in both lists at once, if its marks say that it may be there. One entry of the allow list outweighs any of the deny list.
+/// Looks the source up in both lists at once, if its marks say that it may be there. One entry of the allow list outweighs any
+/// of the deny list.
 #[inline(always)]
 pub(crate) fn check(config: &Config, source: Address, marks: u64) -> Result<Trust, DropReason> {
     if !config.has(Config::HAS_SOURCES) {
@@ -29,15 +30,15 @@ pub(crate) fn check(config: &Config, source: Address, marks: u64) -> Result<Trus
     if candidates == 0 {
         return Ok(Trust::Ordinary);
     }
-    let has_allowed = config.flags & Config::HAS_ALLOWED;
-    // As a rule one class is left, and it is the right one: that saves the call.
+    let allowed = candidates & config.allowed.classes(source);
+    // As a rule one class is left, it is the right one, and no allowed prefix has it: that saves the call.
     let prefix = Prefix::of_class(source, candidates.trailing_zeros());
     let kind = prefixes::find(&maps::SOURCES, &maps::MORE_SOURCES, SOURCE_BUCKET_BITS, &prefix);
-    if kind == Some(SOURCE_DENIED) && has_allowed == 0 {
+    if kind == Some(SOURCE_DENIED) && allowed == 0 {
         return Err(DropReason::Denied);
     }
     let [a, b, c, d] = source.0;
-    match source_search(pair(a, b), pair(c, d), candidates, has_allowed) {
+    match source_search(pair(a, b), pair(c, d), candidates, allowed) {
         SOURCE_ALLOWED => Ok(Trust::Allowed),
         SOURCE_DENIED => Err(DropReason::Denied),
         _ => Ok(Trust::Ordinary),
@@ -45,11 +46,11 @@ pub(crate) fn check(config: &Config, source: Address, marks: u64) -> Result<Trus
 }
 
 /// What the lists say of the source's prefixes of these classes; 0: nothing. It is a function of its own, so that the
-/// verifier need not follow each way through the loop to the end of the pipeline. `has_allowed` is 0 if the allow list is
-/// empty.
+/// verifier need not follow each way through the loop to the end of the pipeline. `allowed` are those of them that prefixes of
+/// the allow list have.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32, has_allowed: u32) -> u32 {
+pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32, allowed: u32) -> u32 {
     let source = unpair(high, low);
     let mut found = 0;
     for _ in 0..MAX_CLASSES {
@@ -60,7 +61,7 @@ pub extern "C" fn source_search(high: u64, low: u64, mut candidates: u32, has_al
         candidates &= candidates - 1;
         let kind = prefixes::find(&maps::SOURCES, &maps::MORE_SOURCES, SOURCE_BUCKET_BITS, &prefix);
         let kind = kind.unwrap_or_default();
-        if kind == SOURCE_ALLOWED || (kind == SOURCE_DENIED && has_allowed == 0) {
+        if kind == SOURCE_ALLOWED || (kind == SOURCE_DENIED && candidates & allowed == 0) {
             return kind;
         }
         found |= kind;

@@ -37,10 +37,16 @@ pub(crate) fn entries(lists: &SourceLists) -> Result<Entries, Error> {
     Ok(entries)
 }
 
-/// Lengths of a list's prefixes, for the settings.
-pub(crate) fn lengths(entries: &Entries) -> Lengths {
-    let mut lengths = Lengths::default();
-    entries.keys().for_each(|prefix| lengths.insert(prefix));
+/// Lengths of both lists' prefixes, and of the allow list's alone, for the settings.
+pub(crate) fn lengths(entries: &Entries) -> [Lengths; 2] {
+    let mut lengths = [Lengths::default(); 2];
+    let [all, allowed] = &mut lengths;
+    for (prefix, kind) in entries {
+        all.insert(prefix);
+        if *kind == SOURCE_ALLOWED {
+            allowed.insert(prefix);
+        }
+    }
     lengths
 }
 

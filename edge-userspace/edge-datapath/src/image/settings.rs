@@ -24,10 +24,7 @@ pub(super) fn config(desired: &DataPathConfig, sources: &sources::Entries) -> Re
     }
     if !sources.is_empty() {
         config.flags |= Config::HAS_SOURCES;
-        config.sources = sources::lengths(sources);
-        if !desired.sources.allow.is_empty() {
-            config.flags |= Config::HAS_ALLOWED;
-        }
+        [config.sources, config.allowed] = sources::lengths(sources);
     }
     if !desired.reflection_ports.is_empty() {
         config.flags |= Config::HAS_REFLECTION_PORTS;
