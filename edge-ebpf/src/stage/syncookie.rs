@@ -76,6 +76,10 @@ pub(crate) fn check(
     if !config.has(Config::HAS_VIP_GUARDS) || transport.protocol != TCP as u32 {
         return Ok(Admission::Ordinary);
     }
+    let may_bring_cookie = answers != Answers::Nowhere && transport.tcp_flags & (ACK | RST | SYN) == ACK;
+    if !transport.opens_connection && !may_bring_cookie {
+        return Ok(Admission::Ordinary);
+    }
     let Some(guard) = maps::VIP_GUARDS.get_ptr_mut(vip) else {
         return Ok(Admission::Ordinary);
     };
@@ -106,9 +110,6 @@ pub(crate) fn check(
             }
         }
         take(config, guard, now).map_err(dropped)?;
-        return Ok(Admission::Ordinary);
-    }
-    if answers == Answers::Nowhere || transport.tcp_flags & (ACK | RST | SYN) != ACK {
         return Ok(Admission::Ordinary);
     }
     if !is_in_use(config, guard, now) {
