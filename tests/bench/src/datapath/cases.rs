@@ -26,6 +26,15 @@ const PENALTIES: u32 = 1000;
 const DENIED: u32 = u32::from_be_bytes([64, 0, 0, 0]);
 const DENIED_PREFIXES: u32 = 10_000;
 const DENIED_STEP: u32 = 1 << 16;
+/// First address of the prefix that is allowed in every case; nothing comes from there.
+const ALLOWED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 0);
+/// Ports whose datagrams are refused in every case; none comes from them.
+const REFLECTION_PORTS: [u16; 4] = [19, 123, 389, 11_211];
+/// Every limit: no packet of a run meets it.
+const ENOUGH: TokenRate = TokenRate {
+    per_second: 1_000_000_000,
+    burst: 1_000_000_000,
+};
 /// An address that is nobody's VIP.
 const STRANGER: u32 = u32::from_be_bytes([192, 0, 2, 1]);
 
@@ -337,22 +346,17 @@ impl Case {
                 source4: Prefix::new(IpAddr::from([172, 16, 0, 0]), 16),
                 ..Tunnel::default()
             },
-            // So high that no packet of a run meets them.
             flood: Some(FloodLimits {
-                packets: TokenRate {
-                    per_second: 1_000_000_000,
-                    burst: 1_000_000_000,
-                },
-                new_connections: TokenRate {
-                    per_second: 1_000_000_000,
-                    burst: 1_000_000_000,
-                },
+                packets: ENOUGH,
+                new_connections: ENOUGH,
             }),
             sources: SourceLists {
+                allow: Prefix::new(ALLOWED.into(), 24).into_iter().collect(),
                 deny: (0..DENIED_PREFIXES).filter_map(denied).collect(),
-                ..SourceLists::default()
             },
-            syn_cookies: self.syn_cookies,
+            reflection_ports: REFLECTION_PORTS.into(),
+            vip_limit: Some(ENOUGH),
+            syn_cookies: self.syn_cookies.or(Some(SynCookies::Above(ENOUGH))),
             hash_seed: 0x6564_6765,
             ..DataPathConfig::default()
         }
