@@ -5,7 +5,8 @@
 //! A new flow is recorded in the way that is worth the least: an empty one, then the unconfirmed that was seen last
 //! longest ago, then a confirmed one that has been idle for long. SYNs and datagrams, which anybody can send in another's
 //! name, take no place of a confirmed flow that is alive; so a flood of them, whatever its size, pushes out only its own.
-//! Another segment is recorded in any case: as a rule its sender got an answer. Segments that were made up take the place
+//! Another segment is recorded in any case, so a TCP flow whose SYN found no place gets one by its next: as a rule its sender
+//! got an answer. Segments that were made up take the place
 //! of the confirmed flow of a bucket that was seen last longest ago, and then each other's. [`Evidence`] is what is
 //! made of a packet.
 //!
@@ -97,7 +98,9 @@ const STAMP_AT: usize = offset_of!(State, stamp) + size_of::<u32>() - 1;
 
 assert_size!(State = 8, Way4 = 16, Way6 = 32, Bucket4 = 64, Bucket6 = 128);
 
-/// What a flow is looked up by. The VIP stands for the address and protocol that the client connects to.
+/// What a flow is looked up by. The VIP stands for the address and protocol that the client connects to; of a VIP of a prefix
+/// it does not say which address, so two flows from one port of a client to two of them that fall into one bucket (the hash
+/// has the address) are one here, and share a worker, which serves both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     /// Client's address.
