@@ -28,11 +28,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Curl, End, NetNs, Process, Programs, cleanup, veth, wait_until};
+use crate::{Curl, NetNs, Process, Programs, cleanup, wait_until};
 
 mod client;
 mod config;
 mod server;
+mod wires;
+
+use wires::{join, link_client};
 
 pub use client::{Client, Connection, Datagrams, Reply};
 pub use config::{Health, Mode, Role, Settings, WorkerState};
@@ -55,15 +58,6 @@ pub const CLIENT_V6: &str = "fd80::2";
 const ADMIN: &str = "127.0.0.1:15000";
 /// Ample for programs that start in a second, on a machine that compiles at the same time.
 const START: Duration = Duration::from_secs(120);
-/// MTU between router, balancers and workers: room for a tunnel's headers around a packet of 1500 bytes.
-const SEGMENT_MTU: u32 = 1600;
-/// MTU between client and router, and of what workers answer with.
-const CLIENT_MTU: u32 = 1500;
-/// Least, first and most bytes of a TCP buffer of the client, to send or to receive. A veth in native XDP holds 256 frames
-/// and loses what comes beyond (`VETH_RING_SIZE`, drivers/net/veth.c), and TCP left to itself grows until that happens:
-/// four transfers of full frames fit with these, so that a datagram beside them which is lost was lost by the edge.
-const CLIENT_BUFFER: &str = "4096 65536 65536";
-
 /// A balancer's or worker's address on the segment.
 fn segment_address(last: u8) -> [String; 2] {
     [format!("10.80.1.{last}"), format!("fd80:1::{last}")]
@@ -77,11 +71,6 @@ fn balancer_host(number: usize) -> u8 {
 /// Last byte of the address of the n-th worker, counted from 0.
 fn worker_host(number: usize) -> u8 {
     21 + number as u8
-}
-
-/// MAC address of a host on the segment.
-fn mac(last: u8) -> String {
-    format!("02:80:00:00:01:{last:02x}")
 }
 
 /// Client, router, balancers and workers, with edge and servers at work. Everything goes with the value: programs
@@ -418,75 +407,6 @@ fn allow_many_files() {
     };
     // Where it is refused, a test of many connections fails and says so.
     let _ = setrlimit(Resource::Nofile, wanted);
-}
-
-/// Joins client and router, and makes the segment in the router.
-fn link_client(client: &NetNs, router: &NetNs) -> Result<()> {
-    let addresses = |host: u8| [format!("10.80.0.{host}/24"), format!("fd80::{host}/64")];
-    let (ours, theirs) = (addresses(2), addresses(1));
-    let end = |netns, interface, addresses| End {
-        netns,
-        interface,
-        addresses,
-    };
-    veth(
-        end(client, "eth0", &ours),
-        end(router, "client0", &theirs),
-        CLIENT_MTU,
-    )?;
-    client.complete_checksums("eth0")?;
-    for direction in ["net.ipv4.tcp_wmem", "net.ipv4.tcp_rmem"] {
-        client.sysctl(direction, CLIENT_BUFFER)?;
-    }
-    client.ip("route add default via 10.80.0.1")?;
-    client.ip("-6 route add default via fd80::1")?;
-    for (name, value) in [
-        ("net.ipv4.ip_forward", "1"),
-        ("net.ipv6.conf.all.forwarding", "1"),
-        ("net.ipv4.conf.all.rp_filter", "0"),
-        ("net.ipv4.conf.default.rp_filter", "0"),
-        // By ports too, as switches do.
-        ("net.ipv4.fib_multipath_hash_policy", "1"),
-        ("net.ipv6.fib_multipath_hash_policy", "1"),
-    ] {
-        router.sysctl(name, value)?;
-    }
-    router.ip(&format!(
-        "link add segment mtu {SEGMENT_MTU} type bridge mcast_snooping 0"
-    ))?;
-    let [v4, v6] = segment_address(1);
-    router.ip(&format!("address add {v4}/24 dev segment"))?;
-    router.ip(&format!("address add {v6}/64 dev segment nodad"))?;
-    router.ip("link set segment up")?;
-    router.complete_checksums("segment")
-}
-
-/// A new host on the segment, behind the router's port of the same name. Workers have the virtual addresses.
-fn join(router: &NetNs, name: &str, last: u8) -> Result<NetNs> {
-    let host = NetNs::new(name)?;
-    let [v4, v6] = segment_address(last);
-    for (name, value) in [
-        ("net.ipv4.ip_forward", "1"),
-        ("net.ipv6.conf.all.forwarding", "1"),
-        ("net.ipv4.conf.all.rp_filter", "0"),
-        ("net.ipv4.conf.default.rp_filter", "0"),
-    ] {
-        host.sysctl(name, value)?;
-    }
-    let own = [format!("{v4}/24"), format!("{v6}/64")];
-    let end = |netns, interface, addresses| End {
-        netns,
-        interface,
-        addresses,
-    };
-    veth(end(&host, "eth0", &own), end(router, name, &[]), SEGMENT_MTU)?;
-    host.ip(&format!("link set eth0 address {}", mac(last)))?;
-    router.ip(&format!("link set {name} master segment"))?;
-    router.complete_checksums(name)?;
-    let [v4, v6] = segment_address(1);
-    host.ip(&format!("route add default via {v4} mtu {CLIENT_MTU}"))?;
-    host.ip(&format!("-6 route add default via {v6} mtu {CLIENT_MTU}"))?;
-    Ok(host)
 }
 
 /// Gives a worker the virtual addresses, and starts its server.
