@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use edge_datapath::Connection;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 /// Most that are listed at once.
@@ -23,7 +24,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Reads the query of a URL: `limit`, `vip` and `worker`, which have no characters that need an escape.
+    /// Reads the query of a URL: `limit`, `vip` and `worker`, percent-encoded (RFC 3986 2.1) where characters need it.
     ///
     /// # Errors
     /// What is wrong with it, for who asked.
@@ -40,8 +41,8 @@ impl Query {
                     Ok(limit) if (1..=MOST as usize).contains(&limit) => query.limit = limit,
                     _ => return Err(format!("limit: a number from 1 to {MOST}")),
                 },
-                "vip" => query.vip = Some(value.to_owned()),
-                "worker" => query.worker = Some(value.to_owned()),
+                "vip" => query.vip = Some(decoded(value)),
+                "worker" => query.worker = Some(decoded(value)),
                 _ => return Err(format!("{key}: there are limit, vip and worker")),
             }
         }
@@ -65,11 +66,16 @@ impl fmt::Display for Query {
         write!(f, "limit={}", self.limit)?;
         for (key, value) in [("vip", &self.vip), ("worker", &self.worker)] {
             if let Some(value) = value {
-                write!(f, "&{key}={value}")?;
+                write!(f, "&{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))?;
             }
         }
         Ok(())
     }
+}
+
+/// A value of a query as it was before it was percent-encoded. What is no UTF-8 is no name of anything.
+fn decoded(value: &str) -> String {
+    percent_decode_str(value).decode_utf8_lossy().into_owned()
 }
 
 /// Answer of the admin address to `/flows`.
@@ -164,12 +170,28 @@ mod tests {
 
     #[test]
     fn a_query_is_read_as_it_is_written() {
-        let query = Query {
-            limit: 7,
-            vip: Some("[2001:db8::1]:443/tcp".to_owned()),
-            worker: Some("node-1".to_owned()),
-        };
-        assert_eq!(Query::parse(&query.to_string()), Ok(query));
+        for worker in [
+            "node-1",
+            "node 1",
+            "a&limit=9",
+            "100% = a+b; c?#/",
+            "Knoten fünf",
+            "%41",
+        ] {
+            let query = Query {
+                limit: 7,
+                vip: Some("[2001:db8::1]:443/tcp".to_owned()),
+                worker: Some(worker.to_owned()),
+            };
+            let text = query.to_string();
+            let uri = format!("/flows?{text}").parse::<hyper::Uri>();
+            let of_uri = uri.expect("a URI").query().map(Query::parse);
+            assert_eq!(of_uri, Some(Ok(query)), "{text}");
+        }
+        // As somebody writes it by hand.
+        let plain = Query::parse("vip=[2001:db8::1]:443/tcp&worker=node-1").expect("a query");
+        assert_eq!(plain.vip.as_deref(), Some("[2001:db8::1]:443/tcp"));
+        assert_eq!(plain.worker.as_deref(), Some("node-1"));
         assert_eq!(Query::parse("").map(|query| query.limit), Ok(DEFAULT));
         for wrong in ["limit=0", "limit=x", "limit=100001", "vips=1"] {
             assert!(Query::parse(wrong).is_err(), "{wrong}");
