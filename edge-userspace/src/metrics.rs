@@ -235,3 +235,116 @@ fn counters(
     }
     registry.register(Box::new(family))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use edge_datapath::{
+        DropReason, Eviction, FlowReason, MemberId, MemberStats, VipId, VipStats, WorkerStats,
+    };
+    use edge_model::{ForwardMode, MemberState, Protocol, WorkerId};
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    fn vip(address: &str, free_bits: u8, packets: u64) -> VipStats {
+        let mut stats = VipStats {
+            vip: VipId {
+                address: address.parse().expect("literal"),
+                free_bits,
+                port: 80,
+                protocol: Protocol::Tcp,
+            },
+            traffic: Default::default(),
+            drops: Default::default(),
+        };
+        stats.traffic.packets = packets;
+        stats.traffic.bytes = 60 * packets;
+        stats.traffic.new_connections = 2;
+        stats.drops.by_reason[DropReason::Fragment.index() as usize] = 3;
+        stats
+    }
+
+    fn worker(id: u16) -> WorkerStats {
+        let mut stats = WorkerStats {
+            worker: WorkerId(id),
+            traffic: Default::default(),
+            steering: Default::default(),
+        };
+        stats.traffic.packets = 10;
+        stats.traffic.new_connections = 11;
+        stats.steering.steered = 12;
+        stats.steering.moved = 13;
+        stats.steering.no_socket = 14;
+        stats
+    }
+
+    fn member(name: &str, state: MemberState) -> MemberStats {
+        let mut stats = MemberStats {
+            worker: WorkerId(7),
+            member: MemberId {
+                pool: "web".into(),
+                name: name.into(),
+                address: IpAddr::from([192, 0, 2, 9]),
+                mode: ForwardMode::Ipip,
+            },
+            state,
+            traffic: Default::default(),
+            obstacle: None,
+        };
+        stats.traffic.packets = 20;
+        stats.traffic.bytes = 21;
+        stats.traffic.new_connections = 22;
+        stats
+    }
+
+    #[test]
+    fn every_family_has_its_labels_and_counts() {
+        let stats = Stats {
+            vips: vec![
+                vip("192.0.2.0", 0, 5),
+                vip("192.0.2.0", 8, 6),
+                vip("2001:db8::1", 0, 7),
+            ],
+            workers: vec![worker(0), worker(1)],
+            members: vec![
+                member("node 1", MemberState::Active),
+                member("node-2", MemberState::Draining),
+            ],
+            flows: vec![(FlowReason::Known, 30), (FlowReason::New, 0)],
+            evicted: vec![(Eviction::Confirmed, 31)],
+            ..Stats::default()
+        };
+        let text = TextEncoder::new()
+            .encode_to_string(&datapath(&stats, 4))
+            .expect("text");
+        let lines: Vec<_> = text.lines().collect();
+        for line in [
+            r#"vip_packets_total{vip="192.0.2.0:80/tcp"} 5"#,
+            r#"vip_packets_total{vip="192.0.2.0/24:80/tcp"} 6"#,
+            r#"vip_packets_total{vip="[2001:db8::1]:80/tcp"} 7"#,
+            r#"vip_bytes_total{vip="192.0.2.0/24:80/tcp"} 360"#,
+            r#"vip_new_connections_total{vip="192.0.2.0/24:80/tcp"} 2"#,
+            r#"vip_dropped_packets_total{reason="fragment",vip="192.0.2.0/24:80/tcp"} 3"#,
+            r#"worker_packets_total{worker="0"} 10"#,
+            r#"worker_packets_total{worker="1"} 10"#,
+            r#"worker_new_connections_total{worker="1"} 11"#,
+            r#"worker_steered_total{worker="1"} 12"#,
+            r#"worker_moved_total{worker="1"} 13"#,
+            r#"worker_no_socket_total{worker="1"} 14"#,
+            r#"pool_worker_packets_total{pool="web",worker="node 1"} 20"#,
+            r#"pool_worker_bytes_total{pool="web",worker="node 1"} 21"#,
+            r#"pool_worker_new_connections_total{pool="web",worker="node-2"} 22"#,
+            r#"pool_worker_up{pool="web",worker="node 1"} 1"#,
+            r#"pool_worker_up{pool="web",worker="node-2"} 0"#,
+            r#"forwarded_packets_total{flow="known"} 30"#,
+            r#"forwarded_packets_total{flow="new"} 0"#,
+            r#"evicted_flows_total{kind="confirmed"} 31"#,
+            "penalties 4",
+        ] {
+            let line = format!("edge_datapath_{line}");
+            assert!(lines.contains(&&*line), "{line} is missing in:\n{text}");
+        }
+    }
+}

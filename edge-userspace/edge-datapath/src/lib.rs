@@ -62,7 +62,7 @@ pub use error::Error;
 pub use events::DropEvent;
 pub use explain::{Action, Explainer, Explanation};
 pub use flows::Flows;
-pub use image::{MemberId, WorkerSocket};
+pub use image::{MemberId, VipId, WorkerSocket};
 pub use penalties::PenaltyStatus;
 pub use pins::{OnStop, Pinning};
 pub use plan::{Plan, Step};
