@@ -135,8 +135,11 @@ pub(crate) struct InterfaceStatus {
 /// One VIP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct VipStatus {
-    /// Address.
+    /// Address; of a prefix the first.
     pub(crate) address: IpAddr,
+    /// Length of the prefix, in bits; absent of an address.
+    #[serde(default)]
+    pub(crate) prefix_len: Option<u8>,
     /// Port.
     pub(crate) port: u16,
     /// `tcp` or `udp`.
@@ -153,6 +156,16 @@ pub(crate) struct VipStatus {
     pub(crate) dropped: u64,
     /// Packets dropped, by reason; reasons without any are left out.
     pub(crate) dropped_by_reason: BTreeMap<String, u64>,
+}
+
+impl VipStatus {
+    /// `192.0.2.80:443`, `[2001:db8::80]:443`; of a prefix `192.0.2.0/24:443`.
+    pub(crate) fn service(&self) -> String {
+        match self.prefix_len {
+            Some(len) => format!("{}/{len}:{}", self.address, self.port),
+            None => SocketAddr::new(self.address, self.port).to_string(),
+        }
+    }
 }
 
 /// A penalised source.

@@ -1,6 +1,7 @@
 //! What the admin address shows of the running edge.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -133,14 +134,20 @@ impl App {
             .datapath
             .vips
             .iter()
-            .map(|vip| ((vip.address, vip.port, vip.protocol), vip.listener_port))
+            .map(|vip| {
+                (
+                    (vip.address, vip.free_bits, vip.port, vip.protocol),
+                    vip.listener_port,
+                )
+            })
             .collect();
         let vip = |vip: &edge_datapath::VipStats| VipStatus {
             address: vip.vip.address,
+            prefix_len: prefix_len(vip.vip.address, vip.vip.free_bits),
             port: vip.vip.port,
             protocol: dump::protocol_name(vip.vip.protocol).to_owned(),
             listener_port: listener_port
-                .get(&(vip.vip.address, vip.vip.port, vip.vip.protocol))
+                .get(&(vip.vip.address, vip.vip.free_bits, vip.vip.port, vip.vip.protocol))
                 .copied()
                 .unwrap_or(0),
             packets: vip.traffic.packets,
@@ -296,10 +303,36 @@ fn listener_status(listener: &Listener) -> ListenerStatus {
     }
 }
 
+/// Length of a VIP's prefix; `None` of an address.
+fn prefix_len(address: IpAddr, free_bits: u8) -> Option<u8> {
+    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
+    (free_bits > 0).then(|| bits.saturating_sub(free_bits))
+}
+
 /// Counts by the names of what they count.
 fn by_name<R: Copy>(counts: &[(R, u64)], name: fn(R) -> &'static str) -> BTreeMap<String, u64> {
     let counts = counts.iter();
     counts
         .map(|&(reason, count)| (name(reason).to_owned(), count))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_has_the_bits_that_are_not_free() {
+        let rows = [
+            ("192.0.2.0", 8, Some(24)),
+            ("192.0.2.1", 0, None),
+            ("0.0.0.0", 32, Some(0)),
+            ("2001:db8::", 64, Some(64)),
+            ("2001:db8::1", 0, None),
+        ];
+        for (address, free_bits, expected) in rows {
+            let address = address.parse().expect("literal");
+            assert_eq!(prefix_len(address, free_bits), expected, "{address}");
+        }
+    }
 }

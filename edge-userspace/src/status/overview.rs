@@ -1,7 +1,6 @@
 //! `edge status`: everything, for people.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use super::{DataPathStatus, Status};
 
@@ -94,12 +93,7 @@ fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Res
         "VIP", "packets", "bytes", "SYN", "dropped"
     )?;
     for vip in &datapath.vips {
-        let name = format!(
-            "{} {} -> {}",
-            SocketAddr::new(vip.address, vip.port),
-            vip.protocol,
-            vip.listener_port
-        );
+        let name = format!("{} {} -> {}", vip.service(), vip.protocol, vip.listener_port);
         writeln!(
             out,
             "{name:<32} {:>12} {:>14} {:>12} {:>12}",
@@ -118,12 +112,17 @@ fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Res
         ("passed", &datapath.passed),
         ("answered", &datapath.replied),
         ("left", &datapath.left_to_kernel),
+        ("forwarded", &datapath.forwarded),
         ("dropped", &datapath.dropped),
     ] {
         for (reason, count) in counts.iter().filter(|(_, count)| **count > 0) {
-            writeln!(out, "  {heading:<8} {reason:<24} {count:>12}")?;
+            writeln!(out, "  {heading:<9} {reason:<24} {count:>12}")?;
         }
     }
+    for (kind, count) in datapath.evicted.iter().filter(|(_, count)| **count > 0) {
+        writeln!(out, "  flows given up: {kind:<18} {count:>12}")?;
+    }
+    pool_workers(out, datapath)?;
     writeln!(out, "\npenalties: {}", datapath.penalties.len())?;
     for penalty in &datapath.penalties {
         let kept = match penalty.per_second {
@@ -137,4 +136,62 @@ fn render_datapath(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Res
         )?;
     }
     Ok(())
+}
+
+fn pool_workers(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Result {
+    if datapath.pool_workers.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<32} {:>12} {:>14} {:>12}",
+        "worker of a pool", "packets", "bytes", "SYN"
+    )?;
+    for worker in &datapath.pool_workers {
+        let name = format!(
+            "{}/{} {}, {}",
+            worker.pool, worker.name, worker.address, worker.state
+        );
+        writeln!(
+            out,
+            "{name:<32} {:>12} {:>14} {:>12}",
+            worker.packets, worker.bytes, worker.new_connections
+        )?;
+    }
+    super::view::health(out, datapath)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_a_balancer_counts_is_shown() {
+        let shown = text(&super::super::view::tests::status(100, 50));
+        let lines: Vec<_> = shown
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for line in [
+            "192.0.2.1:80 tcp -> 8080 100 6000 2 50",
+            "192.0.2.0/24:80 tcp -> 0 400 0 0 0",
+            "192.0.2.0:80 tcp -> 0 1 0 0 0",
+            "forwarded known 100",
+            "dropped no_service 50",
+            "flows given up: confirmed 6",
+            "worker of a pool packets bytes SYN",
+            "web/node-1 192.0.2.9, down 100 9 4",
+            "packets do not get to web/node-1: no route",
+            "web/node-1 is unhealthy; its last probe failed: refused",
+        ] {
+            assert!(
+                lines.iter().any(|shown| shown == line),
+                "{line:?} is missing in:\n{shown}"
+            );
+        }
+        assert!(
+            !shown.contains("unconfirmed"),
+            "what did not happen is left out:\n{shown}"
+        );
+    }
 }

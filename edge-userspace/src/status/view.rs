@@ -1,7 +1,6 @@
 //! `edge status flows|vips|workers|drops`: one table, with what was added since the last look.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
@@ -38,8 +37,16 @@ pub(super) fn json(status: &Status, view: StatusView) -> serde_json::Result<Stri
             })
         }
         StatusView::Flows => {
-            let flows = |worker: &super::WorkerStatus| json!({"worker": worker.id, "open": worker.flows, "opened": worker.accepted, "steered": worker.steered});
-            Value::Array(status.workers.iter().map(flows).collect())
+            let own = |worker: &super::WorkerStatus| json!({"worker": worker.id, "open": worker.flows, "opened": worker.accepted, "steered": worker.steered});
+            let mut all: Vec<_> = status.workers.iter().map(own).collect();
+            if let Some(datapath) = datapath {
+                all.push(json!({"steer_misses": datapath.steer_misses}));
+                let forwarded = datapath.forwarded.iter();
+                all.extend(forwarded.map(|(way, count)| json!({"forwarded": way, "packets": count})));
+                let evicted = datapath.evicted.iter();
+                all.extend(evicted.map(|(kind, count)| json!({"evicted": kind, "flows": count})));
+            }
+            Value::Array(all)
         }
     };
     serde_json::to_string(&value)
@@ -85,7 +92,9 @@ pub(super) fn table(status: &Status, since: Since<'_>, view: StatusView) -> Stri
     }
     match (view, &status.datapath) {
         (StatusView::Drops, Some(datapath)) => penalties(&mut out, datapath),
-        (StatusView::Workers, Some(datapath)) => health(&mut out, datapath),
+        (StatusView::Workers, Some(datapath)) => {
+            let _ = health(&mut out, datapath);
+        }
         (StatusView::Drops | StatusView::Workers | StatusView::Flows | StatusView::Vips, _) => {}
     }
     out
@@ -162,7 +171,7 @@ fn rows(status: &Status, view: StatusView) -> Table {
 }
 
 fn vip(vip: &VipStatus) -> (String, Vec<u64>) {
-    let name = format!("{}/{}", SocketAddr::new(vip.address, vip.port), vip.protocol);
+    let name = format!("{}/{}", vip.service(), vip.protocol);
     (
         name,
         vec![vip.packets, vip.bytes, vip.new_connections, vip.dropped],
@@ -170,25 +179,26 @@ fn vip(vip: &VipStatus) -> (String, Vec<u64>) {
 }
 
 /// The workers that packets do not get to, or whose last probe failed.
-fn health(out: &mut String, datapath: &DataPathStatus) {
+pub(super) fn health(out: &mut String, datapath: &DataPathStatus) -> std::fmt::Result {
     for worker in &datapath.pool_workers {
         if let Some(obstacle) = &worker.obstacle {
-            let _ = writeln!(
+            writeln!(
                 out,
                 "\npackets do not get to {}/{}: {obstacle}",
                 worker.pool, worker.name
-            );
+            )?;
         }
         let Some(health) = &worker.health else { continue };
         if let Some(error) = &health.error {
             let verdict = if health.healthy { "healthy" } else { "unhealthy" };
-            let _ = writeln!(
+            writeln!(
                 out,
                 "\n{}/{} is {verdict}; its last probe failed: {error}",
                 worker.pool, worker.name
-            );
+            )?;
         }
     }
+    Ok(())
 }
 
 fn penalties(out: &mut String, datapath: &DataPathStatus) {
@@ -206,11 +216,11 @@ fn penalties(out: &mut String, datapath: &DataPathStatus) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A state with one worker and one reason.
-    fn status(packets: u64, dropped: u64) -> Status {
+    pub(in crate::status) fn status(packets: u64, dropped: u64) -> Status {
         let status = json!({
             "version": "0", "ready": true, "uptime_seconds": 1,
             "config": {"snapshot": 1, "in_sync": true, "problems": [], "restart_needed": []},
@@ -218,12 +228,17 @@ mod tests {
                 "interfaces": [], "passed": {}, "delivered": packets, "steer_misses": 3, "penalties": [],
                 "dropped": {"no_service": dropped, "fragment": 0},
                 "forwarded": {"known": packets, "new": 0},
+                "evicted": {"confirmed": 6, "unconfirmed": 0},
                 "pool_workers": [{"pool": "web", "name": "node-1", "address": "192.0.2.9", "state": "down",
                                   "health": {"healthy": false, "passed": 1, "failed": 3, "error": "refused"},
                                   "obstacle": "no route", "packets": packets, "bytes": 9, "new_connections": 4}],
                 "vips": [{"address": "192.0.2.1", "port": 80, "protocol": "tcp", "listener_port": 8080,
                           "packets": packets, "bytes": packets * 60, "new_connections": 2, "dropped": dropped,
-                          "dropped_by_reason": {"no_service": dropped}}]
+                          "dropped_by_reason": {"no_service": dropped}},
+                         {"address": "192.0.2.0", "prefix_len": 24, "port": 80, "protocol": "tcp", "listener_port": 0,
+                          "packets": 4 * packets, "bytes": 0, "new_connections": 0, "dropped": 0, "dropped_by_reason": {}},
+                         {"address": "192.0.2.0", "port": 80, "protocol": "tcp", "listener_port": 0,
+                          "packets": 1, "bytes": 0, "new_connections": 0, "dropped": 0, "dropped_by_reason": {}}]
             },
             "workers": [{"id": 0, "packets": packets, "new_connections": 2, "steered": 2, "accepted": 2, "flows": 7}],
             "listeners": [], "clusters": []
@@ -246,8 +261,25 @@ mod tests {
     #[test]
     fn a_part_shows_totals_first_and_rates_after() {
         let rows: [(StatusView, Option<u64>, &[&str]); 7] = [
-            (StatusView::Vips, None, &["192.0.2.1:80/tcp 100 6000 2 50"]),
-            (StatusView::Vips, Some(20), &["192.0.2.1:80/tcp 40 2400 0 15"]),
+            (
+                StatusView::Vips,
+                None,
+                &[
+                    "192.0.2.1:80/tcp 100 6000 2 50",
+                    "192.0.2.0/24:80/tcp 400 0 0 0",
+                    "192.0.2.0:80/tcp 1 0 0 0",
+                ],
+            ),
+            // A prefix is none of its addresses: each is compared with itself.
+            (
+                StatusView::Vips,
+                Some(20),
+                &[
+                    "192.0.2.1:80/tcp 40 2400 0 15",
+                    "192.0.2.0/24:80/tcp 160 0 0 0",
+                    "192.0.2.0:80/tcp 0 0 0 0",
+                ],
+            ),
             (
                 StatusView::Workers,
                 None,
@@ -256,12 +288,22 @@ mod tests {
             (
                 StatusView::Flows,
                 None,
-                &["worker 0 7 2", "no socket 0 3", "packets forwarded, known 0 100"],
+                &[
+                    "worker 0 7 2",
+                    "no socket 0 3",
+                    "packets forwarded, known 0 100",
+                    "flows given up, confirmed 0 6",
+                ],
             ),
             (
                 StatusView::Flows,
                 Some(0),
-                &["worker 0 7 0", "no socket 0 0", "packets forwarded, known 0 50"],
+                &[
+                    "worker 0 7 0",
+                    "no socket 0 0",
+                    "packets forwarded, known 0 50",
+                    "flows given up, confirmed 0 0",
+                ],
             ),
             (StatusView::Drops, None, &["no_service 50"]),
             (StatusView::Drops, Some(30), &["no_service 10"]),
@@ -289,6 +331,18 @@ mod tests {
             "{text}"
         );
         assert_eq!(read(StatusView::Drops)["dropped"]["no_service"], 50);
-        assert_eq!(read(StatusView::Flows)[0]["open"], 7);
+        assert_eq!(read(StatusView::Vips)[1]["prefix_len"], 24);
+        assert_eq!(read(StatusView::Vips)[2]["prefix_len"], Value::Null);
+        assert_eq!(
+            read(StatusView::Flows),
+            json!([
+                {"worker": 0, "open": 7, "opened": 2, "steered": 2},
+                {"steer_misses": 3},
+                {"forwarded": "known", "packets": 100},
+                {"forwarded": "new", "packets": 0},
+                {"evicted": "confirmed", "flows": 6},
+                {"evicted": "unconfirmed", "flows": 0},
+            ])
+        );
     }
 }

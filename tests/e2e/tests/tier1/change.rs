@@ -49,11 +49,53 @@ fn the_status_lists_flows_by_virtual_address_and_worker() {
         assert!(clients.into_iter().all(|client| client == CLIENT), "{alone:?}");
     }
     assert_eq!(listed(&fabric, 0, &["--limit", "3"]).len(), 3);
+    let none = listed(&fabric, 0, &["--limit", "3", "--worker", "no such & worker"]);
+    assert_eq!(none, [] as [Value; 0], "a name is free text");
     let mut table = fabric
         .edge_command(0, &["status", "flows", "--limit", "1", "--worker", "w1"])
         .expect("it is built");
     let table = output(&mut table).expect("edge answers");
     assert!(table.contains("/w1") && table.contains("confirmed"), "{table}");
+    all_show_what_was_forwarded(&fabric);
+}
+
+/// Status and metrics of a node that has no connection itself.
+fn all_show_what_was_forwarded(fabric: &Fabric) {
+    let status = |words: &[&str]| {
+        let mut command = fabric
+            .edge_command(0, &[&["status"], words].concat())
+            .expect("it is built");
+        output(&mut command).expect("edge answers")
+    };
+    let flows: Vec<Value> = serde_json::from_str(&status(&["flows", "--json"])).expect("JSON");
+    let known = flows.iter().find(|row| row["forwarded"] == "known");
+    assert!(
+        known.and_then(|row| row["packets"].as_u64()) > Some(0),
+        "{flows:?}"
+    );
+    assert!(flows.iter().any(|row| row["evicted"] == "confirmed"), "{flows:?}");
+    let table = status(&[]);
+    assert!(
+        table.contains("forwarded known") && table.contains("gue4/w1 "),
+        "{table}"
+    );
+    let metrics = fabric.metrics(0).expect("edge answers");
+    let count = |series: &str| -> Option<f64> {
+        let of = |line: &str| line.strip_prefix(series)?.trim().parse().ok();
+        metrics.lines().find_map(of)
+    };
+    let vip = format!("{VIP}:{}/tcp", Mode::Gue4.port());
+    for series in [
+        format!("edge_datapath_vip_packets_total{{vip=\"{vip}\"}}"),
+        "edge_datapath_pool_worker_packets_total{pool=\"gue4\",worker=\"w1\"}".to_owned(),
+        "edge_datapath_forwarded_packets_total{flow=\"known\"}".to_owned(),
+    ] {
+        assert!(count(&series) > Some(0.0), "{series} in:\n{metrics}");
+    }
+    assert!(
+        count("edge_datapath_evicted_flows_total{kind=\"confirmed\"}").is_some(),
+        "{metrics}"
+    );
 }
 
 #[test]

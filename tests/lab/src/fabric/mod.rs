@@ -310,7 +310,15 @@ impl Fabric {
         self.node(number)?.status()
     }
 
-    /// The same on a worker.
+    /// What a balancer's edge tells Prometheus.
+    ///
+    /// # Errors
+    /// If edge does not answer.
+    pub fn metrics(&self, number: usize) -> Result<String> {
+        Ok(self.node(number)?.admin("/stats/prometheus")?.1)
+    }
+
+    /// The same as [`Fabric::status`] on a worker.
     ///
     /// # Errors
     /// If there is no such worker, or edge does not answer.
