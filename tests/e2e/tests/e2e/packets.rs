@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use edge_lab::bin;
 use serde_json::{Value, json};
@@ -68,8 +69,12 @@ fn udp(port: u16, length: u16) -> Vec<u8> {
     datagram
 }
 
-/// Sends the frames through `edge explain packets` in one go.
+/// Sends the frames through `edge explain packets` in one go, with the demo's configuration.
 fn explain(frames: &[(String, Vec<u8>)]) -> Vec<Value> {
+    explain_with(&demo_config(), frames)
+}
+
+fn explain_with(config: &Path, frames: &[(String, Vec<u8>)]) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("packets.jsonl");
     let mut text = String::new();
@@ -82,7 +87,7 @@ fn explain(frames: &[(String, Vec<u8>)]) -> Vec<Value> {
             "explain",
             "packets",
             "--config",
-            &demo_config().display().to_string(),
+            &config.display().to_string(),
             "--in",
         ])
         .arg(&file)
@@ -293,4 +298,80 @@ fn all_packets_of_a_flow_get_the_same_worker_and_flows_are_spread() {
     }
     assert_eq!(workers.len(), 2, "{workers:?}");
     assert!(workers.values().all(|&flows| flows > 60), "{workers:?}");
+}
+
+/// A virtual address with two workers elsewhere, whose next hops are given.
+const BALANCER: &str = r#"
+interfaces: [uplink]
+workers: 1
+hashSeed: 7
+forwarding: {source4: 172.16.0.0/16}
+virtualAddresses:
+  - address: 10.77.100.1
+    ports: [{port: 80, protocol: TCP, pool: web}]
+pools:
+  - name: web
+    workers:
+      - {name: node-1, address: 10.0.0.11, mode: ipip, nextHop: "52:54:00:00:00:01"}
+      - {name: node-2, address: 10.0.0.12, mode: ipip, nextHop: "52:54:00:00:00:02"}
+"#;
+
+#[test]
+fn packets_to_a_pool_tell_which_member_they_go_to_and_how_it_was_found() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("edge.yaml"), BALANCER).expect("written");
+    let segment = |port: u16, flags| {
+        let mut segment = tcp(80, flags);
+        segment[..2].copy_from_slice(&port.to_be_bytes());
+        ipv4(VIP, 6, 0, &segment)
+    };
+    let rows = [
+        ("a SYN", segment(20_000, SYN), Some("new")),
+        ("the second packet", segment(20_000, ACK), Some("known")),
+        (
+            "of a connection from elsewhere",
+            segment(20_001, ACK),
+            Some("adopted"),
+        ),
+        ("the same again", segment(20_001, ACK), Some("known")),
+        ("a port that nobody serves", ipv4(VIP, 6, 0, &tcp(22, SYN)), None),
+    ];
+    let frames: Vec<_> = rows
+        .iter()
+        .map(|(name, frame, _)| ((*name).to_owned(), frame.clone()))
+        .collect();
+    let answers = explain_with(dir.path(), &frames);
+    for (answer, (name, frame, flow)) in answers.iter().zip(&rows) {
+        assert_eq!(answer["flow"].as_str(), *flow, "{name}: {answer}");
+        let Some(_) = flow else {
+            assert_eq!(answer["reason"], "no_service", "{name}: {answer}");
+            assert_eq!(answer["member"], Value::Null, "{name}: {answer}");
+            continue;
+        };
+        assert_eq!(
+            (&answer["action"], &answer["reason"]),
+            (&json!("XDP_TX"), &json!("forward")),
+            "{name}: {answer}"
+        );
+        assert_eq!(answer["vip"], "10.77.100.1:80/tcp", "{name}: {answer}");
+        let number = match answer["member"].as_str() {
+            Some("web/node-1 (10.0.0.11)") => 1,
+            Some("web/node-2 (10.0.0.12)") => 2,
+            _ => panic!("{name}: {answer}"),
+        };
+        let out = answer["hex"].as_str().expect("a frame");
+        assert!(
+            out.starts_with(&format!("52540000000{number}")),
+            "{name}: to its next hop: {answer}"
+        );
+        // An IPv4 header to the worker, and behind it the packet as it was.
+        assert_eq!(
+            &out[60..68],
+            format!("0a00000{}", if number == 1 { "b" } else { "c" }),
+            "{name}"
+        );
+        assert_eq!(&out[68..], hex(&frame[14..]), "{name}");
+    }
+    assert_eq!(answers[0]["member"], answers[1]["member"]);
+    assert_eq!(answers[2]["member"], answers[3]["member"]);
 }
