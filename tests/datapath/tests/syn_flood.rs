@@ -2,8 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use edge_common::verdict::ReplyReason;
@@ -19,8 +20,14 @@ use serde_json::Value;
 const PPS: u32 = 1_000_000;
 /// Priority of the flood: it comes before what else the machine does, as one from elsewhere would, before the clients, too.
 const NICENESS: &str = "-15";
-/// How long the flood lasts, in seconds.
-const SECONDS: &str = "3";
+/// How long the flood lasts at least.
+const LEAST: Duration = Duration::from_secs(3);
+/// How long it lasts at most, in seconds, on a machine on which little gets done meanwhile.
+const MOST: &str = "300";
+/// Connections that are opened while it lasts.
+const OPENED: usize = 1000;
+/// Clients that open them, one after the other each. One whose SYN found the interface's ring full waits for a second.
+const CLIENTS: usize = 16;
 /// Time that a client waits for an answer: several times what TCP takes to send something again.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Connections that are open all the time.
@@ -78,25 +85,44 @@ fn echo(mut stream: &TcpStream) -> Result<()> {
 /// What became of the clients.
 #[derive(Debug, Default)]
 struct Served {
-    opened: u32,
+    opened: usize,
     refused: Vec<String>,
     broken: Vec<String>,
 }
 
-/// Uses the connections that there are, and opens others, while the flood lasts.
+/// Uses the connections that there are, and opens others, until there were enough of them. The flood goes on all the time;
+/// what fails ends it.
 fn clients(kept: &[TcpStream], flood: &mut Process) -> Result<Served> {
+    let start = Instant::now();
+    let (opened, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let goes_on = || {
+        let is_enough = opened.load(Ordering::Relaxed) >= OPENED && start.elapsed() >= LEAST;
+        !is_enough && !failed.load(Ordering::Relaxed)
+    };
+    let open = || {
+        while goes_on() {
+            if let Err(error) = connect().and_then(|stream| echo(&stream)) {
+                failed.store(true, Ordering::Relaxed);
+                return Some(format!("{error:#}"));
+            }
+            opened.fetch_add(1, Ordering::Relaxed);
+        }
+        None
+    };
     let mut served = Served::default();
-    while flood.is_running()? {
-        for stream in kept {
-            if let Err(error) = echo(stream) {
-                served.broken.push(format!("{error:#}"));
+    thread::scope(|scope| {
+        let openers: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(open)).collect();
+        while goes_on() {
+            let errors = kept.iter().filter_map(|stream| echo(stream).err());
+            served.broken.extend(errors.map(|error| format!("{error:#}")));
+            if !served.broken.is_empty() || !matches!(flood.is_running(), Ok(true)) {
+                failed.store(true, Ordering::Relaxed);
             }
         }
-        match connect().and_then(|stream| echo(&stream)) {
-            Ok(()) => served.opened += 1,
-            Err(error) => served.refused.push(format!("{error:#}")),
-        }
-    }
+        let ended = openers.into_iter().map(|opener| opener.join());
+        served.refused = ended.filter_map(|ended| ended.expect("it ends")).collect();
+    });
+    served.opened = opened.into_inner();
     Ok(served)
 }
 
@@ -146,14 +172,14 @@ fn clients_keep_and_open_connections_through_a_flood_of_spoofed_syns() -> Result
         "--src-count",
         "65000",
         "--seconds",
-        SECONDS,
+        MOST,
     ]);
     command.args(["--dst", "10.77.100.1", "--dst-port", "80"]);
     let folder = tempfile::tempdir()?;
     let mut flood = Process::spawn("flood", &mut command, folder.path())?;
     let served = inside(&pair.client, || clients(&kept, &mut flood))?;
+    ensure!(flood.terminate(PATIENCE)?.success(), "{}", flood.tail());
     let log = flood.log()?;
-    ensure!(flood.wait(PATIENCE)?.success(), "{log}");
     let report: Value = serde_json::from_str(log.lines().last().context("a report")?)?;
     let sent = report["sent"].as_u64().context("a number")?;
     let after = datapath.stats()?;
@@ -163,10 +189,11 @@ fn clients_keep_and_open_connections_through_a_flood_of_spoofed_syns() -> Result
         "{pps} a second wanted, {rate} reached; {sent} sent, {answered} answered with cookies; {served:?}"
     );
 
-    assert!(served.opened > 0, "{served:?}");
+    assert!(served.opened >= OPENED, "{served:?}");
     assert_eq!((&served.refused[..], &served.broken[..]), (&[][..], &[][..]));
     // Until the rate of unanswered ones was passed, and one a second after, the kernel answered; and the ring of the
-    // interface may be full.
+    // interface may be full. Clients' own are not the flood's.
+    let answered = answered.saturating_sub(served.opened as u64);
     assert!(sent > 10_000 && answered * 10 > sent * 9, "{answered} of {sent}");
     inside(&pair.node, || Ok(datapath.detach()?))
 }

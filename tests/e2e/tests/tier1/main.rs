@@ -5,6 +5,7 @@
 
 mod change;
 mod cookies;
+mod fresh;
 mod health;
 mod kept;
 mod loss;
