@@ -1,6 +1,7 @@
 //! Packets through the real program (BPF_PROG_TEST_RUN): action, reason and worker of each. Needs root.
 
 mod cookies;
+mod lists;
 mod sources;
 
 use std::net::IpAddr;
