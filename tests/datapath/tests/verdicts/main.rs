@@ -1,5 +1,6 @@
 //! Packets through the real program (BPF_PROG_TEST_RUN): action, reason and worker of each. Needs root.
 
+mod by_hand;
 mod cookies;
 mod lists;
 mod sources;
