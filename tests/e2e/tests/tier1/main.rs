@@ -13,3 +13,4 @@ mod modes;
 mod neighbours;
 mod pressure;
 mod restart;
+mod ways;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::{BALANCERS, VIP, VIP_V6, WORKERS, segment_address, worker_host};
+use super::{BALANCERS, Segment, VIP, VIP_V6, WORKERS, worker_host};
 
 /// How packets get to the workers. Each has a pool of all workers, and a port of its own on the virtual addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,29 @@ pub struct Settings {
     pub more: String,
     /// What takes the packets on the workers. It does not change while they run.
     pub role: Role,
+    /// Where the programs run. It does not change while they do.
+    pub xdp: Xdp,
+    /// Where the workers are. It does not change.
+    pub segment: Segment,
+}
+
+/// Where the programs of balancers and workers run. The router's is always in the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Xdp {
+    /// In the driver.
+    #[default]
+    Native,
+    /// In the kernel's generic stage.
+    Generic,
+}
+
+impl Xdp {
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
 }
 
 /// What takes packets that a worker's edge takes out of tunnels.
@@ -135,16 +158,28 @@ impl Default for Settings {
             health: None,
             more: String::new(),
             role: Role::Host,
+            xdp: Xdp::Native,
+            segment: Segment::Front,
         }
     }
 }
 
 /// What all edges have in common. One thread of the proxy, which has nothing to do here.
-const COMMON: &str = "interfaces: [eth0]\nxdpMode: native\nworkers: 1\n";
+fn common(interfaces: &[String], xdp: Xdp) -> String {
+    format!(
+        "interfaces: [{}]\nxdpMode: {}\nworkers: 1\n",
+        interfaces.join(", "),
+        xdp.key()
+    )
+}
 
 /// Of a balancer.
 pub(super) fn balancer(settings: &Settings) -> String {
-    let mut yaml = String::from(COMMON);
+    let interfaces: &[_] = match settings.segment {
+        Segment::Front => &["eth0".to_owned()],
+        Segment::Back => &["eth0".to_owned(), "eth1".to_owned()],
+    };
+    let mut yaml = common(interfaces, settings.xdp);
     // Writing to a String cannot fail.
     let _ = write(&mut yaml, settings);
     yaml
@@ -181,7 +216,7 @@ fn write(yaml: &mut String, settings: &Settings) -> std::fmt::Result {
         writeln!(yaml, "  - name: {}\n    workers:", mode.pool())?;
         for (number, state) in settings.workers.iter().enumerate() {
             let Some(state) = state.yaml() else { continue };
-            let [v4, v6] = segment_address(worker_host(number));
+            let [v4, v6] = settings.segment.address(worker_host(number));
             let address = if mode.is_over_v6() { v6 } else { v4 };
             let (name, key) = (number + 1, mode.key());
             writeln!(
@@ -206,9 +241,10 @@ fn write(yaml: &mut String, settings: &Settings) -> std::fmt::Result {
 }
 
 /// Of a worker: it takes packets of the balancers out of tunnels.
-pub(super) fn worker(number: usize, role: &Role) -> String {
-    let [v4, v6] = segment_address(worker_host(number));
-    let (ports, role, more) = match role {
+pub(super) fn worker(number: usize, settings: &Settings) -> String {
+    let common = common(&["eth0".to_owned()], settings.xdp);
+    let [v4, v6] = settings.segment.address(worker_host(number));
+    let (ports, role, more) = match &settings.role {
         Role::Host => (String::new(), "host", ""),
         Role::Gateway(more) => {
             let port = |mode: Mode| format!("{{port: {}, listenerPort: {}}}", mode.port(), proxy_port(mode));
@@ -217,7 +253,7 @@ pub(super) fn worker(number: usize, role: &Role) -> String {
         }
     };
     format!(
-        "{COMMON}virtualAddresses: [{{address: {VIP}{ports}}}, {{address: '{VIP_V6}'{ports}}}]\ntunnels:\n  endpoints: \
+        "{common}virtualAddresses: [{{address: {VIP}{ports}}}, {{address: '{VIP_V6}'{ports}}}]\ntunnels:\n  endpoints: \
          [{v4}, '{v6}']\n  trusted: [172.16.0.0/16, 'fd80:ed9e::/96', 10.80.1.0/24, 'fd80:1::/64']\n  role: {role}\n{more}\n"
     )
 }
@@ -260,13 +296,18 @@ pub(super) fn resources(role: &Role) -> Option<String> {
     ))
 }
 
+/// The router's port of a balancer's second interface.
+pub(super) fn back_port(balancer: usize) -> String {
+    format!("lb{}b", balancer + 1)
+}
+
 /// Of the router: nothing but a program on the ports of balancers and workers, which both send frames back by XDP.
-pub(super) fn router() -> String {
+pub(super) fn router(settings: &Settings) -> String {
     let balancers = (1..=BALANCERS).map(|number| format!("lb{number}"));
     let workers = (1..=WORKERS).map(|number| format!("w{number}"));
-    let ports: Vec<_> = balancers.chain(workers).collect();
-    format!(
-        "interfaces: [{}]\nxdpMode: native\nworkers: 1\n",
-        ports.join(", ")
-    )
+    let mut ports: Vec<_> = balancers.chain(workers).collect();
+    if settings.segment == Segment::Back {
+        ports.extend((0..BALANCERS).map(back_port));
+    }
+    common(&ports, Xdp::Native)
 }

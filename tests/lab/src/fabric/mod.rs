@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Balancers run edge with pools; a packet comes to one of them by the router's choice, and leaves for a worker by the
-//! interface that it came in by. Workers run edge, which takes packets out of tunnels, as `role: host` or as gateways, and
+//! interface that it came in by, unless the settings put the workers on a segment of their own, 10.80.2.0/24, behind a
+//! second interface of the balancers. Workers run edge, which takes packets out of tunnels, as `role: host` or as gateways, and
 //! [`Server`]s of this process. Answers go to the client by way of the router, past the balancers (direct server return).
 //!
 //! What virtual links ask for and wires do not: a frame that XDP sends back (XDP_TX) arrives at a veth's peer only if
@@ -35,11 +36,11 @@ mod config;
 mod server;
 mod wires;
 
-use wires::{join, link_client};
-
 pub use client::{Client, Connection, Datagrams, Reply};
-pub use config::{Health, Mode, Role, Settings, WorkerState};
+pub use config::{Health, Mode, Role, Settings, WorkerState, Xdp};
 pub use server::{Illness, Server, pattern};
+pub use wires::Segment;
+use wires::{join, link_client};
 
 /// Balancers of a fabric.
 pub const BALANCERS: usize = 2;
@@ -58,10 +59,6 @@ pub const CLIENT_V6: &str = "fd80::2";
 const ADMIN: &str = "127.0.0.1:15000";
 /// Ample for programs that start in a second, on a machine that compiles at the same time.
 const START: Duration = Duration::from_secs(120);
-/// A balancer's or worker's address on the segment.
-fn segment_address(last: u8) -> [String; 2] {
-    [format!("10.80.1.{last}"), format!("fd80:1::{last}")]
-}
 
 /// Last byte of the address of the n-th balancer, counted from 0.
 fn balancer_host(number: usize) -> u8 {
@@ -111,6 +108,7 @@ impl Fabric {
         let client = NetNs::new("client")?;
         let router = NetNs::new("router")?;
         link_client(&client, &router)?;
+        Segment::Front.make(&router)?;
         let node = |name: String, netns: NetNs| {
             let config = dir.path().join(&name);
             Node {
@@ -122,13 +120,20 @@ impl Fabric {
         };
         let mut balancers = Vec::new();
         for number in 0..BALANCERS {
-            let name = format!("lb{}", number + 1);
-            balancers.push(node(name.clone(), join(&router, &name, balancer_host(number))?));
+            let (name, host) = (format!("lb{}", number + 1), balancer_host(number));
+            balancers.push(node(name.clone(), join(&router, &name, Segment::Front, host)?));
+        }
+        if settings.segment == Segment::Back {
+            Segment::Back.make(&router)?;
+            for (number, balancer) in balancers.iter().enumerate() {
+                let (port, host) = (config::back_port(number), balancer_host(number));
+                Segment::Back.plug(&router, &port, (&balancer.netns, "eth1"), host)?;
+            }
         }
         let mut workers = Vec::new();
         for number in 0..WORKERS {
-            let name = format!("w{}", number + 1);
-            workers.push(node(name.clone(), join(&router, &name, worker_host(number))?));
+            let (name, host) = (format!("w{}", number + 1), worker_host(number));
+            workers.push(node(name.clone(), join(&router, &name, settings.segment, host)?));
         }
         let mut router = node("router".to_owned(), router);
         let servers = workers
@@ -136,12 +141,12 @@ impl Fabric {
             .map(|worker| serve(worker).map(Some))
             .collect::<Result<_>>()?;
         // All at once: each takes about a second to load its programs.
-        router.start(dir.path(), &config::router())?;
+        router.start(dir.path(), &config::router(&settings))?;
         for (number, worker) in workers.iter_mut().enumerate() {
             if let Some(resources) = config::resources(&settings.role) {
                 worker.write("lab.yaml", &resources)?;
             }
-            worker.start(dir.path(), &config::worker(number, &settings.role))?;
+            worker.start(dir.path(), &config::worker(number, &settings))?;
         }
         for balancer in &mut balancers {
             balancer.start(dir.path(), &config::balancer(&settings))?;
@@ -185,10 +190,10 @@ impl Fabric {
         Ok(&node.netns)
     }
 
-    /// A worker's addresses on the segment, counted from 0: IPv4, then IPv6.
+    /// A worker's addresses on its segment, counted from 0: IPv4, then IPv6.
     #[must_use]
     pub fn worker_addresses(&self, number: usize) -> [String; 2] {
-        segment_address(worker_host(number))
+        self.settings.segment.address(worker_host(number))
     }
 
     /// Has the router take frames from the client that XDP redirected there, and keep answers to their made-up sources
@@ -236,7 +241,7 @@ impl Fabric {
         for (family, vip) in [("-4", VIP), ("-6", VIP_V6)] {
             let mut words = format!("{family} route replace {vip}");
             for &balancer in balancers {
-                let [v4, v6] = segment_address(balancer_host(balancer));
+                let [v4, v6] = Segment::Front.address(balancer_host(balancer));
                 let via = if family == "-4" { v4 } else { v6 };
                 // Writing to a String cannot fail.
                 let _ = write!(words, " nexthop via {via}");

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::segment_address;
 use crate::{End, NetNs, veth};
 
 /// MTU between router, balancers and workers: room for a tunnel's headers around a packet of 1500 bytes.
@@ -14,7 +13,73 @@ const CLIENT_MTU: u32 = 1500;
 /// four transfers of full frames fit with these, so that a datagram beside them which is lost was lost by the edge.
 const CLIENT_BUFFER: &str = "4096 65536 65536";
 
-/// Joins client and router, and makes the segment in the router.
+/// A network of the fabric, a bridge in the router, which is its first host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Segment {
+    /// That of the balancers' first interface, `eth0`.
+    #[default]
+    Front,
+    /// That of their second one, `eth1`, if workers are there.
+    Back,
+}
+
+impl Segment {
+    /// A host's addresses, by their last byte.
+    pub(super) fn address(self, last: u8) -> [String; 2] {
+        let net = self.number();
+        [format!("10.80.{net}.{last}"), format!("fd80:{net}::{last}")]
+    }
+
+    const fn number(self) -> u8 {
+        1 + self as u8
+    }
+
+    const fn bridge(self) -> &'static str {
+        match self {
+            Self::Front => "segment",
+            Self::Back => "back",
+        }
+    }
+
+    /// Makes it in the router.
+    pub(super) fn make(self, router: &NetNs) -> Result<()> {
+        let bridge = self.bridge();
+        router.ip(&format!(
+            "link add {bridge} mtu {SEGMENT_MTU} type bridge mcast_snooping 0"
+        ))?;
+        let [v4, v6] = self.address(1);
+        router.ip(&format!("address add {v4}/24 dev {bridge}"))?;
+        router.ip(&format!("address add {v6}/64 dev {bridge} nodad"))?;
+        router.ip(&format!("link set {bridge} up"))?;
+        router.complete_checksums(bridge)
+    }
+
+    /// Plugs an interface of a host into it, by the router's port of the name.
+    pub(super) fn plug(
+        self,
+        router: &NetNs,
+        port: &str,
+        (host, interface): (&NetNs, &str),
+        last: u8,
+    ) -> Result<()> {
+        let [v4, v6] = self.address(last);
+        let own = [format!("{v4}/24"), format!("{v6}/64")];
+        let end = |netns, interface, addresses| End {
+            netns,
+            interface,
+            addresses,
+        };
+        veth(end(host, interface, &own), end(router, port, &[]), SEGMENT_MTU)?;
+        let net = self.number();
+        host.ip(&format!(
+            "link set {interface} address 02:80:00:00:{net:02x}:{last:02x}"
+        ))?;
+        router.ip(&format!("link set {port} master {}", self.bridge()))?;
+        router.complete_checksums(port)
+    }
+}
+
+/// Joins client and router.
 pub(super) fn link_client(client: &NetNs, router: &NetNs) -> Result<()> {
     let addresses = |host: u8| [format!("10.80.0.{host}/24"), format!("fd80::{host}/64")];
     let (ours, theirs) = (addresses(2), addresses(1));
@@ -45,20 +110,12 @@ pub(super) fn link_client(client: &NetNs, router: &NetNs) -> Result<()> {
     ] {
         router.sysctl(name, value)?;
     }
-    router.ip(&format!(
-        "link add segment mtu {SEGMENT_MTU} type bridge mcast_snooping 0"
-    ))?;
-    let [v4, v6] = segment_address(1);
-    router.ip(&format!("address add {v4}/24 dev segment"))?;
-    router.ip(&format!("address add {v6}/64 dev segment nodad"))?;
-    router.ip("link set segment up")?;
-    router.complete_checksums("segment")
+    Ok(())
 }
 
-/// A new host on the segment, behind the router's port of the same name. Workers have the virtual addresses.
-pub(super) fn join(router: &NetNs, name: &str, last: u8) -> Result<NetNs> {
+/// A new host on a segment, behind the router's port of the same name, with answers for the client by way of the router.
+pub(super) fn join(router: &NetNs, name: &str, segment: Segment, last: u8) -> Result<NetNs> {
     let host = NetNs::new(name)?;
-    let [v4, v6] = segment_address(last);
     for (name, value) in [
         ("net.ipv4.ip_forward", "1"),
         ("net.ipv6.conf.all.forwarding", "1"),
@@ -67,23 +124,9 @@ pub(super) fn join(router: &NetNs, name: &str, last: u8) -> Result<NetNs> {
     ] {
         host.sysctl(name, value)?;
     }
-    let own = [format!("{v4}/24"), format!("{v6}/64")];
-    let end = |netns, interface, addresses| End {
-        netns,
-        interface,
-        addresses,
-    };
-    veth(end(&host, "eth0", &own), end(router, name, &[]), SEGMENT_MTU)?;
-    host.ip(&format!("link set eth0 address {}", mac(last)))?;
-    router.ip(&format!("link set {name} master segment"))?;
-    router.complete_checksums(name)?;
-    let [v4, v6] = segment_address(1);
+    segment.plug(router, name, (&host, "eth0"), last)?;
+    let [v4, v6] = segment.address(1);
     host.ip(&format!("route add default via {v4} mtu {CLIENT_MTU}"))?;
     host.ip(&format!("-6 route add default via {v6} mtu {CLIENT_MTU}"))?;
     Ok(host)
-}
-
-/// MAC address of a host on the segment.
-fn mac(last: u8) -> String {
-    format!("02:80:00:00:01:{last:02x}")
 }
