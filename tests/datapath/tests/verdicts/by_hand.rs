@@ -480,9 +480,15 @@ fn sources_and_messages_that_nobody_sends_are_dropped() {
         ),
         (
             "neighbour discovery",
-            &[ETH6, "60000000 0008 3a 40", TO6, "8700 0000 00000000"],
+            &[ETH6, "60000000 0008 3a ff", TO6, "8700 0000 00000000"],
             Pass,
             "other_protocol",
+        ),
+        (
+            "neighbour discovery by a router",
+            &[ETH6, "60000000 0008 3a fe", TO6, "8700 0000 00000000"],
+            Drop,
+            "icmp_type",
         ),
     ]);
 }
