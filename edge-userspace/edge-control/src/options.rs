@@ -60,7 +60,7 @@ pub struct CompileOptions {
 pub struct Process {
     /// Number of gateway workers.
     pub workers: u16,
-    /// Key of the flow hash.
+    /// Key of the flow hash. One that nobody chose counts only where no earlier process left its key.
     pub hash_seed: u64,
 }
 

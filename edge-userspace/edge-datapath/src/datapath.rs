@@ -20,7 +20,7 @@ use crate::next_hops::NextHops;
 use crate::pins::{Link, OnStop, Pinning, Pins};
 use crate::routes::Routes;
 use crate::stats::{self, CoreStats, Stats};
-use crate::{Error, PenaltyStatus, Plan, WorkerSocket};
+use crate::{Error, PenaltyStatus, Plan, WorkerSocket, inherited};
 
 /// How the data path is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,6 +37,9 @@ pub struct LoadOptions {
     pub pinning: Option<Pinning>,
     /// Flows of clients to VIPs with workers elsewhere that are remembered.
     pub flows: Flows,
+    /// Nobody chose [`DataPathConfig::hash_seed`]: where an earlier process left pins, flows are hashed with its key, so
+    /// that they stay with their workers.
+    pub inherits_hash_key: bool,
 }
 
 /// The loaded and attached programs with their maps.
@@ -67,6 +70,9 @@ impl DataPath {
     pub fn load(options: LoadOptions) -> Result<Self, Error> {
         let pins = options.pinning.as_ref().map(Pins::open).transpose()?;
         let mut kernel = Kernel::load(Purpose::Forward, pins.as_ref(), options.flows)?;
+        if let Some(pins) = pins.as_ref().filter(|_| options.inherits_hash_key) {
+            kernel.hash = inherited::hash_key(pins)?;
+        }
         kernel.load_xdp()?;
         let steer: &mut SkLookup = kernel.program(names::STEER_PROGRAM)?;
         steer.load().map_err(Error::program(names::STEER_PROGRAM))?;

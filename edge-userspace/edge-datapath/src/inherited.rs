@@ -1,4 +1,5 @@
-//! Who had the slots of the Maglev tables before this process.
+//! What a process takes over of its predecessor's view of the workers: who had the slots of the Maglev tables, and which key
+//! flows were hashed with.
 //!
 //! A slot's previous owner may still have connections of it, so a restart must not forget it. The predecessor's tables and
 //! workers are pinned; but its indexes are its own, so that a worker is known again by what it is.
@@ -8,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use aya::Pod;
 use aya::maps::{Array, Map, MapData, MapInfo};
 use edge_common::maglev::{NO_WORKER, Slot, Table};
-use edge_common::maps as names;
 use edge_common::worker::{ABSENT, Entry};
+use edge_common::{Config, HashKey, maps as names};
 
 use crate::Error;
 use crate::maglev::Share;
@@ -86,6 +87,21 @@ impl Inherited {
         }
         Some(table)
     }
+}
+
+/// The key that the predecessor hashed flows with. Remembered flows are found in the connection table by it, and all others
+/// by their slots, so with another key most connections would go to workers that do not have them.
+///
+/// # Errors
+/// The map cannot be read.
+pub(crate) fn hash_key(pins: &Pins) -> Result<Option<HashKey>, Error> {
+    let Some(config) = open::<Config>(pins, names::CONFIG, 1)? else {
+        return Ok(None);
+    };
+    let config = config
+        .get(&0, 0)
+        .map_err(Error::map(names::CONFIG, "read the pinned map"))?;
+    Ok((config.flags & Config::IS_CONFIGURED != 0).then_some(config.hash))
 }
 
 /// The predecessor's map of a name. One of another shape is none: the library would read its values as what they are not.

@@ -9,7 +9,7 @@ use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
 use edge_common::maglev::Table;
-use edge_common::{Config, maps::socket_index};
+use edge_common::{Config, HashKey, maps::socket_index};
 use edge_common::{maps as names, worker};
 use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -46,6 +46,8 @@ pub(crate) struct Kernel {
     pub(crate) maps: Maps,
     pub(crate) image: Image,
     pub(crate) penalties: Penalties,
+    /// The key that flows are hashed with, whatever seed the configuration has; `None`: the seed's.
+    pub(crate) hash: Option<HashKey>,
     purpose: Purpose,
     sources: Sources,
     tenants: Tenants,
@@ -108,6 +110,7 @@ impl Kernel {
             image,
             tenants: Tenants::default(),
             penalties,
+            hash: None,
             purpose,
             sources: Sources::default(),
             retired: Drops::default(),
@@ -155,9 +158,10 @@ impl Kernel {
         sockets: &[WorkerSocket<'_>],
         mut routes: Option<&mut Routes>,
     ) -> Result<Plan, Error> {
-        let next = self
+        let mut next = self
             .image
             .next(desired, sockets, routes.is_some(), &own_addresses()?)?;
+        next.config.hash = self.hash.unwrap_or(next.config.hash);
         if desired.syn_cookies.is_some() && self.purpose == Purpose::Forward {
             syncookies::prepare()?;
         }

@@ -69,6 +69,7 @@ pub(super) fn load_datapath(bootstrap: &Bootstrap) -> anyhow::Result<Option<Data
                 limit: bootstrap.flows,
             }
         },
+        inherits_hash_key: bootstrap.hash_seed.is_none(),
     })?;
     for interface in datapath.interfaces() {
         match &interface.mode {

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use aya::maps::MapInfo;
-use edge_common::maps as names;
+use aya::maps::{Array, Map, MapData, MapInfo};
+use edge_common::{Config, HashKey, maps as names};
 use edge_datapath::{DataPath, Error, LoadOptions, OnStop, Pinning, XdpMode, object};
 use edge_datapath_tests::node::{Pair, inside};
 use edge_datapath_tests::setup::config;
 use edge_lab::BpfFs;
-use edge_model::{Measure, Penalty, PenaltyReason};
+use edge_model::{DataPathConfig, Measure, Penalty, PenaltyReason};
 
-fn load(path: &Path, on_stop: OnStop, mode: XdpMode) -> Result<DataPath, Error> {
-    DataPath::load(LoadOptions {
+fn options(path: &Path, on_stop: OnStop, mode: XdpMode) -> LoadOptions {
+    LoadOptions {
         interfaces: vec!["node0".into()],
         mode,
         manage_local_routes: true,
@@ -25,7 +25,11 @@ fn load(path: &Path, on_stop: OnStop, mode: XdpMode) -> Result<DataPath, Error> 
             on_stop,
         }),
         ..LoadOptions::default()
-    })
+    }
+}
+
+fn load(path: &Path, on_stop: OnStop, mode: XdpMode) -> Result<DataPath, Error> {
+    DataPath::load(options(path, on_stop, mode))
 }
 
 /// Number of the XDP program on the node's interface, and how it is attached.
@@ -142,6 +146,47 @@ fn penalties_are_handed_on_and_maps_of_another_shape_are_not() -> Result<()> {
         third.penalise(&penalty)?;
         assert_eq!(third.penalties()?.len(), 1);
         third.detach()?;
+        Ok(())
+    })
+}
+
+/// The key that the process in force hashes flows with.
+fn hash_key(path: &Path) -> Result<HashKey> {
+    let pinned = folder(&folder(path, "net-")?, "maps-")?.join(names::CONFIG);
+    let config: Array<MapData, Config> = Map::Array(MapData::from_pin(&pinned)?).try_into()?;
+    Ok(config.get(&0, 0)?.hash)
+}
+
+#[test]
+fn a_seed_that_nobody_chose_gives_way_to_the_key_of_the_process_before() -> Result<()> {
+    let (pair, fs) = (Pair::new()?, BpfFs::mount()?);
+    inside(&pair.node, || {
+        // Seed, whether somebody chose it, and the seed whose key is in force then.
+        let rows = [
+            ("nothing is inherited", 1, false, 1),
+            ("nobody chose it", 2, false, 1),
+            ("nobody chose it this time either", 3, false, 1),
+            ("it is given", 4, true, 4),
+            ("it is given no longer", 5, false, 4),
+        ];
+        for (name, hash_seed, is_chosen, expected) in rows {
+            let mut datapath = DataPath::load(LoadOptions {
+                inherits_hash_key: !is_chosen,
+                ..options(fs.path(), OnStop::Keep, XdpMode::Auto)
+            })?;
+            // The second time everything is there already.
+            for workers in [1, 2] {
+                datapath.reconcile(
+                    &DataPathConfig {
+                        hash_seed,
+                        ..config(workers)
+                    },
+                    &[],
+                )?;
+                assert_eq!(hash_key(fs.path())?, HashKey::from_seed(expected), "{name}");
+            }
+        }
+        load(fs.path(), OnStop::Detach, XdpMode::Auto)?.detach()?;
         Ok(())
     })
 }

@@ -109,6 +109,34 @@ fn a_killed_edge_loses_no_packet_and_its_flows_stay_with_their_workers() {
 }
 
 #[test]
+fn flows_stay_with_their_workers_though_nobody_chose_a_seed() {
+    let fs = BpfFs::mount().expect("root may mount");
+    let settings = Settings {
+        hash_seed: None,
+        pins: Some(fs.path().join("edge")),
+        ..Settings::default()
+    };
+    let mut fabric = Fabric::open(settings).expect("the fabric comes up");
+    // Balancers that draw their keys by themselves do not agree.
+    fabric.route_over(&[0]).expect("routed");
+    let mut kept = Kept::open(&fabric.client(), Mode::Gue4, EACH);
+    assert_eq!(kept.by_worker().len(), 4, "{:?}", kept.by_worker());
+    for _ in 0..ROUNDS {
+        fabric.kill_balancer(0).expect("it runs");
+        fabric.start_balancer(0).expect("it comes up");
+        kept.assert_unbroken("with the next edge");
+        let status = fabric.status(0).expect("a status");
+        let count = |way: &str| status["datapath"]["forwarded"][way].as_u64();
+        assert_eq!(
+            (count("new"), count("adopted")),
+            (Some(0), Some(0)),
+            "all were remembered"
+        );
+        assert!(count("known") > Some(0), "{status}");
+    }
+}
+
+#[test]
 fn a_table_of_another_size_is_built_anew_and_other_workers_do_not_inherit_flows() {
     let fs = BpfFs::mount().expect("root may mount");
     let mut fabric = pinned(&fs);

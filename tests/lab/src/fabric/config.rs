@@ -99,7 +99,7 @@ pub struct Settings {
     pub workers: [WorkerState; WORKERS],
     /// Flows that the connection table holds, of each family.
     pub flows: u32,
-    /// Key of the hash; `None`: each edge draws one at each start.
+    /// Key of the hash; `None`: each edge draws one, or goes on with what it finds pinned.
     pub hash_seed: Option<u64>,
     /// Folder on a BPF file system for pins.
     pub pins: Option<PathBuf>,
