@@ -57,7 +57,7 @@ pub const PENALISED: &str = "PENALISED";
 pub const MORE_PENALISED: &str = "MORE_PENALISED";
 /// `Array<decap::Trusted>`, one element. Written by userspace.
 pub const TUNNEL_PEERS: &str = "TUNNEL_PEERS";
-/// `Array<syncookie::Guard>` by VIP. Written by the data path.
+/// `Array<syncookie::Guard>` by VIP. Written by the data path, zeroed by userspace when an index is given away.
 pub const VIP_GUARDS: &str = "VIP_GUARDS";
 /// `Array<u64>`: handshakes that were begun ([`Handshake`](crate::syncookie::Handshake)). Written by the data path.
 pub const HANDSHAKES: &str = "HANDSHAKES";
@@ -73,7 +73,7 @@ pub const DROPS: &str = "DROPS";
 pub const EVENTS: &str = "EVENTS";
 /// `PerCpuArray<VipCounters>`. Written by the data path, zeroed by userspace when an index is given away.
 pub const VIP_COUNTERS: &str = "VIP_COUNTERS";
-/// `PerCpuArray<WorkerCounters>`. Written by the data path.
+/// `PerCpuArray<WorkerCounters>`. Written by the data path, zeroed by userspace when an index is given away.
 pub const WORKER_COUNTERS: &str = "WORKER_COUNTERS";
 /// `PerCpuArray<SteerCounters>`. Written by the data path.
 pub const STEER_COUNTERS: &str = "STEER_COUNTERS";

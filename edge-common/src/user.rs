@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Config, bench, connection, counter, decap, flood, maglev, penalty, pktgen, prefix, prefix_table,
-    route, tenant, verdict, vip, vip_table, worker,
+    route, syncookie, tenant, verdict, vip, vip_table, worker,
 };
 
 /// Marks types as plain data.
@@ -37,6 +37,7 @@ pod!(
     prefix_table::Bucket,
     decap::Trusted,
     route::Uplink,
+    syncookie::Guard,
     tenant::Tenant,
     verdict::Trace,
     vip::Entry,

@@ -269,11 +269,12 @@ impl Kernel {
                 with_routes(routes, |routes| routes.remove(address))?;
                 self.image.routes.remove(&address);
             }
-            Step::ZeroCounters(index) => {
+            Step::ForgetVip(index) => {
                 let drops = stats::drops(&self.maps, Some(index))?;
-                self.maps.zero_vip_counters(index)?;
+                self.maps.forget_vip(index)?;
                 self.retired = stats::add(self.retired, &drops);
             }
+            Step::ForgetWorker(index) => self.maps.forget_worker(index)?,
             Step::AddSources => self.sources.add(&mut self.maps, &next.sources)?,
             Step::WriteReflectionPorts => {
                 self.maps.write_reflection_ports(&next.reflection_ports)?;

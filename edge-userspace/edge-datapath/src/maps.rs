@@ -14,6 +14,7 @@ use edge_common::connection::{Bucket4, Bucket6};
 use edge_common::counter::{Drops, SteerCounters, VipCounters, WorkerCounters};
 use edge_common::maglev;
 use edge_common::route::Uplink;
+use edge_common::syncookie::Guard;
 use edge_common::tenant::Tenant;
 use edge_common::verdict::Trace;
 use edge_common::{Address, Config, decap, maps as names, penalty, prefix_table, vip, vip_table, worker};
@@ -42,6 +43,7 @@ pub(crate) struct Maps {
     pub(crate) passes: PerCpuArray<MapData, u64>,
     pub(crate) drops: PerCpuArray<MapData, Drops>,
     pub(crate) vip_counters: PerCpuArray<MapData, VipCounters>,
+    vip_guards: Array<MapData, Guard>,
     pub(crate) worker_counters: PerCpuArray<MapData, WorkerCounters>,
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
     pub(crate) replies: PerCpuArray<MapData, u64>,
@@ -79,6 +81,7 @@ impl Maps {
             passes: take(ebpf, names::PASSES)?,
             drops: take(ebpf, names::DROPS)?,
             vip_counters: take(ebpf, names::VIP_COUNTERS)?,
+            vip_guards: take(ebpf, names::VIP_GUARDS)?,
             worker_counters: take(ebpf, names::WORKER_COUNTERS)?,
             steer_counters: take(ebpf, names::STEER_COUNTERS)?,
             replies: take(ebpf, names::REPLIES)?,
@@ -208,9 +211,18 @@ impl Maps {
             .map_err(Error::map(names::TUNNEL_PEERS, "write"))
     }
 
-    pub(crate) fn zero_vip_counters(&mut self, index: u16) -> Result<(), Error> {
+    /// Forgets what packets to the VIP that had an index before left behind: counts, used tokens, and cookies in use.
+    pub(crate) fn forget_vip(&mut self, index: u16) -> Result<(), Error> {
         zero(&mut self.vip_counters, names::VIP_COUNTERS, u32::from(index))?;
+        self.vip_guards
+            .set(index.into(), Guard::default(), 0)
+            .map_err(Error::map(names::VIP_GUARDS, "zero"))?;
         zero(&mut self.drops, names::DROPS, Drops::index(Some(index.into())))
+    }
+
+    /// Forgets what was counted for the worker that had an index before.
+    pub(crate) fn forget_worker(&mut self, index: u16) -> Result<(), Error> {
+        zero(&mut self.worker_counters, names::WORKER_COUNTERS, index.into())
     }
 
     /// The last verdict of a program that was loaded to explain.

@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use edge_common::{vip, worker};
 use edge_model::WorkerId;
 
-use crate::image::{Image, SocketId, VipId};
+use crate::image::{Image, Indexes, SocketId, VipId};
 
 /// One change of a map or route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Remove the local route of an address.
     RemoveRoute(IpAddr),
-    /// Set the counters of a VIP's index to zero: it had another owner before.
-    ZeroCounters(u16),
+    /// Forget what was counted for a VIP's index: it had another owner before.
+    ForgetVip(u16),
+    /// Forget what was counted for the index of a pool's worker: it had another owner before.
+    ForgetWorker(u16),
     /// Put a worker's socket into the socket map.
     SetSocket(u32, SocketId),
     /// Write a worker's entry.
@@ -62,7 +64,8 @@ impl Plan {
     pub fn between(from: &Image, to: &Image) -> Self {
         let mut steps = Vec::new();
         steps.extend(from.routes.difference(&to.routes).copied().map(Step::RemoveRoute));
-        steps.extend(new_indexes(from, to).map(Step::ZeroCounters));
+        steps.extend(given_away(&from.vip_indexes, &to.vip_indexes).map(Step::ForgetVip));
+        steps.extend(given_away(&from.pools.members, &to.pools.members).map(Step::ForgetWorker));
         let sockets = to
             .sockets
             .iter()
@@ -121,9 +124,9 @@ impl Plan {
 }
 
 /// Indexes whose owner is another than before.
-fn new_indexes<'a>(from: &'a Image, to: &'a Image) -> impl Iterator<Item = u16> + 'a {
-    let is_new = |&(name, index): &(_, u16)| from.vip_indexes.get(name) != Some(index);
-    to.vip_indexes.iter().filter(is_new).map(|(_, index)| index)
+fn given_away<N: Ord>(from: &Indexes<N>, to: &Indexes<N>) -> impl Iterator<Item = u16> {
+    let is_new = |&(name, index): &(_, u16)| from.get(name) != Some(index);
+    to.iter().filter(is_new).map(|(_, index)| index)
 }
 
 /// Entries of workers that change: those that packets go to, which are written before the tables send any, and those
@@ -147,7 +150,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RemoveRoute(address) => write!(f, "remove the local route of {address}"),
-            Self::ZeroCounters(index) => write!(f, "zero the counters of VIP index {index}"),
+            Self::ForgetVip(index) => write!(f, "zero the counters of VIP index {index}"),
+            Self::ForgetWorker(index) => write!(f, "zero the counters of worker {index}"),
             Self::SetSocket(_, id) => write!(f, "add the socket of {}", WorkerPort(id)),
             Self::WriteWorker(index, entry) if entry.state == worker::ABSENT => {
                 write!(f, "remove worker {index}")
@@ -220,7 +224,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use edge_model::{
-        DataPathConfig, FloodLimits, Protocol, SourceLists, TokenRate, Vip, Worker, WorkerKind,
+        DataPathConfig, FloodLimits, ForwardMode, Member, MemberState, Pool, Protocol, SourceLists,
+        TokenRate, Vip, Worker, WorkerKind,
     };
 
     use super::*;
@@ -341,6 +346,64 @@ mod tests {
         ];
         for (name, to, expected) in rows {
             assert_eq!(steps(&one, to), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_gets_the_index_of_another_begins_without_its_counts() {
+        let member = |host: u8| Member {
+            name: format!("w{host}").into(),
+            address: IpAddr::from([10, 0, 0, host]),
+            mode: ForwardMode::Ipip,
+            weight: 1,
+            state: MemberState::Active,
+            next_hop: None,
+        };
+        let pool = |hosts: &[u8]| DataPathConfig {
+            pools: vec![Pool {
+                name: "web".into(),
+                members: hosts.iter().copied().map(member).collect(),
+            }],
+            ..DataPathConfig::default()
+        };
+        let draining = |mut config: DataPathConfig| {
+            config.pools[0].members[0].state = MemberState::Draining;
+            config
+        };
+        // Indexes begin at 1024, and one whose owner just left is given away last.
+        let rows: [(&str, DataPathConfig, &[u16]); 6] = [
+            ("two come", pool(&[1, 2]), &[1024, 1025]),
+            ("one drains", draining(pool(&[1, 2])), &[]),
+            ("it leaves", pool(&[2]), &[]),
+            ("another gets its index", pool(&[2, 3]), &[1024]),
+            ("the list is in another order", pool(&[3, 2]), &[]),
+            ("two are exchanged", pool(&[4, 5]), &[1026, 1027]),
+        ];
+        let mut image = Image::default();
+        for (name, config, expected) in rows {
+            let next = image.next(&config, &[], true, &BTreeSet::new()).expect("fits");
+            let steps = Plan::between(&image, &next).steps;
+            let at = |step: &Step| {
+                if let Step::ForgetWorker(index) = step {
+                    Some(*index)
+                } else {
+                    None
+                }
+            };
+            assert_eq!(
+                steps.iter().filter_map(at).collect::<Vec<_>>(),
+                expected,
+                "{name}"
+            );
+            let first_write = steps
+                .iter()
+                .position(|step| matches!(step, Step::WriteWorker(..)));
+            let last_zero = steps.iter().rposition(|step| at(step).is_some());
+            assert!(
+                last_zero < first_write || last_zero.is_none(),
+                "{name}: {steps:?}"
+            );
+            image = next;
         }
     }
 
