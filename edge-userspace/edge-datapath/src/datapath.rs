@@ -7,17 +7,19 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::programs::SkLookup;
 use edge_common::maps as names;
-use edge_model::{DataPathConfig, Penalty};
+use edge_model::{DataPathConfig, Penalty, Pool};
 
 use crate::attach::{self, Attachment, InterfaceStatus, XdpMode};
 use crate::connections::ConnectionPage;
 use crate::devices;
 use crate::events::{self, DropEvent};
 use crate::flows::Flows;
+use crate::image::{Digest as _, MemberId};
 use crate::kernel::{Kernel, Purpose};
 use crate::log_bridge::{self, BpfLog};
 use crate::next_hops::NextHops;
 use crate::pins::{Link, OnStop, Pinning, Pins};
+use crate::pools::member_name;
 use crate::routes::Routes;
 use crate::stats::{self, CoreStats, Stats};
 use crate::{Error, PenaltyStatus, Plan, WorkerSocket, inherited};
@@ -108,6 +110,19 @@ impl DataPath {
             is_settled: false,
             log,
         })
+    }
+
+    /// Workers of a configuration's pools that an earlier process, whose pins these are, left down: because they did not
+    /// answer, as a rule. It is known until the first [`DataPath::reconcile`].
+    #[must_use]
+    pub fn inherited_down(&self, desired: &DataPathConfig) -> Vec<MemberId> {
+        let of_pool = |pool: &Pool| {
+            let names = pool.members.iter().map(|member| member_name(&pool.name, member));
+            names.collect::<Vec<_>>()
+        };
+        let names = desired.pools.iter().flat_map(of_pool);
+        let down = names.filter(|name| self.kernel.inherited.was_down(name.digest()));
+        down.map(MemberId::from).collect()
     }
 
     /// Makes maps and routes what a configuration and the workers' sockets ask for, and returns the steps that

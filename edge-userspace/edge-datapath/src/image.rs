@@ -177,13 +177,7 @@ impl Image {
     /// A pool's worker as people call it: pool, name and address. `None` for workers of this node.
     #[must_use]
     pub fn member(&self, worker: WorkerId) -> Option<MemberId> {
-        let (pool, name, address, mode) = self.pools.member_at(worker.0)?;
-        Some(MemberId {
-            pool: Arc::clone(pool),
-            name: Arc::clone(name),
-            address: *address,
-            mode: *mode,
-        })
+        self.pools.member_at(worker.0).cloned().map(MemberId::from)
     }
 }
 

@@ -1,15 +1,15 @@
-//! What a process takes over of its predecessor's view of the workers: who had the slots of the Maglev tables, and which key
-//! flows were hashed with.
+//! What a process takes over of its predecessor's view of the workers: who had the slots of the Maglev tables, who was down,
+//! and which key flows were hashed with.
 //!
 //! A slot's previous owner may still have connections of it, so a restart must not forget it. The predecessor's tables and
 //! workers are pinned; but its indexes are its own, so that a worker is known again by what it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aya::Pod;
 use aya::maps::{Array, Map, MapData, MapInfo};
 use edge_common::maglev::{NO_WORKER, Slot, Table};
-use edge_common::worker::{ABSENT, Entry};
+use edge_common::worker::{ABSENT, DOWN, Entry};
 use edge_common::{Config, HashKey, maps as names};
 
 use crate::Error;
@@ -21,6 +21,8 @@ use crate::pins::Pins;
 pub(crate) struct Inherited {
     /// What each worker was, and its pool, by its index.
     workers: HashMap<u16, (u64, u16)>,
+    /// What those that were down are.
+    down: HashSet<u64>,
     /// By pool.
     tables: BTreeMap<u16, Box<Table>>,
 }
@@ -61,6 +63,14 @@ impl Inherited {
 
     fn add(&mut self, index: u16, entry: &Entry) {
         self.workers.insert(index, (entry.identity, entry.pool));
+        if entry.state == DOWN {
+            self.down.insert(entry.identity);
+        }
+    }
+
+    /// Whether a worker was down.
+    pub(crate) fn was_down(&self, identity: u64) -> bool {
+        self.down.contains(&identity)
     }
 
     /// The table that the pool of these workers had, with their present indexes; `None` if none of them had any.

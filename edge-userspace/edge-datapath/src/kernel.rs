@@ -54,7 +54,7 @@ pub(crate) struct Kernel {
     /// The Maglev tables as they were written last.
     pub(crate) tables: BTreeMap<u16, Box<Table>>,
     /// Those of the process before, until they are written anew.
-    inherited: Inherited,
+    pub(crate) inherited: Inherited,
     /// Interfaces that forwarded packets may leave by.
     pub(crate) devices: BTreeSet<u32>,
     /// What answers to SYNs offer.

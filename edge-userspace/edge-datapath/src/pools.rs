@@ -136,7 +136,8 @@ impl Pools {
     }
 }
 
-fn member_name(pool: &Arc<str>, member: &Member) -> MemberName {
+/// What makes a worker of a pool another than the rest.
+pub(crate) fn member_name(pool: &Arc<str>, member: &Member) -> MemberName {
     (
         Arc::clone(pool),
         Arc::clone(&member.name),

@@ -25,7 +25,8 @@ pub enum Verdict {
     Unhealthy,
 }
 
-/// One worker's health. It is healthy until probes say otherwise: a start must not send all traffic nowhere.
+/// One worker's health. Unless somebody knows better, it is healthy until probes say otherwise: a start must not send all
+/// traffic nowhere.
 #[derive(Debug, Clone)]
 pub struct Health {
     verdict: Verdict,
@@ -41,8 +42,14 @@ impl Health {
     /// Of a worker that has not been probed.
     #[must_use]
     pub const fn new() -> Self {
+        Self::inherited(Verdict::Healthy)
+    }
+
+    /// Of a worker that was judged by an earlier process, and not yet by this one.
+    #[must_use]
+    pub const fn inherited(verdict: Verdict) -> Self {
         Self {
-            verdict: Verdict::Healthy,
+            verdict,
             changed: None,
             against: 0,
             passed: 0,
@@ -147,7 +154,11 @@ mod tests {
 
     /// Feeds outcomes, one a second; the verdicts that came of it, with their second.
     fn changes(outcomes: &str) -> Vec<(usize, Verdict)> {
-        let (start, mut health) = (base(), Health::new());
+        changes_of(Health::new(), outcomes)
+    }
+
+    fn changes_of(mut health: Health, outcomes: &str) -> Vec<(usize, Verdict)> {
+        let start = base();
         let outcomes = outcomes.chars().enumerate();
         let changes = outcomes.filter_map(|(second, outcome)| {
             let outcome = if outcome == '+' { Passed } else { Failed };
@@ -171,6 +182,21 @@ mod tests {
         ];
         for (outcomes, expected) in rows {
             assert_eq!(changes(outcomes), expected, "{outcomes}");
+        }
+    }
+
+    #[test]
+    fn one_that_was_taken_out_before_comes_back_by_the_usual_threshold() {
+        let rows: [(&str, &[(usize, Verdict)]); 5] = [
+            ("", &[]),
+            ("---", &[]),
+            ("+-+-", &[]),
+            ("--++", &[(3, Healthy)]),
+            ("++----------", &[(1, Healthy), (11, Unhealthy)]),
+        ];
+        for (outcomes, expected) in rows {
+            let found = changes_of(Health::inherited(Unhealthy), outcomes);
+            assert_eq!(found, expected, "{outcomes}");
         }
     }
 

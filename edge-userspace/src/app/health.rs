@@ -5,11 +5,12 @@
 //! This node's gateway workers are not probed: a worker that ends closes its sockets, and socket selection passes over
 //! it at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use edge_datapath::MemberId;
 use edge_model::{DataPathConfig, HealthCheck, MemberState, Probe};
 use edge_upstream::health::{Health, Outcome, Verdict, next_probe};
 use http_body_util::Empty;
@@ -39,6 +40,8 @@ pub(crate) type Probed = (Target, Result<(), String>);
 pub(crate) struct Probes {
     outcomes: mpsc::Sender<Probed>,
     workers: BTreeMap<Target, Watched>,
+    /// Workers that an earlier process took out, until this one begins to probe.
+    inherited_down: BTreeSet<Target>,
 }
 
 #[derive(Debug)]
@@ -55,8 +58,23 @@ impl Probes {
     /// No workers yet, and where outcomes arrive.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Probed>) {
         let (outcomes, receiver) = mpsc::channel(QUEUE);
-        let workers = BTreeMap::new();
-        (Self { outcomes, workers }, receiver)
+        let probes = Self {
+            outcomes,
+            workers: BTreeMap::new(),
+            inherited_down: BTreeSet::new(),
+        };
+        (probes, receiver)
+    }
+
+    /// Has workers that an earlier process took out stay so, until probes pass: taken for healthy, they would get
+    /// connections for as many probes as it takes to find them dead anew.
+    pub(crate) fn begin_down(&mut self, workers: impl IntoIterator<Item = MemberId>) {
+        let target = |worker: MemberId| Target {
+            pool: worker.pool,
+            worker: worker.name,
+            address: worker.address,
+        };
+        self.inherited_down = workers.into_iter().map(target).collect();
     }
 
     /// Probes the workers of a configuration and no others. One that stays keeps what is known of it. It is to be called
@@ -68,7 +86,7 @@ impl Probes {
                 Some(watched) if watched.check == *check => watched,
                 old => Watched {
                     check: check.clone(),
-                    health: old.map_or_else(Health::new, |old| old.health.clone()),
+                    health: old.map_or_else(|| self.first(&target), |old| old.health.clone()),
                     _task: Task(tokio::spawn(watch(
                         target.clone(),
                         check.clone(),
@@ -80,6 +98,21 @@ impl Probes {
             next.insert(target, watched);
         }
         self.workers = next;
+        self.inherited_down.clear();
+    }
+
+    /// What is thought of a worker that is probed from now on.
+    fn first(&self, target: &Target) -> Health {
+        if !self.inherited_down.contains(target) {
+            return Health::new();
+        }
+        let (pool, worker) = (&*target.pool, &*target.worker);
+        tracing::warn!(
+            pool,
+            worker,
+            "worker was unhealthy before the restart: it stays out until probes pass"
+        );
+        Health::inherited(Verdict::Unhealthy)
     }
 
     /// Takes an outcome; true if it takes the worker out or puts it back.
@@ -355,5 +388,42 @@ mod tests {
         );
         probes.follow(&DataPathConfig::default());
         assert_eq!(probes.verdict(&target), None, "it is probed no longer");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_was_down_before_the_restart_stays_so_until_probes_pass() {
+        let is_ill = Arc::new(AtomicBool::new(true));
+        let mut config = config(http(server(GOOD, BAD, Arc::clone(&is_ill)).await));
+        let other = Member {
+            name: "node-2".into(),
+            ..config.pools[0].members[0].clone()
+        };
+        config.pools[0].members.push(other);
+        let (mut probes, mut outcomes) = Probes::new();
+        let first = MemberId {
+            pool: "web".into(),
+            name: "node-1".into(),
+            address: LOOPBACK,
+            mode: ForwardMode::Ipip,
+        };
+        probes.begin_down([first]);
+        probes.follow(&config);
+        let states = |probes: &Probes| {
+            let config = probes.overlay(&config);
+            [0, 1].map(|member| config.pools[0].members[member].state)
+        };
+        assert_eq!(states(&probes), [MemberState::Down, MemberState::Active]);
+        is_ill.store(false, Ordering::Relaxed);
+        let passes = async {
+            while states(&probes) != [MemberState::Active; 2] {
+                let outcome = outcomes.recv().await.expect("the sender lives");
+                probes.observe(outcome, Instant::now());
+            }
+        };
+        tokio::time::timeout(LIMIT, passes).await.expect("in time");
+        // Later configurations know nothing of it.
+        probes.follow(&DataPathConfig::default());
+        probes.follow(&config);
+        assert_eq!(states(&probes), [MemberState::Active; 2]);
     }
 }

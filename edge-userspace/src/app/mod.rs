@@ -109,13 +109,16 @@ impl App {
         control: &Control,
         bootstrap: &Bootstrap,
         penalties: mpsc::Sender<Penalty>,
-        probes: Probes,
+        mut probes: Probes,
     ) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)?;
         let datapath = load_datapath(bootstrap)?;
         let (mut snapshots, process) = (control.snapshots(), control.process());
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        if let Some(datapath) = &datapath {
+            probes.begin_down(datapath.inherited_down(&snapshot.datapath));
+        }
         let options = ProxyOptions {
             access_log: bootstrap.access_log.as_ref().map(access_log),
             trusted_proxies: bootstrap.num_trusted_proxies,

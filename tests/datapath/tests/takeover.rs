@@ -11,9 +11,9 @@ use aya::maps::{Array, Map, MapData, MapInfo};
 use edge_common::{Config, HashKey, maps as names};
 use edge_datapath::{DataPath, Error, LoadOptions, OnStop, Pinning, XdpMode, object};
 use edge_datapath_tests::node::{Pair, inside};
-use edge_datapath_tests::setup::config;
+use edge_datapath_tests::setup::{balancer, config, member};
 use edge_lab::BpfFs;
-use edge_model::{DataPathConfig, Measure, Penalty, PenaltyReason};
+use edge_model::{DataPathConfig, ForwardMode, Measure, Member, MemberState, Penalty, PenaltyReason};
 
 fn options(path: &Path, on_stop: OnStop, mode: XdpMode) -> LoadOptions {
     LoadOptions {
@@ -146,6 +146,50 @@ fn penalties_are_handed_on_and_maps_of_another_shape_are_not() -> Result<()> {
         third.penalise(&penalty)?;
         assert_eq!(third.penalties()?.len(), 1);
         third.detach()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_worker_that_was_down_is_known_as_such_until_the_first_configuration() -> Result<()> {
+    let (pair, fs) = (Pair::new()?, BpfFs::mount()?);
+    inside(&pair.node, || {
+        let worker = |host: u8, state| Member {
+            state,
+            ..member(
+                &format!("w{host}"),
+                IpAddr::from([10, 0, 0, host]),
+                ForwardMode::Ipip,
+            )
+        };
+        let hop = Some([2, 0, 0, 0, 0, 9]);
+        let of = |members: &[Member]| balancer(members.to_vec(), hop);
+        let names = |datapath: &DataPath, config: &DataPathConfig| -> Vec<String> {
+            let down = datapath.inherited_down(config);
+            down.iter().map(ToString::to_string).collect()
+        };
+        let (up, down) = (MemberState::Active, MemberState::Down);
+        let before = of(&[
+            worker(1, up),
+            worker(2, down),
+            worker(3, down),
+            worker(4, MemberState::Draining),
+        ]);
+        let mut first = load(fs.path(), OnStop::Keep, XdpMode::Auto)?;
+        assert_eq!(names(&first, &before), [""; 0], "nothing is inherited");
+        first.reconcile(&before, &[])?;
+        drop(first);
+        let mut second = load(fs.path(), OnStop::Detach, XdpMode::Auto)?;
+        // Another address is another worker.
+        let moved = Member {
+            address: IpAddr::from([10, 0, 0, 30]),
+            ..worker(3, up)
+        };
+        let now = of(&[worker(5, up), worker(4, up), moved, worker(2, up), worker(1, up)]);
+        assert_eq!(names(&second, &now), ["web/w2 (10.0.0.2)"]);
+        second.reconcile(&now, &[])?;
+        assert_eq!(names(&second, &now), [""; 0]);
+        second.detach()?;
         Ok(())
     })
 }

@@ -8,6 +8,7 @@ use edge_common::{Address, tenant};
 use edge_model::{ForwardMode, Protocol, Vip};
 
 use super::indexes::Digest;
+use crate::pools::MemberName;
 
 /// What of a VIP counts as its identity: the listener's port may change.
 pub(super) type VipName = (IpAddr, u8, u16, Protocol);
@@ -84,6 +85,17 @@ pub struct MemberId {
     pub address: IpAddr,
     /// How packets get there.
     pub mode: ForwardMode,
+}
+
+impl From<MemberName> for MemberId {
+    fn from((pool, name, address, mode): MemberName) -> Self {
+        Self {
+            pool,
+            name,
+            address,
+            mode,
+        }
+    }
 }
 
 /// `web/node-1 (10.0.0.11)`.

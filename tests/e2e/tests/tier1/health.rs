@@ -1,15 +1,20 @@
 //! Workers that probes find dead, and well again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use edge_lab::fabric::{Fabric, Health, Illness, Mode, Settings};
-use edge_lab::wait_until;
+use edge_lab::fabric::{Datagrams, Fabric, Health, Illness, Mode, Settings};
+use edge_lab::{BpfFs, wait_until};
 use serde_json::Value;
 
 use crate::kept::Kept;
 
 /// Connections of each family.
 const EACH: usize = 40;
+/// Flows that begin while edge restarts, so far apart: enough for the slowest start.
+const FLOWS: usize = 3000;
+const PACE: Duration = Duration::from_millis(10);
 /// Ample for some probes, ten of which are made in a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -63,6 +68,55 @@ fn a_dead_worker_is_found_by_probes_and_comes_back() {
         let outcome = kept.ask();
         assert_eq!(outcome.broken, [""; 0], "{health:?}: the others' connections");
     }
+}
+
+#[test]
+fn a_worker_that_is_dead_when_edge_restarts_gets_no_flow() {
+    let fs = BpfFs::mount().expect("root may mount");
+    let settings = Settings {
+        health: Some(Health::Tcp),
+        pins: Some(fs.path().join("edge")),
+        ..Settings::default()
+    };
+    let mut fabric = Fabric::open(settings).expect("the fabric comes up");
+    fabric.route_over(&[0]).expect("routed");
+    fabric.stop_server(3);
+    wait_for_health(&fabric, false);
+    let open = |_| fabric.client().datagrams(Mode::Ipip4, false).expect("a socket");
+    let flows: Vec<_> = (0..FLOWS).map(open).collect();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let begin = |mut flow: Datagrams| {
+                thread::sleep(PACE);
+                flow.ask().expect("somebody answers").worker
+            };
+            let flows = flows.into_iter();
+            let flows = flows.take_while(|_| !is_over.load(Ordering::Relaxed));
+            flows.map(begin).collect::<Vec<_>>()
+        });
+        fabric.kill_balancer(0).expect("it runs");
+        fabric.start_balancer(0).expect("it comes up");
+        let worker = last_worker(&fabric, 0).expect("a status");
+        // As long as it would take to find it dead anew.
+        thread::sleep(Duration::from_secs(1));
+        is_over.store(true, Ordering::Relaxed);
+        let workers = asking.join().expect("no flow is lost");
+        assert!(!workers.contains(&"w4".to_owned()), "{workers:?}");
+        assert_eq!(
+            (&worker["health"]["healthy"], &worker["state"]),
+            (&Value::Bool(false), &"down".into()),
+            "{worker}"
+        );
+    });
+    let log = fabric.log(0).expect("a log");
+    assert!(!log.contains("worker is unhealthy"), "it was known: {log}");
+    let worker = last_worker(&fabric, 0).expect("a status");
+    assert_eq!(worker["packets"], 0, "{worker}");
+    fabric.start_server(3).expect("it starts");
+    wait_for_health(&fabric, true);
+    let fresh = Kept::open(&fabric.client(), Mode::Ipip4, EACH).by_worker();
+    assert_eq!(fresh.len(), 4, "{fresh:?}");
 }
 
 #[test]
