@@ -247,6 +247,12 @@ impl Follower {
                 keys = keys.join(", "),
                 "changes of edge.yaml that take effect with the next start"
             );
+            if has_first_pools(&self.bootstrap, now) {
+                tracing::warn!(
+                    "pools were added to an edge that started without any: until the next start its connection table keeps \
+                     its small size, whatever connections.flows says"
+                );
+            }
         }
         status.restart_needed = keys;
     }
@@ -269,7 +275,10 @@ fn restart_needed(running: &Bootstrap, now: &Bootstrap) -> Vec<&'static str> {
         ("pinning", running.pinning != now.pinning),
         ("workers", running.workers != now.workers),
         ("hashSeed", running.hash_seed != now.hash_seed),
-        ("connections.flows", running.flows != now.flows),
+        (
+            "connections.flows",
+            running.flows != now.flows || has_first_pools(running, now),
+        ),
         ("admin", running.admin != now.admin),
         ("drain", running.drain != now.drain),
         ("overload", running.overload != now.overload),
@@ -280,6 +289,11 @@ fn restart_needed(running: &Bootstrap, now: &Bootstrap) -> Vec<&'static str> {
         .filter(|(_, is_changed)| *is_changed)
         .map(|(key, _)| key)
         .collect()
+}
+
+/// Whether there are pools now and were none at the start, for which a small connection table was enough.
+fn has_first_pools(running: &Bootstrap, now: &Bootstrap) -> bool {
+    running.pools.is_empty() && !now.pools.is_empty()
 }
 
 fn log(problems: &[Problem]) {

@@ -137,6 +137,53 @@ fn a_key_that_needs_a_restart_is_reported_and_others_apply_at_once() {
 }
 
 #[test]
+fn the_first_pool_needs_a_restart_for_a_larger_connection_table() {
+    let lab = Lab::start();
+    let pool = "pools: [{name: web, workers: [{address: 10.0.0.1, mode: l2}]}]\n";
+    let rows: [(&str, String, &[&str]); 5] = [
+        ("a pool", pool.to_owned(), &["connections.flows"]),
+        (
+            "two",
+            pool.replace("]}]", "]}, {name: b}]"),
+            &["connections.flows"],
+        ),
+        ("none again", String::new(), &[]),
+        (
+            "another size",
+            "connections: {flows: 5}\n".into(),
+            &["connections.flows"],
+        ),
+        (
+            "and a pool",
+            format!("connections: {{flows: 5}}\n{pool}"),
+            &["connections.flows"],
+        ),
+    ];
+    for (name, text, expected) in rows {
+        lab.write("edge.yaml", &format!("workers: 3\n{text}"));
+        let pools = text.matches("name:").count();
+        let in_force = || lab.control.snapshots().borrow().datapath.pools.len() == pools;
+        let status = lab.until(|status| status.restart_needed == expected && in_force());
+        assert!(status.is_current, "{name}");
+    }
+}
+
+#[test]
+fn pools_that_were_there_at_the_start_may_go_and_come_back() {
+    let pool = |flows: u32| {
+        format!(
+            "connections: {{flows: {flows}}}\npools: [{{name: web, workers: [{{address: 10.0.0.1, mode: l2}}]}}]\n"
+        )
+    };
+    let read = |text: &str| Bootstrap::read("edge.yaml", text, &mut Vec::new()).expect("it is right");
+    let (with, without) = (read(&pool(5)), read("connections: {flows: 5}\n"));
+    assert_eq!(restart_needed(&with, &without), [""; 0]);
+    assert_eq!(restart_needed(&with, &with), [""; 0]);
+    assert_eq!(restart_needed(&with, &read(&pool(6))), ["connections.flows"]);
+    assert_eq!(restart_needed(&without, &with), ["connections.flows"]);
+}
+
+#[test]
 fn a_deny_list_is_followed_and_a_wrong_one_changes_nothing() {
     let lab = Lab::start();
     lab.write("drop.txt", "192.0.2.0/24 ; one\n");
