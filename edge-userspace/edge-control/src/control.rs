@@ -3,6 +3,8 @@
 //! A change is taken as a whole or not at all: one error in any file, and everything that was in force stays in force,
 //! so that what runs is always a state that somebody wrote. Warnings do not hold a change up.
 
+mod numbers;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use edge_config::{Bootstrap, Problem};
 use edge_model::Snapshot;
 use tokio::sync::watch;
 
+use self::numbers::renumbered;
 use crate::Process;
 use crate::load::{resource_folder, unreadable_folder};
 use crate::publish::succeed;
@@ -193,6 +196,16 @@ impl Follower {
         if problems.iter().any(Problem::is_error) {
             return self.refuse(problems);
         }
+        let renumbered = renumbered(
+            &self.snapshots.borrow().datapath.pools,
+            &self.store.bootstrap().pools,
+        );
+        // It is about this change, and the next status says nothing of it.
+        let problems = if renumbered.is_empty() {
+            problems
+        } else {
+            problems.iter().cloned().chain(renumbered).collect()
+        };
         let mut status = self.status_with(problems);
         status.is_current = true;
         self.warn_of_restart(self.store.bootstrap(), &mut status);

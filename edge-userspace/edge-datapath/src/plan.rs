@@ -353,6 +353,7 @@ mod tests {
     fn a_worker_that_gets_the_index_of_another_begins_without_its_counts() {
         let member = |host: u8| Member {
             name: format!("w{host}").into(),
+            number: None,
             address: IpAddr::from([10, 0, 0, host]),
             mode: ForwardMode::Ipip,
             weight: 1,

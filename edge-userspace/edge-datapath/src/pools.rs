@@ -77,7 +77,7 @@ impl Pools {
             let heaviest = pool.members.iter().map(|member| member.weight).max();
             let usual = heaviest.unwrap_or_default().max(1);
             let mut claims = Vec::new();
-            for (order, member) in (0..).zip(&pool.members) {
+            for (order, member) in pool.numbered() {
                 let name = member_name(&pool.name, member);
                 let worker = next.members.get(&name).unwrap_or_default();
                 let entry = worker::Entry {
@@ -182,5 +182,72 @@ fn entry(
         header_sum: tunnel::header_sum(address),
         pool,
         ..worker::Entry::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_common::maglev::{SLOTS, Table};
+    use edge_model::Pool;
+
+    use super::*;
+    use crate::maglev;
+
+    fn config(hosts: &[u8], has_numbers: bool) -> DataPathConfig {
+        let member = |&host: &u8| Member {
+            name: format!("w{host}").into(),
+            number: has_numbers.then_some(host.into()),
+            address: IpAddr::from([10, 0, 0, host]),
+            mode: ForwardMode::Ipip,
+            weight: 1,
+            state: MemberState::Active,
+            next_hop: None,
+        };
+        DataPathConfig {
+            pools: vec![Pool {
+                name: "web".into(),
+                members: hosts.iter().map(member).collect(),
+            }],
+            ..DataPathConfig::default()
+        }
+    }
+
+    fn next(pools: &Pools, config: &DataPathConfig) -> (Pools, Box<Table>) {
+        let next = pools.next(config, &BTreeSet::new()).expect("it fits");
+        let claims = &next.claims[&1];
+        let table = maglev::successor(claims, None);
+        (next, table)
+    }
+
+    #[test]
+    fn with_numbers_a_worker_that_leaves_the_list_disturbs_hardly_any_slot_of_the_others() {
+        for (count, most) in [(8, 0.18), (64, 0.49)] {
+            let hosts: Vec<u8> = (0..count).collect();
+            for leaver in hosts.iter().copied() {
+                let left: Vec<u8> = hosts.iter().copied().filter(|&host| host != leaver).collect();
+                let (before, old) = next(&Pools::default(), &config(&hosts, true));
+                let (after, new) = next(&before, &config(&left, true));
+                let gone = before
+                    .members
+                    .iter()
+                    .find(|(name, _)| *name.1 == *format!("w{leaver}"));
+                let (_, gone) = gone.expect("it was there");
+                let moved = old.slots.iter().zip(&new.slots);
+                let moved = moved.filter(|(old, new)| old.owner != gone && old.owner != new.owner);
+                let moved = moved.count() as f64 * 100.0 / SLOTS as f64;
+                assert!(moved <= most, "{leaver} of {count}: {moved} %");
+                // The order of the list does not count.
+                let reversed: Vec<u8> = left.into_iter().rev().collect();
+                assert!(next(&after, &config(&reversed, true)).1 == new);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_places_and_numbers_that_are_given_come_to_the_same() {
+        let hosts: Vec<u8> = (0..8).collect();
+        let (pools, given) = next(&Pools::default(), &config(&hosts, true));
+        let (_, places) = next(&pools, &config(&hosts, false));
+        assert!(given == places);
     }
 }

@@ -111,8 +111,16 @@ pub enum Unserved {
 pub struct Pool {
     /// Its name.
     pub name: Arc<str>,
-    /// Its workers; the order decides which slots of the Maglev table each has, and must be the same on every node.
+    /// Its workers. No two have the same number.
     pub members: Vec<Member>,
+}
+
+impl Pool {
+    /// The workers with their numbers: those that they were given, else their places in the list.
+    pub fn numbered(&self) -> impl Iterator<Item = (u16, &Member)> {
+        let places = (0..).zip(&self.members);
+        places.map(|(place, member)| (member.number.unwrap_or(place), member))
+    }
 }
 
 /// A worker of a [`Pool`].
@@ -120,6 +128,9 @@ pub struct Pool {
 pub struct Member {
     /// Its name, for people.
     pub name: Arc<str>,
+    /// What decides which slots of the Maglev table it has, and must be the same on every node; `None`: its place in the
+    /// list. One that is given stays when others leave the list.
+    pub number: Option<u16>,
     /// Where tunnels to it end, or the address whose next hop it is.
     pub address: IpAddr,
     /// How packets get there.

@@ -281,6 +281,7 @@ mod tests {
     fn config(probe: Probe) -> DataPathConfig {
         let member = Member {
             name: "node-1".into(),
+            number: None,
             address: LOOPBACK,
             mode: ForwardMode::Ipip,
             weight: 1,

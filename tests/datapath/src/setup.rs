@@ -56,6 +56,7 @@ pub fn limited(workers: u16, packets: u32, new_connections: u32) -> DataPathConf
 pub fn member(name: &str, address: IpAddr, mode: ForwardMode) -> Member {
     Member {
         name: name.into(),
+        number: None,
         address,
         mode,
         weight: 1,

@@ -1,6 +1,6 @@
 //! Virtual addresses, pools of workers, and the tunnels to them: checked.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ const MAX_WORKERS: usize = 3072;
 const MAX_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Most flows that may be asked for: the tables take 3 GiB.
 const MAX_FLOWS: u32 = 1 << 26;
+/// Largest number of a pool's worker: more than there can be workers, so that numbers of those that left need not be used
+/// again soon.
+const MAX_NUMBER: u16 = 4095;
 /// Largest weight: so that sums of them stay in range, and beyond any need.
 const MAX_WEIGHT: u32 = 65_535;
 /// Smallest MTU that a packet of IPv6 must be carried with, tunnel included (RFC 8200 5).
@@ -183,7 +186,8 @@ impl Check<'_> {
     fn members(&mut self, raw: &[RawWorker], tunnel: &RawForwarding, path: &str) -> Vec<Member> {
         let mut seen = HashSet::new();
         let mut members = Vec::new();
-        for (index, worker) in raw.iter().enumerate() {
+        let numbers = self.numbers(raw, path);
+        for (index, (worker, number)) in raw.iter().zip(numbers).enumerate() {
             let at = format!("{path}[{index}]");
             let Some(address) = self.address(&worker.address, &format!("{at}.address")) else {
                 continue;
@@ -236,6 +240,7 @@ impl Check<'_> {
             }
             members.push(Member {
                 name: name.into(),
+                number,
                 address,
                 mode,
                 weight: worker.weight,
@@ -248,6 +253,33 @@ impl Check<'_> {
             });
         }
         members
+    }
+
+    /// The numbers that a pool's workers are given. Each is one's own, places in the list that count as numbers included.
+    fn numbers(&mut self, raw: &[RawWorker], path: &str) -> Vec<Option<u16>> {
+        let hint = "give each worker of the pool a number of its own; one without has its place in the list, counted from 0";
+        let mut owners = BTreeMap::new();
+        let mut numbers = Vec::new();
+        for (index, worker) in raw.iter().enumerate() {
+            let field = format!("{path}[{index}].number");
+            let given = worker
+                .number
+                .map(|number| u16::try_from(number).unwrap_or(u16::MAX));
+            numbers.push(given);
+            if given.is_some_and(|number| number > MAX_NUMBER) {
+                self.error(&field, &format!("is not between 0 and {MAX_NUMBER}"), hint);
+                continue;
+            }
+            let number = given.map_or(index, usize::from);
+            if let Some(other) = owners.insert(number, index) {
+                let what = match given {
+                    Some(number) => format!("is {number}"),
+                    None => format!("is not set, and so {number}, its place in the list"),
+                };
+                self.error(&field, &format!("{what}, as that of {path}[{other}]"), hint);
+            }
+        }
+        numbers
     }
 
     fn mac(&mut self, text: Option<&str>, field: &str) -> Option<[u8; 6]> {

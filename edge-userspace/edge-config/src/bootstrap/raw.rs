@@ -220,6 +220,7 @@ pub(super) enum RawProbe {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct RawWorker {
     pub(super) name: String,
+    pub(super) number: Option<u32>,
     pub(super) address: String,
     pub(super) mode: RawMode,
     pub(super) port: u32,
@@ -232,6 +233,7 @@ impl Default for RawWorker {
     fn default() -> Self {
         Self {
             name: String::new(),
+            number: None,
             address: String::new(),
             mode: RawMode::Ipip,
             port: 6080,

@@ -184,6 +184,50 @@ fn pools_that_were_there_at_the_start_may_go_and_come_back() {
 }
 
 #[test]
+fn a_worker_whose_number_changes_with_its_place_is_warned_of() {
+    let lab = Lab::start();
+    let pools = |workers: &[&str]| {
+        let worker = |worker: &&str| format!("{{address: 10.0.0.1, mode: l2, name: {worker}}}");
+        let workers: Vec<_> = workers.iter().map(worker).collect();
+        format!(
+            "workers: 3\npools: [{{name: web, workers: [{}]}}]\n",
+            workers.join(", ")
+        )
+    };
+    let names = || {
+        let snapshots = lab.control.snapshots();
+        let snapshot = snapshots.borrow();
+        let members = snapshot.datapath.pools.iter().flat_map(|pool| &pool.members);
+        members.map(|member| member.name.to_string()).collect::<Vec<_>>()
+    };
+    lab.write("edge.yaml", &pools(&["a", "b", "c"]));
+    let status = lab.until(|status| status.version == 2);
+    assert_eq!(names(), ["a", "b", "c"]);
+    assert_eq!(status.problems[..], []);
+    lab.write("edge.yaml", &pools(&["b", "c"]));
+    let status = lab.until(|status| status.version == 3);
+    assert_eq!(names(), ["b", "c"], "a warning holds nothing up");
+    let [problem] = &status.problems[..] else {
+        panic!("{:?}", status.problems)
+    };
+    assert_eq!(
+        (problem.is_error(), problem.field.as_str()),
+        (false, "pools[0].workers")
+    );
+    assert!(
+        problem.message.contains("b (0, was 1), c (1, was 2)"),
+        "{problem:?}"
+    );
+    assert!(problem.hint.contains("`number`"), "{problem:?}");
+    lab.write("edge.yaml", &pools(&["b, number: 0", "c, number: 1"]));
+    let status = lab.until(|status| status.version == 4);
+    assert_eq!(status.problems[..], []);
+    lab.write("edge.yaml", &pools(&["c, number: 1"]));
+    let status = lab.until(|status| status.version == 5);
+    assert_eq!(status.problems[..], []);
+}
+
+#[test]
 fn a_deny_list_is_followed_and_a_wrong_one_changes_nothing() {
     let lab = Lab::start();
     lab.write("drop.txt", "192.0.2.0/24 ; one\n");

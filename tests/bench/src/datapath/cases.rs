@@ -321,6 +321,7 @@ impl Case {
                 let address = Ipv4Addr::from(MEMBERS + u32::from(n));
                 Member {
                     name: address.to_string().into(),
+                    number: None,
                     address: address.into(),
                     mode,
                     weight: 1,

@@ -175,6 +175,7 @@ fn forward() -> Result<DataPath> {
     }
     let member = |number: u8| Member {
         name: format!("worker {number}").into(),
+        number: None,
         address: IpAddr::from([10, 77, 0, 10 + number]),
         mode: ForwardMode::Ipip,
         weight: 1,

@@ -11,7 +11,7 @@ pools:
   workers:
   - {name: a, address: 10.0.0.11, mode: gue, port: 7000, weight: 3, state: draining, nextHop: '02:00:00:00:00:01'}
   - {address: 10.0.0.12}
-  - {address: 'fd00::1', mode: l2}
+  - {address: 'fd00::1', mode: l2, number: 4095}
 virtualAddresses:
 - address: 192.0.2.0/24
   unservedPorts: pass
@@ -35,6 +35,8 @@ virtualAddresses:
             ("fd00::1", ForwardMode::L2, 1, MemberState::Active),
         ]
     );
+    let numbers: Vec<_> = pool.numbered().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [0, 1, 4095]);
     assert_eq!(pool.members[0].next_hop, Some([2, 0, 0, 0, 0, 1]));
     assert_eq!(
         (found.tunnel.mtu, found.tunnel.next_hop),
@@ -106,6 +108,52 @@ fn mistakes_in_pools_and_tunnels_are_named() {
         let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, [field], "{text}");
     }
+}
+
+#[test]
+fn no_two_workers_of_a_pool_have_the_same_number() {
+    let pool = |numbers: &[&str]| {
+        let workers = (1..)
+            .zip(numbers)
+            .map(|(host, number)| format!("  - {{address: 10.0.0.{host}, mode: l2{number}}}\n"));
+        format!("pools:\n- name: a\n  workers:\n{}", workers.collect::<String>())
+    };
+    let rows: [(&[&str], &[&str]); 7] = [
+        (&["", "", ""], &[]),
+        (&[", number: 2", ", number: 0", ", number: 1"], &[]),
+        (&[", number: 7", ", number: 4095", ""], &[]),
+        (
+            &[", number: 7", ", number: 7"],
+            &["5 pools[0].workers[1].number: is 7, as that of pools[0].workers[0]"],
+        ),
+        (
+            &[", number: 1", ""],
+            &[
+                "5 pools[0].workers[1].number: is not set, and so 1, its place in the list, as that of pools[0].workers[0]",
+            ],
+        ),
+        (
+            &["", ", number: 0"],
+            &["5 pools[0].workers[1].number: is 0, as that of pools[0].workers[0]"],
+        ),
+        (
+            &[", number: 4096", ", number: 70000"],
+            &[
+                "4 pools[0].workers[0].number: is not between 0 and 4095",
+                "5 pools[0].workers[1].number: is not between 0 and 4095",
+            ],
+        ),
+    ];
+    for (numbers, expected) in rows {
+        match expected {
+            [] => assert!(parse(&pool(numbers)).is_ok(), "{numbers:?}"),
+            _ => check(&pool(numbers), expected),
+        }
+    }
+    // Another pool's workers have numbers of their own.
+    let two = "pools: [{name: a, workers: [{address: 10.0.0.1, mode: l2, number: 3}]}, {name: b, workers: [{address: \
+               10.0.0.1, mode: l2, number: 3}]}]";
+    assert!(parse(two).is_ok());
 }
 
 #[test]
