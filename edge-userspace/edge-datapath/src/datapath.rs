@@ -293,22 +293,24 @@ impl DataPath {
         }
     }
 
-    /// Detaches the programs and removes the routes that this data path added. Pinned programs stay, with the routes,
-    /// if they are to be kept, and if another process has taken them over.
+    /// Detaches the programs, removes the routes that this data path added, and leaves the neighbours to the kernel. Pinned
+    /// programs stay, with the routes and neighbours that they need, if they are to be kept, and if another process has
+    /// taken them over.
     ///
     /// # Errors
     /// A route or pin could not be removed; everything else is gone nevertheless.
     pub fn detach(mut self) -> Result<(), Error> {
         self.drain_log();
-        let Some(pins) = self.pins.take() else {
+        let Some(on_stop) = self.pins.as_ref().map(|pins| pins.on_stop) else {
             return self.remove_routes();
         };
-        if pins.on_stop == OnStop::Keep || !self.is_in_force()? {
+        if on_stop == OnStop::Keep || !self.is_in_force()? {
             tracing::info!("the programs stay attached");
-            self.routes = None;
             return Ok(());
         }
-        self.remove_routes().and(pins.remove_all())
+        let removed = self.remove_routes();
+        let unpinned = self.pins.take().map_or(Ok(()), |pins| pins.remove_all());
+        removed.and(unpinned)
     }
 
     /// Whether the socket selection, which there is one of in a namespace, is this process's.
@@ -318,7 +320,7 @@ impl DataPath {
         Ok(self.steering.holds(info.id()))
     }
 
-    /// Removes every route, and returns the first failure.
+    /// Removes every route, leaves the neighbours to the kernel, and returns the first failure.
     fn remove_routes(&mut self) -> Result<(), Error> {
         let released = self.kernel.next_hops.as_mut().map_or(Ok(()), NextHops::release);
         let Some(mut routes) = self.routes.take() else {
@@ -335,7 +337,7 @@ impl DataPath {
 
 impl Drop for DataPath {
     fn drop(&mut self) {
-        // Pinned programs go on, and need their routes.
+        // Pinned programs go on, and need their routes and neighbours.
         if self.pins.is_none()
             && let Err(error) = self.remove_routes()
         {

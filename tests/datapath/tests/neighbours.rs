@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use edge_common::DropReason;
-use edge_datapath::{DataPath, LoadOptions, XdpMode};
+use edge_datapath::{DataPath, LoadOptions, OnStop, Pinning, XdpMode};
 use edge_datapath_tests::node::{Pair, inside};
 use edge_datapath_tests::setup::{VIP4, VIP6, member};
-use edge_lab::{End, NetNs, veth};
+use edge_lab::{BpfFs, End, NetNs, veth};
 use edge_model::{DataPathConfig, ForwardMode, Pool, Protocol, Vip};
 
 /// Port of the worker's server.
@@ -120,10 +120,11 @@ fn expect_managed(pair: &Pair, expected: usize) -> Result<()> {
 }
 
 /// A loaded data path on the client's side of the node, in the calling thread's namespace.
-fn load() -> Result<DataPath> {
+fn load(pinning: Option<Pinning>) -> Result<DataPath> {
     let mut datapath = DataPath::load(LoadOptions {
         interfaces: vec!["node0".into()],
         mode: XdpMode::Native,
+        pinning,
         ..LoadOptions::default()
     })?;
     datapath.reconcile(&config(), &[])?;
@@ -152,7 +153,7 @@ fn a_neighbour_is_found_at_once_and_an_emptied_table_loses_no_packet() -> Result
         let (is_over, flushed, pair) = (&is_over, &flushed, &pair);
         let node = scope.spawn(move || {
             inside(&pair.node, move || {
-                let mut datapath = load()?;
+                let mut datapath = load(None)?;
                 ready.send(())?;
                 while !is_over.load(Ordering::Relaxed) {
                     datapath.keep_routes()?;
@@ -194,4 +195,28 @@ fn a_neighbour_is_found_at_once_and_an_emptied_table_loses_no_packet() -> Result
     inside(&pair.node, || Ok(datapath.detach()?))?;
     assert_eq!(managed(&pair)?, 0, "the kernel has them to itself again");
     Ok(())
+}
+
+#[test]
+fn what_stays_attached_keeps_its_neighbours() -> Result<()> {
+    let (pair, fs) = (Pair::new()?, BpfFs::mount()?);
+    let _worker = worker(&pair)?;
+    let load = |on_stop| {
+        load(Some(Pinning {
+            path: fs.path().to_owned(),
+            on_stop,
+        }))
+    };
+    inside(&pair.node, || {
+        let first = load(OnStop::Keep)?;
+        expect_managed(&pair, 2)?;
+        first.detach()?;
+        expect_managed(&pair, 2).context("the programs stay attached")?;
+        let second = load(OnStop::Detach)?;
+        let third = load(OnStop::Detach)?;
+        second.detach()?;
+        expect_managed(&pair, 2).context("the third has taken over")?;
+        third.detach()?;
+        expect_managed(&pair, 0)
+    })
 }
