@@ -99,19 +99,27 @@ impl Inherited {
     }
 }
 
-/// The key that the predecessor hashed flows with. Remembered flows are found in the connection table by it, and all others
-/// by their slots, so with another key most connections would go to workers that do not have them.
+/// The settings that the predecessor had.
 ///
 /// # Errors
 /// The map cannot be read.
-pub(crate) fn hash_key(pins: &Pins) -> Result<Option<HashKey>, Error> {
+pub(crate) fn config(pins: &Pins) -> Result<Option<Config>, Error> {
     let Some(config) = open::<Config>(pins, names::CONFIG, 1)? else {
         return Ok(None);
     };
     let config = config
         .get(&0, 0)
         .map_err(Error::map(names::CONFIG, "read the pinned map"))?;
-    Ok((config.flags & Config::IS_CONFIGURED != 0).then_some(config.hash))
+    Ok(config.has(Config::IS_CONFIGURED).then_some(config))
+}
+
+/// The key that the predecessor hashed flows with. Remembered flows are found in the connection table by it, and all others
+/// by their slots, so with another key most connections would go to workers that do not have them.
+///
+/// # Errors
+/// As [`config`].
+pub(crate) fn hash_key(pins: &Pins) -> Result<Option<HashKey>, Error> {
+    Ok(config(pins)?.map(|config| config.hash))
 }
 
 /// The predecessor's map of a name. One of another shape is none: the library would read its values as what they are not.

@@ -9,7 +9,7 @@ use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use edge_common::counter::Drops;
 use edge_common::maglev::Table;
-use edge_common::{Config, HashKey, maps::socket_index};
+use edge_common::{Config, HashKey, flood, maps::socket_index};
 use edge_common::{maps as names, worker};
 use edge_model::{DataPathConfig, Penalty};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -18,7 +18,7 @@ use crate::connections::{self, ConnectionPage};
 use crate::devices::Device;
 use crate::flows::Flows;
 use crate::image::Image;
-use crate::inherited::Inherited;
+use crate::inherited::{self, Inherited};
 use crate::maps::Maps;
 use crate::next_hops::NextHops;
 use crate::penalties::Penalties;
@@ -55,6 +55,8 @@ pub(crate) struct Kernel {
     pub(crate) tables: BTreeMap<u16, Box<Table>>,
     /// Those of the process before, until they are written anew.
     pub(crate) inherited: Inherited,
+    /// Limits under which the sources used their tokens, if they used any.
+    limits: Option<flood::Limits>,
     /// Interfaces that forwarded packets may leave by.
     pub(crate) devices: BTreeSet<u32>,
     /// What answers to SYNs offer.
@@ -86,9 +88,10 @@ impl Kernel {
         }
         let mut ebpf = loader.load(object::TIER_1).map_err(Error::object)?;
         let mut image = Image::default();
-        let mut inherited = Inherited::default();
+        let (mut inherited, mut limits) = (Inherited::default(), None);
         if let Some(pins) = pins {
             inherited = Inherited::read(pins)?;
+            limits = inherited::config(pins)?.and_then(|config| flood_limits(&config));
             pins.stage_maps(&ebpf)?;
             if let Some(tenants) = pins.tenants()? {
                 (image.pools.members, image.vip_indexes) = tenants::read(&tenants)?;
@@ -116,6 +119,7 @@ impl Kernel {
             retired: Drops::default(),
             tables: BTreeMap::new(),
             inherited,
+            limits,
             devices: BTreeSet::new(),
             offers: Offers::default(),
             hops: BTreeMap::new(),
@@ -257,6 +261,24 @@ impl Kernel {
         self.maps.write_config(&config)
     }
 
+    /// Forgets the tokens that were used under other limits than those that are in force now, once these are written. A bucket
+    /// is kept as the time at which it will be full, which with a slower rate may lie so far ahead that the new limit would
+    /// admit nothing until then. `before` are the settings before.
+    fn forget_tokens(&mut self, before: &Config) -> Result<(), Error> {
+        let of_vips = |config: &Config| (config.syn_cookies.vip_limit, config.syn_cookies.unanswered);
+        if before.has(Config::HAS_VIP_GUARDS) && of_vips(before) != of_vips(&self.image.config) {
+            self.maps.forget_vip_tokens()?;
+        }
+        let Some(limits) = flood_limits(&self.image.config) else {
+            return Ok(());
+        };
+        if self.limits.is_some_and(|before| before != limits) {
+            self.maps.forget_sources()?;
+        }
+        self.limits = Some(limits);
+        Ok(())
+    }
+
     fn apply(
         &mut self,
         step: &Step,
@@ -326,8 +348,9 @@ impl Kernel {
                 self.image.vips.insert(key, entry);
             }
             Step::WriteConfig => {
-                self.image.config = next.config;
+                let before = std::mem::replace(&mut self.image.config, next.config);
                 self.write_config()?;
+                self.forget_tokens(&before)?;
             }
             Step::RemoveVip(key) => {
                 self.maps.remove_vip(&key)?;
@@ -382,4 +405,9 @@ fn descriptors<'fd>(image: &Image, sockets: &[WorkerSocket<'fd>]) -> BTreeMap<u3
         Some((socket_index(listener, u32::from(socket.worker.0)), socket.fd))
     };
     sockets.iter().filter_map(place).collect()
+}
+
+/// The limits of each source, if there are any.
+fn flood_limits(config: &Config) -> Option<flood::Limits> {
+    config.has(Config::HAS_FLOOD_LIMITS).then_some(config.flood)
 }

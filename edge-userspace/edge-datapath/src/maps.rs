@@ -17,7 +17,9 @@ use edge_common::route::Uplink;
 use edge_common::syncookie::Guard;
 use edge_common::tenant::Tenant;
 use edge_common::verdict::Trace;
-use edge_common::{Address, Config, decap, maps as names, penalty, prefix_table, vip, vip_table, worker};
+use edge_common::{
+    Address, Config, decap, flood, maps as names, penalty, prefix_table, vip, vip_table, worker,
+};
 
 use crate::Error;
 use crate::table::{Bucket, Table, TableMaps};
@@ -44,6 +46,7 @@ pub(crate) struct Maps {
     pub(crate) drops: PerCpuArray<MapData, Drops>,
     pub(crate) vip_counters: PerCpuArray<MapData, VipCounters>,
     vip_guards: Array<MapData, Guard>,
+    flood: Array<MapData, flood::Set>,
     pub(crate) worker_counters: PerCpuArray<MapData, WorkerCounters>,
     pub(crate) steer_counters: PerCpuArray<MapData, SteerCounters>,
     pub(crate) replies: PerCpuArray<MapData, u64>,
@@ -82,6 +85,7 @@ impl Maps {
             drops: take(ebpf, names::DROPS)?,
             vip_counters: take(ebpf, names::VIP_COUNTERS)?,
             vip_guards: take(ebpf, names::VIP_GUARDS)?,
+            flood: take(ebpf, names::FLOOD)?,
             worker_counters: take(ebpf, names::WORKER_COUNTERS)?,
             steer_counters: take(ebpf, names::STEER_COUNTERS)?,
             replies: take(ebpf, names::REPLIES)?,
@@ -218,6 +222,35 @@ impl Maps {
             .set(index.into(), Guard::default(), 0)
             .map_err(Error::map(names::VIP_GUARDS, "zero"))?;
         zero(&mut self.drops, names::DROPS, Drops::index(Some(index.into())))
+    }
+
+    /// Forgets how many tokens each source has used.
+    pub(crate) fn forget_sources(&mut self) -> Result<(), Error> {
+        for set in 0..1 << names::FLOOD_SET_BITS {
+            self.flood
+                .set(set, flood::Set::default(), 0)
+                .map_err(Error::map(names::FLOOD, "zero"))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets how many tokens each VIP has used; cookies that are in use stay so.
+    pub(crate) fn forget_vip_tokens(&mut self) -> Result<(), Error> {
+        for vip in 0..names::MAX_VIPS {
+            let guard = self
+                .vip_guards
+                .get(&vip, 0)
+                .map_err(Error::map(names::VIP_GUARDS, "read"))?;
+            let guard = Guard {
+                connections_full_at: 0,
+                unanswered_full_at: 0,
+                ..guard
+            };
+            self.vip_guards
+                .set(vip, guard, 0)
+                .map_err(Error::map(names::VIP_GUARDS, "write"))?;
+        }
+        Ok(())
     }
 
     /// Forgets what was counted for the worker that had an index before.

@@ -256,10 +256,12 @@ fn entry(penalty: &Penalty, key: Key, until_ns: u64, before: &penalty::Entry) ->
         PenaltyScope::NewConnections => flags |= penalty::Entry::NEW_CONNECTIONS_ONLY,
     }
     let rate = penalty.measure.rate;
+    let rate = rate.map_or_else(Rate::default, |rate| Rate::new(rate.per_second, rate.burst));
     penalty::Entry {
         until_ns,
-        rate: rate.map_or_else(Rate::default, |rate| Rate::new(rate.per_second, rate.burst)),
-        full_at: before.full_at,
+        rate,
+        // Tokens that were used under another rate say nothing about this one.
+        full_at: if before.rate == rate { before.full_at } else { 0 },
         dropped: before.dropped,
         flags,
         reason: penalty.reason as u32,

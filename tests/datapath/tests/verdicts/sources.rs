@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use edge_datapath::Action;
+use edge_datapath::{Action, Explainer};
 use edge_datapath_tests::explained::{explainer, run};
 use edge_datapath_tests::frame::{ACK, Packet, TCP4, TCP6, UDP4, UDP6};
 use edge_datapath_tests::setup::{config, limited};
 use edge_model::{
-    DataPathConfig, Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, SourceLists, TokenRate,
+    DataPathConfig, FloodLimits, Measure, Penalty, PenaltyReason, PenaltyScope, Prefix, SourceLists,
+    TokenRate,
 };
 
 use crate::{WORKERS, check};
@@ -98,6 +99,62 @@ fn a_source_beyond_its_rate_of_connections_keeps_those_it_has() {
             ),
         ],
     );
+}
+
+/// With a slow rate, what was used lies so far ahead that a fast one would seem to be used up for as long.
+#[test]
+fn what_was_used_under_another_limit_does_not_count() {
+    let rate = |per_second, burst| TokenRate { per_second, burst };
+    let (slow, fast) = (rate(1, 100), rate(1000, 1000));
+    let flood = |packets| DataPathConfig {
+        flood: Some(FloodLimits {
+            packets,
+            new_connections: fast,
+        }),
+        ..config(WORKERS)
+    };
+    let vip = |limit| DataPathConfig {
+        vip_limit: Some(limit),
+        ..config(WORKERS)
+    };
+    let penalty = |rate| {
+        penalty(
+            "10.77.0.1",
+            Duration::from_secs(60),
+            Measure {
+                rate: Some(rate),
+                scope: PenaltyScope::Everything,
+            },
+        )
+    };
+    // Nothing is refused before the limit is reached.
+    let use_up = |explainer: &mut Explainer, reason: &str| {
+        for _ in 0..100 {
+            assert_eq!(run(explainer, &TCP4.frame()).reason, "deliver");
+        }
+        assert_eq!(run(explainer, &TCP4.frame()).reason, reason);
+    };
+    for (reason, of_slow, of_fast) in [
+        ("flood_packets", flood(slow), flood(fast)),
+        ("vip_new_connections", vip(slow), vip(fast)),
+    ] {
+        let mut explainer = explainer(&of_slow);
+        use_up(&mut explainer, reason);
+        // Another change of the configuration gives nothing back.
+        let mut unrelated = of_slow;
+        unrelated.reflection_ports = vec![19];
+        explainer.configure(&unrelated).expect("the configuration fits");
+        assert_eq!(run(&mut explainer, &TCP4.frame()).reason, reason);
+        explainer.configure(&of_fast).expect("the configuration fits");
+        assert_eq!(run(&mut explainer, &TCP4.frame()).reason, "deliver", "{reason}");
+    }
+    let mut explainer = explainer(&config(WORKERS));
+    explainer.penalise(&penalty(slow)).expect("fits");
+    use_up(&mut explainer, "penalty_rate");
+    explainer.penalise(&penalty(slow)).expect("fits");
+    assert_eq!(run(&mut explainer, &TCP4.frame()).reason, "penalty_rate");
+    explainer.penalise(&penalty(fast)).expect("fits");
+    assert_eq!(run(&mut explainer, &TCP4.frame()).reason, "deliver");
 }
 
 #[test]
