@@ -9,7 +9,7 @@ use std::io;
 use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, VlanProtocol,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol,
 };
 
 use crate::attach::XdpMode;
@@ -174,20 +174,8 @@ fn device(message: &LinkMessage) -> Option<Device> {
     let kind = match (kind, parent) {
         (Some(InfoKind::Bond), _) => Kind::Bond,
         (Some(InfoKind::Vlan), Some(parent)) => Kind::Vlan { parent, id: vlan },
-        (
-            Some(
-                InfoKind::Bridge
-                | InfoKind::Dummy
-                | InfoKind::Vxlan
-                | InfoKind::Geneve
-                | InfoKind::MacVlan
-                | InfoKind::IpVlan
-                | InfoKind::MacSec
-                | InfoKind::Vrf
-                | InfoKind::Vlan,
-            ),
-            _,
-        ) => Kind::Soft,
+        (Some(kind), _) if is_soft(&kind) => Kind::Soft,
+        (None, _) if message.header.link_layer_type == LinkLayerType::Loopback => Kind::Soft,
         _ => Kind::Plain,
     };
     Some(Device {
@@ -197,6 +185,48 @@ fn device(message: &LinkMessage) -> Option<Device> {
         kind,
         controller,
     })
+}
+
+/// Whether devices of a kind have no `ndo_xdp_xmit` in the kernel's sources. (Veth, TAP and bonds have; `macvlan` has, too, but
+/// sends by a device of its own.)
+const fn is_soft(kind: &InfoKind) -> bool {
+    matches!(
+        kind,
+        InfoKind::Amt
+            | InfoKind::BareUdp
+            | InfoKind::BatAdv
+            | InfoKind::Bridge
+            | InfoKind::Dummy
+            | InfoKind::ErSpan
+            | InfoKind::Geneve
+            | InfoKind::GreTap
+            | InfoKind::GreTap6
+            | InfoKind::GreTun
+            | InfoKind::GreTun6
+            | InfoKind::Gtp
+            | InfoKind::Hsr
+            | InfoKind::Ifb
+            | InfoKind::Ip6ErSpan
+            | InfoKind::Ip6Tnl
+            | InfoKind::IpIp
+            | InfoKind::IpVlan
+            | InfoKind::IpVtap
+            | InfoKind::Ipoib
+            | InfoKind::MacSec
+            | InfoKind::MacVlan
+            | InfoKind::MacVtap
+            | InfoKind::Netkit
+            | InfoKind::Nlmon
+            | InfoKind::Pfcp
+            | InfoKind::SitTun
+            | InfoKind::Vlan
+            | InfoKind::Vrf
+            | InfoKind::Vti
+            | InfoKind::Vti6
+            | InfoKind::Vxlan
+            | InfoKind::Wireguard
+            | InfoKind::Xfrm
+    )
 }
 
 /// The number of a VLAN whose tags are those of 802.1Q.
@@ -228,6 +258,32 @@ mod tests {
             kind,
             ..plain(index, name, None)
         }
+    }
+
+    #[test]
+    fn a_device_of_the_kernel_alone_sends_no_frames_of_xdp() {
+        let link = |layer, kind: Option<InfoKind>| {
+            let mut message = LinkMessage::default();
+            message.header.link_layer_type = layer;
+            message.attributes = vec![LinkAttribute::IfName("one".to_owned())];
+            let info = kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+            message.attributes.extend(info);
+            device(&message).expect("it has a name")
+        };
+        let of_kind = |kind| link(LinkLayerType::Ether, kind);
+        for kind in [InfoKind::Veth, InfoKind::Tun, InfoKind::Bond] {
+            assert!(of_kind(Some(kind.clone())).sends_frames(), "{kind:?}");
+        }
+        for kind in [
+            InfoKind::Wireguard,
+            InfoKind::GreTap,
+            InfoKind::IpIp,
+            InfoKind::Bridge,
+        ] {
+            assert!(!of_kind(Some(kind.clone())).sends_frames(), "{kind:?}");
+        }
+        assert!(of_kind(None).sends_frames(), "a network card");
+        assert!(!link(LinkLayerType::Loopback, None).sends_frames());
     }
 
     #[test]

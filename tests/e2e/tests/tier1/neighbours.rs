@@ -97,6 +97,13 @@ fn a_worker_with_another_mac_address_gets_its_packets_there() {
         .into();
     move_worker(&fabric, &[0, 1]);
     for kept in &mut kept {
+        // What leaves before edge has heard of it goes to the old address.
+        wait_until("the new address to be used", LIMIT, || {
+            let outcome = kept.ask();
+            assert_eq!(outcome.moved, 0, "{outcome:?}");
+            Ok(outcome.broken.is_empty())
+        })
+        .expect("it is found");
         kept.assert_unbroken("with another MAC address");
     }
 }
