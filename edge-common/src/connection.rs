@@ -10,10 +10,14 @@
 //! of the confirmed flow of a bucket that was seen last longest ago, and then each other's. [`Evidence`] is what is
 //! made of a packet.
 //!
-//! CPUs share the table without locks. A way's [`State`] is one word. Who records a flow exchanges the word for
-//! [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads the state before
-//! and after the key. So nobody takes one flow's worker for another's. Half of the word, the stamp, is overwritten on
-//! the way: that may give a flow that took the way just then the other's time and marks, but never its worker.
+//! CPUs share the table without locks ([`shared`]). A way's [`State`] is one word. Who records a flow exchanges the word
+//! for [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads the key before
+//! and after the state. So nobody takes one flow's worker for another's, unless the way is given to the other and back
+//! between the two, for which the same flow would have to be recorded anew at that moment by another CPU. Half of the
+//! word, the stamp, is overwritten on the way: that may give a flow that took the way just then the other's time and
+//! marks, but never its worker.
+
+pub mod shared;
 
 use core::mem::offset_of;
 
@@ -96,6 +100,8 @@ impl Bucket6 {
 /// Place of a stamp's highest byte in a state.
 const STAMP_AT: usize = offset_of!(State, stamp) + size_of::<u32>() - 1;
 
+// Ways stand from a bucket's begin (`shared`).
+const _: () = assert!(offset_of!(Bucket4, ways) == 0 && offset_of!(Bucket6, ways) == 0);
 assert_size!(State = 8, Way4 = 16, Way6 = 32, Bucket4 = 64, Bucket6 = 128);
 
 /// What a flow is looked up by. The VIP stands for the address and protocol that the client connects to; of a VIP of a prefix
