@@ -178,3 +178,6 @@ fn write<W: Way, P: Place>(way: P, key: &Key, old: State, new: State) -> bool {
     place.write(new.word());
     true
 }
+
+#[cfg(test)]
+mod tests;
