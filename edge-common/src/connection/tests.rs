@@ -1,20 +1,72 @@
 //! A table as the kernel keeps it, without other CPUs.
 
+use core::cell::Cell;
+use core::marker::PhantomData;
 use std::collections::HashMap;
 use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::shared::{Place, Way, find, record};
 use super::*;
 use crate::HashKey;
 
 const BUCKETS: usize = 64;
 const IDLE: u32 = 1000;
 
-struct Table {
-    buckets: Vec<Bucket4>,
+/// Memory that no other CPU sees.
+#[derive(Clone, Copy)]
+struct Plain<'a>(&'a [Cell<u64>]);
+
+impl Place for Plain<'_> {
+    fn at(self, offset: usize) -> Self {
+        assert_eq!(offset % 8, 0);
+        Self(&self.0[offset / 8..])
+    }
+
+    fn read(self) -> u64 {
+        self.0[0].get()
+    }
+
+    fn write(self, word: u64) {
+        self.0[0].set(word);
+    }
+
+    fn write_half(self, half: u32) {
+        self.0[0].set(self.0[0].get() & !u64::from(u32::MAX) | u64::from(half));
+    }
+
+    fn exchange(self, old: u64, new: u64) -> bool {
+        let is_old = self.read() == old;
+        if is_old {
+            self.write(new);
+        }
+        is_old
+    }
+}
+
+/// Flows of a family.
+trait Family: Way {
+    fn client(number: u32) -> Address;
+}
+
+impl Family for Way4 {
+    fn client(number: u32) -> Address {
+        Address::v4((0x0a00_0000 + number / 8).to_be_bytes())
+    }
+}
+
+impl Family for Way6 {
+    fn client(number: u32) -> Address {
+        Address([0x0120, number / 8 % 5, 0, number / 8])
+    }
+}
+
+struct Table<W> {
+    words: Vec<Cell<u64>>,
     hash: HashKey,
+    ways: PhantomData<W>,
 }
 
 /// What the table made of a packet.
@@ -25,45 +77,61 @@ enum Answer {
     Unrecorded,
 }
 
-impl Table {
+impl<W: Family> Table<W> {
     fn new() -> Self {
         Self {
-            buckets: vec![Bucket4::default(); BUCKETS],
+            words: vec![Cell::new(0); BUCKETS * WAYS * size_of::<W>() / 8],
             hash: HashKey::from_seed(3),
+            ways: PhantomData,
         }
     }
 
-    fn bucket(&mut self, flow: &Flow) -> &mut Bucket4 {
+    fn bucket(&self, flow: &Flow) -> Plain<'_> {
         let at = self.hash.hash(flow) as usize % BUCKETS;
-        &mut self.buckets[at]
+        Plain(&self.words).at(at * WAYS * size_of::<W>())
+    }
+
+    /// Whether a flow of any VIP is in its bucket.
+    fn has(&self, flow: &Flow) -> bool {
+        let bucket = self.bucket(flow);
+        (0..WAYS).any(|at| W::matches(bucket.at(at * size_of::<W>()), &key(flow, 0)))
+    }
+
+    /// The words of each key, with its state.
+    fn ways(&self) -> impl Iterator<Item = (Vec<u64>, State)> {
+        self.words.chunks(size_of::<W>() / 8).map(|way| {
+            let key = way[..W::STATE / 8].iter().map(Cell::get).collect();
+            (key, State::from_word(Plain(way).at(W::STATE).read()))
+        })
     }
 
     /// One packet of a flow; `owner` is whom the selection would give it.
-    fn packet(&mut self, flow: &Flow, vip: u16, owner: u16, now: u32, evidence: Evidence) -> Answer {
-        let (source, ports) = (flow.source.0[3], ports(flow));
-        let bucket = self.bucket(flow);
-        let is_it = |way: &&mut Way4| {
-            way.state.is_readable() && (way.source, way.ports, way.state.vip) == (source, ports, vip)
-        };
-        if let Some(way) = bucket.ways.iter_mut().find(is_it) {
-            way.state.stamp = way.state.touched(now, evidence);
-            return Answer::Known(way.state.owner);
+    fn packet(&self, flow: &Flow, vip: u16, owner: u16, now: u32, evidence: Evidence) -> Answer {
+        let (bucket, key) = (self.bucket(flow), key(flow, vip));
+        if let Some(found) = find::<W, _>(bucket, &key) {
+            found.touch(now, evidence);
+            return Answer::Known(found.state.owner);
         }
-        let Some(way) = victim(bucket.ways.map(|way| way.state), now, IDLE, evidence) else {
-            return Answer::Unrecorded;
-        };
-        bucket.ways[way] = Way4 {
-            source,
-            ports,
-            state: State::new(vip, owner, now, true),
-        };
-        Answer::Recorded
+        let state = State::new(vip, owner, now, true);
+        if record::<W, _>(bucket, &key, state, now, IDLE, evidence, |_| ()) {
+            Answer::Recorded
+        } else {
+            Answer::Unrecorded
+        }
     }
 }
 
-fn flow(number: u32) -> Flow {
+fn key(flow: &Flow, vip: u16) -> Key {
+    Key {
+        source: flow.source,
+        ports: ports(flow),
+        vip,
+    }
+}
+
+fn flow<W: Family>(number: u32) -> Flow {
     Flow {
-        source: Address::v4((0x0a00_0000 + number / 8).to_be_bytes()),
+        source: W::client(number),
         destination: Address::v4([192, 0, 2, 1]),
         source_port: 1000 + (number % 8) as u16,
         destination_port: 80,
@@ -73,9 +141,14 @@ fn flow(number: u32) -> Flow {
 
 #[test]
 fn a_flood_of_syns_pushes_out_no_confirmed_flow_and_new_flows_get_in() {
-    let mut table = Table::new();
+    flood_of_syns::<Way4>();
+    flood_of_syns::<Way6>();
+}
+
+fn flood_of_syns<W: Family>() {
+    let table = Table::<W>::new();
     // Three quarters of the places on average.
-    let established: Vec<_> = (0..192).map(flow).collect();
+    let established: Vec<_> = (0..192).map(flow::<W>).collect();
     let mut kept = Vec::new();
     for flow in &established {
         table.packet(flow, 1, 7, 0, Evidence::Syn);
@@ -85,10 +158,10 @@ fn a_flood_of_syns_pushes_out_no_confirmed_flow_and_new_flows_get_in() {
     }
     assert!(kept.len() > 150, "{}", kept.len());
     for number in 10_000..110_000 {
-        table.packet(&flow(number), 1, 8, 1 + number / 1000, Evidence::Syn);
+        table.packet(&flow::<W>(number), 1, 8, 1 + number / 1000, Evidence::Syn);
         if number % 1000 == 0 {
             // A client in the middle of the flood: its SYN finds a place, or its ACK does.
-            let client = flow(1_000_000 + number);
+            let client = flow::<W>(1_000_000 + number);
             table.packet(&client, 1, 9, 1 + number / 1000, Evidence::Syn);
             table.packet(&client, 1, 9, 1 + number / 1000, Evidence::Segment);
             assert_eq!(
@@ -227,7 +300,7 @@ fn a_state_survives_the_way_into_a_word_and_a_touched_lock_is_still_one() {
 
 #[test]
 fn flags_choose_what_stands_for_a_flow() {
-    let one = flow(1);
+    let one = flow::<Way4>(1);
     let other_port = Flow {
         source_port: 9,
         ..one
@@ -376,28 +449,8 @@ proptest! {
         established in 1..300_u32,
         floods in prop::collection::vec((0..5000_u32, any::<bool>(), 0..3_u32), 1..3000),
     ) {
-        let mut table = Table::new();
-        let mut kept = Vec::new();
-        for number in 0..established {
-            table.packet(&flow(number), 1, 7, 0, Evidence::Segment);
-            table.packet(&flow(number), 1, 7, 0, Evidence::Segment);
-        }
-        for number in 0..established {
-            let bucket = table.bucket(&flow(number));
-            let is_it = |way: &Way4| way.ports == ports(&flow(number)) && way.source == flow(number).source.0[3];
-            if bucket.ways.iter().any(is_it) {
-                kept.push(number);
-            }
-        }
-        let mut now = 0;
-        for (number, is_datagram, later) in floods {
-            now = (now + later).min(IDLE - 1);
-            let evidence = if is_datagram { Evidence::Datagram } else { Evidence::Syn };
-            table.packet(&flow(1_000_000 + number), 1, 8, now, evidence);
-        }
-        for number in kept {
-            prop_assert_eq!(table.packet(&flow(number), 1, 9, now, Evidence::Segment), Answer::Known(7));
-        }
+        keeps_confirmed::<Way4>(established, &floods)?;
+        keeps_confirmed::<Way6>(established, &floods)?;
     }
 
     /// Each from another source, so that none is seen twice.
@@ -427,31 +480,75 @@ proptest! {
     fn a_flow_has_one_owner_and_never_that_of_another_flow(
         packets in prop::collection::vec((0..600_u32, evidence(), 0..3_u32), 1..3000),
     ) {
-        let mut table = Table::new();
-        let mut now = 0;
-        let mut owners: HashMap<u32, u16> = HashMap::new();
-        for (number, evidence, later) in packets {
-            now += later;
-            // Whom the selection names changes from packet to packet, as if the workers did.
-            let owner = (number % 4000) as u16 + (now % 90) as u16;
-            match table.packet(&flow(number), 1, owner, now, evidence) {
-                Answer::Known(known) => prop_assert_eq!(owners.get(&number), Some(&known)),
-                Answer::Recorded => { owners.insert(number, owner); }
-                Answer::Unrecorded => prop_assert!(evidence.may_begin()),
-            }
-        }
-        let mut seen = HashMap::new();
-        for way in table.buckets.iter().flat_map(|bucket| bucket.ways).filter(|way| way.state.is_readable()) {
-            prop_assert_eq!(seen.insert((way.source, way.ports, way.state.vip), way.state.owner), None);
-        }
+        has_one_owner::<Way4>(&packets)?;
+        has_one_owner::<Way6>(&packets)?;
     }
 
     #[test]
     fn the_same_ports_of_another_vip_are_another_flow(number in 0..9999_u32) {
-        let mut table = Table::new();
-        table.packet(&flow(number), 1, 5, 0, Evidence::Segment);
-        prop_assert_eq!(table.packet(&flow(number), 2, 6, 0, Evidence::Segment), Answer::Recorded);
-        prop_assert_eq!(table.packet(&flow(number), 1, 9, 0, Evidence::Segment), Answer::Known(5));
-        prop_assert_eq!(table.packet(&flow(number), 2, 9, 0, Evidence::Segment), Answer::Known(6));
+        is_another_by_its_vip::<Way4>(number)?;
+        is_another_by_its_vip::<Way6>(number)?;
     }
+}
+
+fn keeps_confirmed<W: Family>(established: u32, floods: &[(u32, bool, u32)]) -> Result<(), TestCaseError> {
+    let table = Table::<W>::new();
+    let mut kept = Vec::new();
+    for number in 0..established {
+        table.packet(&flow::<W>(number), 1, 7, 0, Evidence::Segment);
+        table.packet(&flow::<W>(number), 1, 7, 0, Evidence::Segment);
+    }
+    for number in 0..established {
+        if table.has(&flow::<W>(number)) {
+            kept.push(number);
+        }
+    }
+    let mut now = 0;
+    for &(number, is_datagram, later) in floods {
+        now = (now + later).min(IDLE - 1);
+        let evidence = if is_datagram {
+            Evidence::Datagram
+        } else {
+            Evidence::Syn
+        };
+        table.packet(&flow::<W>(1_000_000 + number), 1, 8, now, evidence);
+    }
+    for number in kept {
+        let answer = table.packet(&flow::<W>(number), 1, 9, now, Evidence::Segment);
+        prop_assert_eq!(answer, Answer::Known(7));
+    }
+    Ok(())
+}
+
+fn has_one_owner<W: Family>(packets: &[(u32, Evidence, u32)]) -> Result<(), TestCaseError> {
+    let table = Table::<W>::new();
+    let mut now = 0;
+    let mut owners: HashMap<u32, u16> = HashMap::new();
+    for &(number, evidence, later) in packets {
+        now += later;
+        // Whom the selection names changes from packet to packet, as if the workers did.
+        let owner = (number % 4000) as u16 + (now % 90) as u16;
+        match table.packet(&flow::<W>(number), 1, owner, now, evidence) {
+            Answer::Known(known) => prop_assert_eq!(owners.get(&number), Some(&known)),
+            Answer::Recorded => {
+                owners.insert(number, owner);
+            }
+            Answer::Unrecorded => prop_assert!(evidence.may_begin()),
+        }
+    }
+    let mut seen = HashMap::new();
+    for (key, state) in table.ways().filter(|(_, state)| state.is_readable()) {
+        prop_assert_eq!(seen.insert((key, state.vip), state.owner), None);
+    }
+    Ok(())
+}
+
+fn is_another_by_its_vip<W: Family>(number: u32) -> Result<(), TestCaseError> {
+    let table = Table::<W>::new();
+    let flow = flow::<W>(number);
+    table.packet(&flow, 1, 5, 0, Evidence::Segment);
+    prop_assert_eq!(table.packet(&flow, 2, 6, 0, Evidence::Segment), Answer::Recorded);
+    prop_assert_eq!(table.packet(&flow, 1, 9, 0, Evidence::Segment), Answer::Known(5));
+    prop_assert_eq!(table.packet(&flow, 2, 9, 0, Evidence::Segment), Answer::Known(6));
+    Ok(())
 }
