@@ -11,11 +11,9 @@
 //! made of a packet.
 //!
 //! CPUs share the table without locks ([`shared`]). A way's [`State`] is one word. Who records a flow exchanges the word
-//! for [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads the key before
-//! and after the state. So nobody takes one flow's worker for another's, unless the way is given to the other and back
-//! between the two, for which the same flow would have to be recorded anew at that moment by another CPU. Half of the
-//! word, the stamp, is overwritten on the way: that may give a flow that took the way just then the other's time and
-//! marks, but never its worker.
+//! for [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads key and state
+//! twice. So nobody takes one flow's worker for another's. Half of the word, the stamp, is overwritten on the way: that
+//! may give a flow that took the way just then the other's time and marks, but never its worker.
 
 pub mod shared;
 

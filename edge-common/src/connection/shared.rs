@@ -27,6 +27,9 @@ pub trait Place: Copy {
     fn exchange(self, old: u64, new: u64) -> bool;
 }
 
+/// Low bits of a state's word that are its stamp, which changes with each packet.
+const STAMP_BITS: u32 = 32;
+
 /// A way of the table: its key, and its state as one word.
 pub trait Way: Sized {
     /// Where the state is.
@@ -104,9 +107,12 @@ pub fn find<W: Way, P: Place>(ways: P, key: &Key) -> Option<Found<P>> {
             continue;
         }
         let place = way.at(W::STATE);
-        let state = State::from_word(place.read());
-        // Should another CPU have written the way in between, key or state are no longer those that belong together.
-        if state.is_readable() && state.vip == key.vip && W::matches(way, key) {
+        let word = place.read();
+        let state = State::from_word(word);
+        // Should another CPU have written the way in between, key or state are no longer those that belong together. It may
+        // have given the way back, too: then the key is the same again, and the worker another or the flow's.
+        let is_one = |again: u64| (again ^ word) >> STAMP_BITS == 0;
+        if state.is_readable() && state.vip == key.vip && W::matches(way, key) && is_one(place.read()) {
             return Some(Found { state, place });
         }
     }

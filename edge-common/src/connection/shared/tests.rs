@@ -1,7 +1,4 @@
 //! Two CPUs at a time in one bucket: loom tries the orders in which their accesses may be done and seen.
-//!
-//! One thing is left out, because it does not hold: a way that is given to another flow and back to the one that is
-//! looked up, both between the look-up's two readings of the key, may give it the worker of the other.
 
 use std::sync::Arc;
 use std::vec::Vec;
@@ -223,6 +220,11 @@ const ROWS: &[(&str, &[Step], &[Step])] = &[
         "a flow is looked up while its way is taken twice",
         &[LookUp(0)],
         &[Record(7, 1), Record(6, 2)],
+    ),
+    (
+        "a flow is looked up while its way is taken and given back",
+        &[LookUp(0)],
+        &[Record(7, 1), Record(0, 2)],
     ),
     (
         "a flow is looked up while it is recorded",
