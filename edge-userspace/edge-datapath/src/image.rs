@@ -287,7 +287,7 @@ mod tests {
         let markers = image
             .vips
             .values()
-            .filter(|&&entry| entry == vip::Entry::marker(0))
+            .filter(|&&entry| entry == vip::Entry::marker(vip::Entry::IS_HERE))
             .count();
         assert_eq!((image.vips.len(), markers, image.routes.len()), (3, 1, 1));
         assert!(image.config.vips.may_contain(&Address::from(vip(80).address)));
@@ -304,7 +304,7 @@ mod tests {
         let marker = vip::Key::marker(Address::from(vip(80).address));
         assert_eq!(
             image.vips.get(&marker),
-            Some(&vip::Entry::marker(vip::Entry::SHARED))
+            Some(&vip::Entry::marker(vip::Entry::SHARED | vip::Entry::IS_HERE))
         );
     }
 
