@@ -5,10 +5,9 @@
 //! A new flow is recorded in the way that is worth the least: an empty one, then the unconfirmed that was seen last
 //! longest ago, then a confirmed one that has been idle for long. SYNs and datagrams, which anybody can send in another's
 //! name, take no place of a confirmed flow that is alive; so a flood of them, whatever its size, pushes out only its own.
-//! Another segment is recorded in any case, so a TCP flow whose SYN found no place gets one by its next: as a rule its sender
-//! got an answer. Segments that were made up take the place
-//! of the confirmed flow of a bucket that was seen last longest ago, and then each other's. [`Evidence`] is what is
-//! made of a packet.
+//! Another segment is recorded in any case, so a TCP flow whose SYN found no place gets one by its next: as a rule its
+//! sender got an answer. Segments that were made up take the place of the confirmed flow of a bucket that was seen last
+//! longest ago, and then each other's. [`Evidence`] is what is made of a packet.
 //!
 //! CPUs share the table without locks ([`shared`]). A way's [`State`] is one word. Who records a flow exchanges the word
 //! for [`State::LOCKED`] by compare-and-swap, writes the key, then the new state; who looks a flow up reads key and state
