@@ -389,10 +389,10 @@ pub const fn keys(flow: Flow, flags: u32) -> Keys {
     let mut selection = flow;
     if flags & Entry::HASH_DESTINATION_PORT != 0 {
         selection = Flow {
+            source: Address([0; 4]),
             destination_port: flow.destination_port,
             ..of_source
         };
-        selection.source = Address([0; 4]);
     } else if flags & Entry::HASH_NO_SOURCE_PORT != 0 {
         selection.source_port = 0;
     }

@@ -137,7 +137,7 @@ pub(crate) struct InterfaceStatus {
 pub(crate) struct VipStatus {
     /// Address; of a prefix the first.
     pub(crate) address: IpAddr,
-    /// Length of the prefix, in bits; absent of an address.
+    /// Length of the prefix, in bits; none of an address.
     #[serde(default)]
     pub(crate) prefix_len: Option<u8>,
     /// Port.
