@@ -3,6 +3,7 @@
 //! One module a concern. Every test makes a fabric of its own, and a test that lacks root or a kernel feature fails.
 #![forbid(unsafe_code)]
 
+mod carried;
 mod change;
 mod cookies;
 mod fresh;

@@ -6,6 +6,7 @@ use std::thread;
 use edge_lab::BpfFs;
 use edge_lab::fabric::{Fabric, Mode, Settings, WorkerState};
 
+use crate::carried::assert_all_remembered;
 use crate::kept::Kept;
 
 /// Connections of each family.
@@ -97,14 +98,7 @@ fn a_killed_edge_loses_no_packet_and_its_flows_stay_with_their_workers() {
     });
     for balancer in [0, 1] {
         assert!(fabric.log(balancer).expect("a log").contains("took over"));
-        let status = fabric.status(balancer).expect("a status");
-        let count = |way: &str| status["datapath"]["forwarded"][way].as_u64();
-        assert_eq!(
-            (count("new"), count("adopted")),
-            (Some(0), Some(0)),
-            "all were remembered"
-        );
-        assert!(count("known") > Some(0), "{status}");
+        assert_all_remembered(&fabric, balancer);
     }
 }
 
@@ -125,14 +119,7 @@ fn flows_stay_with_their_workers_though_nobody_chose_a_seed() {
         fabric.kill_balancer(0).expect("it runs");
         fabric.start_balancer(0).expect("it comes up");
         kept.assert_unbroken("with the next edge");
-        let status = fabric.status(0).expect("a status");
-        let count = |way: &str| status["datapath"]["forwarded"][way].as_u64();
-        assert_eq!(
-            (count("new"), count("adopted")),
-            (Some(0), Some(0)),
-            "all were remembered"
-        );
-        assert!(count("known") > Some(0), "{status}");
+        assert_all_remembered(&fabric, 0);
     }
 }
 
