@@ -145,11 +145,8 @@ impl Pins {
         Ok(())
     }
 
-    /// Puts the staged maps in the place of the predecessor's, unless that was done.
+    /// Puts the staged maps in the place of the predecessor's.
     pub(crate) fn promote_maps(&self) -> Result<(), Error> {
-        if !self.staged.exists() {
-            return Ok(());
-        }
         for entry in fs::read_dir(&self.staged).map_err(failed(&self.staged, "list"))? {
             let entry = entry.map_err(failed(&self.staged, "list"))?;
             let file = entry.path();
