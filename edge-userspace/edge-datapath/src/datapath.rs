@@ -149,6 +149,9 @@ impl DataPath {
     /// Replaces the programs of an earlier process, now that the maps of these are complete.
     fn take_over(&mut self) -> Result<(), Error> {
         let Some(pins) = &self.pins else { return Ok(()) };
+        // First, because the process may be killed in between. Its indexes go on from its predecessor's, so they are good to
+        // go on from whichever program is left at work; those of the predecessor know nothing of what this one gave away.
+        pins.promote_maps()?;
         attach::steering_takes_over(&mut self.kernel, &mut self.steering, pins)?;
         for hook in self
             .attachments
@@ -158,7 +161,6 @@ impl DataPath {
             hook.take_over(&mut self.kernel)?;
         }
         if !self.is_settled {
-            pins.promote_maps()?;
             let hooks = self.attachments.iter().flat_map(|attachment| &attachment.hooks);
             let links = hooks.map(|hook| &hook.link);
             let files: Vec<_> = links.chain([&self.steering]).filter_map(Link::file).collect();

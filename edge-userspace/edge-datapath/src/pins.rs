@@ -14,6 +14,7 @@
 //!   xdp-<native|generic>-<n>     link of the interface with the index n
 //!   maps-<layout>/<name>         maps; <layout> stands for the source that says what is in them
 //!   staged-<process>/<name>      maps of a process that has not taken over yet
+//!   retired-<n>/<name>           maps of the process before, while one takes over
 //! ```
 
 use std::fs;
@@ -28,6 +29,7 @@ use aya::programs::ProgramFd;
 use aya::programs::links::{FdLink, PinnedLink};
 use edge_common::maps::{self as names, Shape};
 use edge_common::tenant::Tenant;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::{Error, sys};
@@ -145,18 +147,31 @@ impl Pins {
         Ok(())
     }
 
-    /// Puts the staged maps in the place of the predecessor's.
+    /// Puts the staged maps in the place of the predecessor's, unless that was done. The predecessor's stay pinned beside them
+    /// until [`Pins::remove_others`], because its programs are still at work: the kernel empties a program array when its last
+    /// pin and descriptor go (`bpf_fd_array_map_clear`), and the program that hands packets on by it would drop them.
     pub(crate) fn promote_maps(&self) -> Result<(), Error> {
+        let Ok(staged) = fs::metadata(&self.staged) else {
+            return Ok(());
+        };
         for entry in fs::read_dir(&self.staged).map_err(failed(&self.staged, "list"))? {
             let entry = entry.map_err(failed(&self.staged, "list"))?;
-            let file = entry.path();
-            fs::rename(&file, self.maps.join(entry.file_name())).map_err(failed(&file, "rename"))?;
+            let (file, place) = (entry.path(), self.maps.join(entry.file_name()));
+            let how = if place.exists() {
+                RenameFlags::RENAME_EXCHANGE
+            } else {
+                RenameFlags::empty()
+            };
+            renameat2(AT_FDCWD, &file, AT_FDCWD, &place, how)
+                .map_err(|errno| failed(&file, "rename")(errno.into()))?;
         }
-        fs::remove_dir(&self.staged).map_err(failed(&self.staged, "remove"))
+        // Not by the process's number: the next may have the same (in a container, say), and is to find these.
+        let retired = self.folder.join(format!("retired-{}", staged.ino()));
+        fs::rename(&self.staged, &retired).map_err(failed(&self.staged, "rename"))
     }
 
     /// Removes what a predecessor pinned and nobody needs: links of interfaces that are no longer configured (which
-    /// detaches them), and maps of another layout.
+    /// detaches them), its maps, and maps of another layout.
     pub(crate) fn remove_others(&self, links: &[&Path]) -> Result<(), Error> {
         for entry in fs::read_dir(&self.folder).map_err(failed(&self.folder, "list"))? {
             let file = entry.map_err(failed(&self.folder, "list"))?.path();
@@ -164,7 +179,7 @@ impl Pins {
                 continue;
             }
             if file.is_dir() {
-                tracing::info!(maps = %file.display(), "maps of another layout are given up");
+                tracing::info!(maps = %file.display(), "maps of an earlier process are given up");
                 fs::remove_dir_all(&file).map_err(failed(&file, "remove"))?;
             } else {
                 tracing::info!(link = %file.display(), "a link that is no longer configured is removed");

@@ -236,6 +236,46 @@ fn a_seed_that_nobody_chose_gives_way_to_the_key_of_the_process_before() -> Resu
 }
 
 #[test]
+fn one_that_ends_half_way_through_taking_over_leaves_the_maps_of_its_programs() -> Result<()> {
+    let (pair, fs) = (Pair::new()?, BpfFs::mount()?);
+    inside(&pair.node, || {
+        let seeded = |hash_seed| DataPathConfig {
+            hash_seed,
+            ..config(1)
+        };
+        let mut first = load(fs.path(), OnStop::Keep, XdpMode::Auto)?;
+        first.reconcile(&seeded(1), &[])?;
+        drop(first);
+        let mut second = load(fs.path(), OnStop::Keep, XdpMode::Auto)?;
+        // It gets as far as the socket selection: in the place of the interface's link is none.
+        let net = folder(fs.path(), "net-")?;
+        let (link, aside) = (folder(&net, "xdp-")?, net.join("aside"));
+        fs::rename(&link, &aside)?;
+        let stranger = Ebpf::load(object::PKTGEN)?;
+        stranger.map("SETTINGS").context("a map")?.pin(&link)?;
+        let error = second
+            .reconcile(&seeded(2), &[])
+            .err()
+            .context("no link is there")?;
+        assert!(matches!(error, Error::TakeOver { .. }), "{error}");
+        drop(second);
+        fs::remove_file(&link)?;
+        fs::rename(&aside, &link)?;
+        assert_eq!(hash_key(fs.path())?, HashKey::from_seed(2));
+        assert!(folder(&net, "staged-").is_err(), "nothing is left half done");
+        // The first one's program is still in the link, and hands packets on by this.
+        let retired = folder(&net, "retired-")?;
+        assert!(retired.join("GENERAL").exists(), "{}", retired.display());
+        let mut third = load(fs.path(), OnStop::Detach, XdpMode::Auto)?;
+        third.reconcile(&seeded(3), &[])?;
+        assert_eq!(hash_key(fs.path())?, HashKey::from_seed(3));
+        assert!(folder(&net, "retired-").is_err(), "nobody needs them any more");
+        third.detach()?;
+        Ok(())
+    })
+}
+
+#[test]
 fn an_interface_that_was_made_anew_or_is_no_longer_wanted_does_not_disturb() -> Result<()> {
     let (pair, fs) = (Pair::new()?, BpfFs::mount()?);
     pair.node.ip("link add extra0 type veth peer name extra1")?;
